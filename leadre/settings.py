@@ -1,0 +1,125 @@
+"""Settings: where things run. Environment variables only (`LEADRE_*`); secrets live here and are never printed.
+
+What was trained is a recipe (leadre.recipe), not a setting.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from leadre.errors import ConfigError
+
+SERVICES_FILE = "services.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Where data, servers and models are.
+
+    Args:
+        home: folder for artifacts and for the embedded servers' data (`LEADRE_HOME`, default `.leadre`).
+        database_url: PostgreSQL, `postgresql://user:password@host:port/name` (`LEADRE_DATABASE_URL`).
+        redis_url: Redis, `redis://:password@host:port/0` (`LEADRE_REDIS_URL`).
+        feature_repo: folder of feature_store.yaml (`LEADRE_FEATURE_REPO`, default `feature_repo`).
+        beam_width: ads retrieved per user (`LEADRE_BEAM_WIDTH`, default 20; the paper names none).
+        refresh_batch: users a worker claims at once (`LEADRE_REFRESH_BATCH`, default 32; ours).
+        lease_s: seconds a claimed user stays claimed when its worker dies (`LEADRE_LEASE_S`, default 60; ours).
+        list_ttl_s: age at which a retrieval list counts as absent (`LEADRE_LIST_TTL_S`, default 7 days; ours).
+    """
+
+    home: Path
+    database_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    feature_repo: Path
+    beam_width: int = 20
+    refresh_batch: int = 32
+    lease_s: float = 60.0
+    list_ttl_s: float = 7 * 86_400.0
+
+    @property
+    def indexes(self) -> Path:
+        """Folder of index artifacts, one sub-folder a version."""
+        return self.home / "indexes"
+
+    @property
+    def releases(self) -> Path:
+        """Folder of releases, one sub-folder each."""
+        return self.home / "releases"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings: environment first, then the embedded servers' addresses in `home`/services.json.
+
+        Raises:
+            ConfigError: no database or Redis is known, or a number is not one.
+        """
+        env = os.environ if environment is None else environment
+        home = Path(env.get("LEADRE_HOME", ".leadre")).absolute()
+        addresses: dict[str, str] = {}
+        if (services := home / SERVICES_FILE).is_file():
+            addresses = json.loads(services.read_text())
+        urls = {}
+        for name in ("database_url", "redis_url"):
+            variable = f"LEADRE_{name.upper()}"
+            url = env.get(variable) or addresses.get(name)
+            if not url:
+                raise ConfigError(f"{variable} is not set and no embedded servers run: `leadre services up` starts them")
+            urls[name] = url
+        if not urls["database_url"].startswith(("postgresql://", "postgresql+psycopg2://")):
+            raise ConfigError("LEADRE_DATABASE_URL must start with postgresql:// (PostgreSQL is the system of record)")
+        return cls(
+            home=home,
+            database_url=urls["database_url"],
+            redis_url=urls["redis_url"],
+            feature_repo=Path(env.get("LEADRE_FEATURE_REPO", "feature_repo")).absolute(),
+            beam_width=int(_number(env, "LEADRE_BEAM_WIDTH", 20, 1, 1024)),
+            refresh_batch=int(_number(env, "LEADRE_REFRESH_BATCH", 32, 1, 10_000)),
+            lease_s=_number(env, "LEADRE_LEASE_S", 60.0, 1, 86_400),
+            list_ttl_s=_number(env, "LEADRE_LIST_TTL_S", 7 * 86_400.0, 1, 10 * 365 * 86_400),
+        )
+
+    def feast_environment(self) -> dict[str, str]:
+        """Return the variables that feature_repo/feature_store.yaml expands, derived from the two URLs."""
+        database = urlsplit(self.database_url)
+        query = parse_qs(database.query)
+        redis = urlsplit(self.redis_url)
+        redis_password = f",password={unquote(redis.password)}" if redis.password else ""
+        redis_ssl = ",ssl=true" if redis.scheme == "rediss" else ""
+        user, password = unquote(database.username or ""), unquote(database.password or "")
+        host, name = database.hostname or "localhost", database.path.lstrip("/")
+        sslmode = query.get("sslmode", ["prefer"])[0]
+        registry = (
+            f"postgresql+psycopg2://{quote(user, safe='')}:{quote(password, safe='')}@{host}:{database.port or 5432}/{name}"
+            f"?sslmode={sslmode}&options=-csearch_path%3Dfeast_registry"
+        )
+        return {
+            "LEADRE_FEAST_DB_HOST": host,
+            "LEADRE_FEAST_DB_PORT": str(database.port or 5432),
+            "LEADRE_FEAST_DB_NAME": name,
+            "LEADRE_FEAST_DB_USER": user,
+            "LEADRE_FEAST_DB_PASSWORD": password,
+            "LEADRE_FEAST_DB_SSLMODE": sslmode,
+            "LEADRE_FEAST_REGISTRY_URL": registry,
+            "LEADRE_FEAST_REDIS": (
+                f"{redis.hostname or 'localhost'}:{redis.port or 6379},db={redis.path.lstrip('/') or '0'}"
+                f"{redis_password}{redis_ssl}"
+            ),
+        }
+
+
+def _number(env: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:
+    text = env.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        raise ConfigError(f"{name}={text!r} is not a number") from None
+    if not low <= value <= high:
+        raise ConfigError(f"{name}={text} is out of range: {low:g} to {high:g}")
+    return value

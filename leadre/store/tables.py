@@ -1,0 +1,216 @@
+"""The tables of the system of record. LEADRE §4.4.1's user and ad feature databases, and what they are made from.
+
+Every table that is a Feast source has `event_at` (when the row became true) and `created_at` (when it was written).
+Ids are 64-bit integers (leadre.domain.identity); `source_id` is the owner's own name for the thing.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, REAL
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+TIME = DateTime(timezone=True)
+
+
+def _created_at() -> Column[object]:
+    return Column("created_at", TIME, nullable=False, server_default=func.now())
+
+
+ads = Table(
+    "ads",
+    metadata,
+    Column("ad_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("source_id", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("ad_type", Text, nullable=False, server_default=""),
+    Column("first_category", Text, nullable=False, server_default=""),
+    Column("second_category", Text, nullable=False, server_default=""),
+    Column("attributes", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("advertiser_id", BigInteger, nullable=False, server_default="0"),
+    Column("bid", Double, CheckConstraint("bid >= 0", name="bid"), nullable=False, server_default="0"),
+    Column("live", Boolean, nullable=False, server_default=text("true")),
+    Column("event_at", TIME, nullable=False),
+    _created_at(),
+    comment="The inventory; event_at is when this version of the ad became true.",
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("user_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("source_id", Text, nullable=False, unique=True),
+    Column("age", SmallInteger, CheckConstraint("age BETWEEN 0 AND 150", name="age")),
+    Column("sex", Text, nullable=False, server_default=""),
+    Column("residence", Text, nullable=False, server_default=""),
+    Column("education_level", Text, nullable=False, server_default=""),
+    Column("occupation", Text, nullable=False, server_default=""),
+    Column("consumption_level", Text, nullable=False, server_default=""),
+    Column("arpu", Double, nullable=False, server_default="0"),
+    Column("arpu_group", SmallInteger, comment="0 (lowest ARPU) to 24; null until grouped"),
+    Column("event_at", TIME, nullable=False),
+    _created_at(),
+)
+
+content_items = Table(
+    "content_items",
+    metadata,
+    Column("content_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("source_id", Text, nullable=False, unique=True),
+    Column("title", Text, nullable=False),
+    Column("category", Text, nullable=False, server_default=""),
+    _created_at(),
+)
+
+behaviors = Table(
+    "behaviors",
+    metadata,
+    Column("behavior_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("user_id", BigInteger, nullable=False),
+    Column("domain", Text, CheckConstraint("domain IN ('ad', 'content')", name="domain"), nullable=False),
+    Column("action", Text, nullable=False),
+    Column("item_id", BigInteger, nullable=False),
+    Column("occurred_at", TIME, nullable=False),
+    Column("ordinal", BigInteger, nullable=False, server_default="0", comment="orders what happened in one instant"),
+    _created_at(),
+    Index("ix_behaviors_user", "user_id", "occurred_at", "ordinal"),
+    comment="behavior_id is derived from the row (or given by its source), so that writing it twice changes nothing.",
+)
+
+impressions = Table(
+    "impressions",
+    metadata,
+    Column("impression_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("user_id", BigInteger, nullable=False),
+    Column("ad_id", BigInteger, nullable=False),
+    Column("occurred_at", TIME, nullable=False),
+    Column("ecpm", Double, CheckConstraint("ecpm >= 0", name="ecpm"), nullable=False),
+    Column("clicked", Boolean, nullable=False, server_default=text("false")),
+    Column("converted", Boolean, nullable=False, server_default=text("false")),
+    Column("simulated", Boolean, nullable=False, server_default=text("false"), comment="the eCPM is not a real one"),
+    _created_at(),
+    Index("ix_impressions_user", "user_id", "occurred_at"),
+    comment="eCPM is revenue per 1,000 impressions, as the ranking phase estimated it.",
+)
+
+interest_summaries = Table(
+    "interest_summaries",
+    metadata,
+    Column("user_id", BigInteger, primary_key=True),
+    Column("event_at", TIME, primary_key=True),
+    Column("categories", ARRAY(Text), nullable=False),
+    Column("counts", ARRAY(BigInteger), nullable=False),
+    Column("disliked_categories", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("disliked_counts", ARRAY(BigInteger), nullable=False, server_default="{}"),
+    _created_at(),
+)
+
+behavior_sequences = Table(
+    "behavior_sequences",
+    metadata,
+    Column("user_id", BigInteger, primary_key=True),
+    Column("domain", Text, primary_key=True),
+    Column("event_at", TIME, primary_key=True),
+    Column("item_ids", ARRAY(BigInteger), nullable=False),
+    Column("actions", ARRAY(Text), nullable=False),
+    Column("titles", ARRAY(Text), nullable=False),
+    Column("occurred_at_s", ARRAY(Double), nullable=False, comment="Unix seconds, oldest first"),
+    Column("ordinals", ARRAY(BigInteger), nullable=False),
+    _created_at(),
+    comment="Positive behaviors of the last 90 days, oldest first; the lists of a row are equally long.",
+)
+
+index_versions = Table(
+    "index_versions",
+    metadata,
+    Column("index_version", Text, primary_key=True),
+    Column("uri", Text, nullable=False),
+    Column("recipe", JSONB, nullable=False),
+    Column("quality", JSONB, nullable=False),
+    _created_at(),
+)
+
+semantic_ids = Table(
+    "semantic_ids",
+    metadata,
+    Column("index_version", Text, ForeignKey("index_versions.index_version", ondelete="CASCADE"), primary_key=True),
+    Column("ad_id", BigInteger, primary_key=True),
+    Column("sid", Text, nullable=False),
+    Column("codes", ARRAY(BigInteger), nullable=False),
+    Column("embedding", ARRAY(REAL), nullable=False, comment="z_a of Eq. 4: the quantised embedding"),
+    Column("event_at", TIME, nullable=False),
+    _created_at(),
+    Index("uq_semantic_ids_sid", "index_version", "sid", unique=True),
+)
+
+releases = Table(
+    "releases",
+    metadata,
+    Column("release", Text, primary_key=True),
+    Column("sequence", BigInteger, Identity(always=True), nullable=False, unique=True),
+    Column("index_version", Text, ForeignKey("index_versions.index_version"), nullable=False),
+    Column("uri", Text, nullable=False),
+    Column("recipe", JSONB, nullable=False),
+    Column("metrics", JSONB, nullable=False),
+    Column("status", Text, CheckConstraint("status IN ('candidate', 'live', 'retired')", name="status"), nullable=False),
+    Column("promoted_at", TIME),
+    _created_at(),
+    Index("uq_releases_live", "status", unique=True, postgresql_where=text("status = 'live'")),
+    comment="At most one release is live; the partial unique index enforces it.",
+)
+
+retrieval_log = Table(
+    "retrieval_log",
+    metadata,
+    Column("log_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("user_id", BigInteger, nullable=False),
+    Column("event_at", TIME, nullable=False, comment="when the list was generated"),
+    Column("behavior_at", TIME, comment="time of the newest behavior the list was made from"),
+    Column("release", Text, nullable=False),
+    Column("index_version", Text, nullable=False),
+    Column("retrieved_ad_ids", ARRAY(BigInteger), nullable=False),
+    Column("retrieved_sids", ARRAY(Text), nullable=False),
+    Column("retrieved_log_probabilities", ARRAY(Double), nullable=False),
+    Column("retrieved_probabilities", ARRAY(Double), nullable=False),
+    Column("retrieved_first_categories", ARRAY(Text), nullable=False),
+    Column("retrieved_second_categories", ARRAY(Text), nullable=False),
+    Column("retrieved_advertiser_ids", ARRAY(BigInteger), nullable=False),
+    Column("retrieved_embeddings", ARRAY(REAL), nullable=False, comment="row-major, count x width"),
+    Column("retrieved_count", Integer, nullable=False),
+    Column("top_probability", Double, nullable=False),
+    Column("entropy", Double, nullable=False),
+    Column("categories", ARRAY(Text), nullable=False),
+    Column("category_probabilities", ARRAY(Double), nullable=False),
+    Column("category_concentration", Double, nullable=False),
+    Column("mean_embedding", ARRAY(REAL), nullable=False),
+    Column("expected_ecpm", Double, nullable=False),
+    _created_at(),
+    Index("ix_retrieval_log_user", "user_id", "event_at"),
+    comment="Every list ever written, with its user-side features: the offline half of the view retrieved_ads.",
+)
