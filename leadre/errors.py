@@ -8,6 +8,7 @@
     ├── ArtifactIncomplete     an index or model folder without its manifest, or altered since
     ├── ReleaseMismatch        a model and an index (or a list and an index) of different versions
     ├── NoValidContinuation    a beam stands on a node without children: the trie is broken
+    ├── BrokenModel            a model whose scores are not numbers
     ├── FeatureRowMismatch     the feature store returned another number of rows than asked for
     └── Unavailable            a server does not answer: the only error that workers retry
 
@@ -66,6 +67,10 @@ class ReleaseMismatch(LeadreError):
 
 class NoValidContinuation(LeadreError):
     """A beam stands on a node without children."""
+
+
+class BrokenModel(LeadreError):
+    """A model whose scores are not numbers."""
 
 
 class FeatureRowMismatch(LeadreError):

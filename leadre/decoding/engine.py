@@ -6,10 +6,15 @@ LEADRE §3.4. An engine knows nothing of users, ads' texts or features. One cont
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from leadre.domain.retrieval import Beam
+from leadre.errors import InvalidInput
 from leadre.indexing.trie import LiveMask
+
+Score = Literal["raw", "level"]
+"""What a beam's probability is a product of: "raw", P_LLM over the whole vocabulary, as Algorithm 2 prints it;
+"level", the softmax over the codes of the level alone (ours)."""
 
 
 class Engine(Protocol):
@@ -43,3 +48,46 @@ class Engine(Protocol):
                 `beam_width` below 1, or as many filters as there are not prompts.
         """
         ...
+
+
+def check_request(
+    prompts: Sequence[Sequence[int]],
+    *,
+    beam_width: int,
+    filters: Sequence[LiveMask | None] | None,
+    vocabulary_size: int,
+    longest_prompt: int | None,
+) -> Sequence[LiveMask | None]:
+    """Check what `Engine.generate` was given and return one filter a prompt.
+
+    Args:
+        prompts, beam_width, filters: as in `Engine.generate`.
+        vocabulary_size: token ids are below it.
+        longest_prompt: tokens that a prompt may have; None where the model has no limit.
+
+    Raises:
+        InvalidInput: as in `Engine.generate`; `row` is the prompt's position, from 1.
+    """
+    if beam_width < 1:
+        raise InvalidInput(f"{beam_width}; ask for at least one beam", column="beam_width")
+    if filters is not None and len(filters) != len(prompts):
+        raise InvalidInput(
+            f"{len(filters)} filters for {len(prompts)} prompts; give one a prompt or none", column="filters"
+        )
+    for row, prompt in enumerate(prompts, start=1):
+        if not len(prompt):
+            raise InvalidInput("the prompt is empty; it needs at least one token", row=row, column="prompts")
+        if longest_prompt is not None and len(prompt) > longest_prompt:
+            raise InvalidInput(
+                f"the prompt has {len(prompt)} tokens, the model takes {longest_prompt} before the S-ID; drop behaviors",
+                row=row,
+                column="prompts",
+            )
+        if min(prompt) < 0 or max(prompt) >= vocabulary_size:
+            raise InvalidInput(
+                f"token ids {min(prompt)} to {max(prompt)}, the vocabulary has 0 to {vocabulary_size - 1}; "
+                "encode the prompt with the release's own vocabulary",
+                row=row,
+                column="prompts",
+            )
+    return filters if filters is not None else [None] * len(prompts)

@@ -48,3 +48,20 @@ class Behavior:
     def positive(self) -> bool:
         """Whether the behavior shows interest."""
         return self.action in POSITIVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Impression:
+    """One display of an ad to a user, with what came of it. LEADRE §4.3.2: where preference pairs come from.
+
+    `ecpm` is revenue per 1,000 impressions in currency units, as the ranking phase estimated it; `simulated` says that
+    it is not a real one.
+    """
+
+    user_id: int
+    ad_id: int
+    occurred_at: datetime
+    ecpm: float
+    clicked: bool = False
+    converted: bool = False
+    simulated: bool = False

@@ -1,0 +1,1 @@
+"""From ads to S-IDs, and the trie over them. LEADRE §3.2, §3.3."""

@@ -1,0 +1,44 @@
+# Everything the project does, by name. `make` alone lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export LEADRE_HOME ?= .leadre
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench docs clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(INSTALLED) ## create .venv and install the pinned packages (does nothing when up to date)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev]'
+	@touch $@
+
+demo: setup ## the whole pipeline on a made-up ad world, through a real worker, to a ranker's features and report.html
+	$(BIN)/leadre demo
+
+test: setup ## run everything this machine can run
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+check: setup ## formatting, lint, types, floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup ## all quick benchmarks
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file --quick || exit 1; done
+
+docs: setup ## write docs/walkthrough.md from the demo's world (run `make demo` first)
+	$(BIN)/leadre services up
+	$(BIN)/leadre trace --markdown docs/walkthrough.md
+
+clean: ## stop the servers; remove the demo's data, the virtual environment and caches
+	-test -x $(BIN)/leadre && $(BIN)/leadre services down
+	rm -rf $(LEADRE_HOME) $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,68 @@
+"""The command line: `leadre`. Commands load when they are called, so that `leadre --help` answers at once."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+
+import click
+
+from leadre.errors import LeadreError
+
+_COMMANDS = {
+    "services": ("leadre.cli.services", "services", "Start and stop the embedded PostgreSQL and Redis."),
+    "env": ("leadre.cli.services", "env", "Print the environment variables that feast, alembic and celery need."),
+    "import": ("leadre.cli.importing", "import_", "Load ads, users and behaviors."),
+    "summarize": ("leadre.cli.importing", "summarize", "Turn behaviors into interest summaries and sequences."),
+    "index": ("leadre.cli.index", "index", "Build and inspect the ad index."),
+    "train": ("leadre.cli.learning", "train", "Train a release from a recipe."),
+    "evaluate": ("leadre.cli.learning", "evaluate", "Measure a release beside the baselines."),
+    "release": ("leadre.cli.learning", "release", "List, promote and roll back releases."),
+    "refresh": ("leadre.cli.nearline", "refresh", "Retrieve ads for users now, in this process."),
+    "trace": ("leadre.cli.nearline", "trace", "Follow one user from events to ranker features."),
+    "serve": ("leadre.cli.serve", "serve", "Run the User Server or the Mixer."),
+    "report": ("leadre.cli.report", "report", "Write the self-contained report.html."),
+    "demo": ("leadre.cli.demo", "demo", "Run the whole pipeline on a made-up ad world."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Knows its commands' names and one-line helps; imports a command's module only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and (near := difflib.get_close_matches(args[0], _COMMANDS, n=1)):
+            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {near[0]!r}?", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="leadre")
+def cli() -> None:
+    """LLM-empowered display-ad retrieval, and ranking features from what it retrieves.
+
+    Start with `leadre demo`. With your own data: services up, import, index build, train, evaluate, release promote.
+    """
+
+
+def main() -> None:
+    """Run the command line. An error of ours is one line with a remedy and exit code 1, not a traceback."""
+    try:
+        cli(standalone_mode=True)
+    except LeadreError as error:
+        click.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(1)

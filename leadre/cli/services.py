@@ -1,0 +1,78 @@
+"""`leadre services` and `leadre env`: the servers, and how other commands find them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+import click
+
+from leadre.cli.console import console, print_table
+
+
+def home() -> Path:
+    """Return the folder of artifacts and embedded servers (`LEADRE_HOME`, default `.leadre`)."""
+    return Path(os.environ.get("LEADRE_HOME", ".leadre")).absolute()
+
+
+@click.group()
+def services() -> None:
+    """Start and stop the embedded PostgreSQL and Redis.
+
+    They listen on loopback only, keep their data in LEADRE_HOME, and need no root. To use your own servers, set
+    LEADRE_DATABASE_URL and LEADRE_REDIS_URL instead.
+    """
+
+
+@services.command()
+def up() -> None:
+    """Start both servers (does nothing to those that run) and bring the database schema up to date."""
+    from leadre import services as embedded
+    from leadre.settings import Settings
+    from leadre.store.database import migrate
+
+    embedded.up(home())
+    settings = Settings.from_environment()
+    migrate(settings.database_url)
+    console.print(f"[green]✓[/] PostgreSQL and Redis are up, data in {home()}/services")
+    console.print('  In a shell:  eval "$(leadre env)"   then feast, alembic and celery find them.')
+
+
+@services.command()
+def down() -> None:
+    """Stop both servers; their data stays."""
+    from leadre import services as embedded
+
+    embedded.down(home())
+    console.print("[green]✓[/] PostgreSQL and Redis are down")
+
+
+@services.command()
+def status() -> None:
+    """Say which servers run."""
+    from leadre import services as embedded
+
+    state = embedded.status(home())
+    rows = [
+        (name, f"up, process {pid}" if pid else "down")
+        for name, pid in (("PostgreSQL", state.postgres_pid), ("Redis", state.redis_pid))
+    ]
+    print_table("Embedded servers", ("server", "state"), rows)
+
+
+@click.command()
+def env() -> None:
+    """Print the environment variables that feast, alembic and celery need: eval "$(leadre env)"."""
+    from leadre.settings import Settings
+
+    settings = Settings.from_environment()
+    variables = {
+        "LEADRE_HOME": str(settings.home),
+        "LEADRE_DATABASE_URL": settings.database_url,
+        "LEADRE_REDIS_URL": settings.redis_url,
+        "LEADRE_FEATURE_REPO": str(settings.feature_repo),
+        **settings.feast_environment(),
+    }
+    for name, value in variables.items():
+        click.echo(f"export {name}={shlex.quote(value)}")

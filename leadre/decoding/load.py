@@ -1,0 +1,105 @@
+"""From a release on disk, or a model in memory, to an engine. LEADRE §3.4, §4.4.2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from leadre.artifacts import open_artifact
+from leadre.decoding import shared_prefix
+from leadre.decoding.engine import Engine, Score
+from leadre.decoding.hf import HfDecoder
+from leadre.decoding.search import BeamSearchEngine, Decoder
+from leadre.decoding.shared_prefix import SharedPrefixDecoder
+from leadre.decoding.stub import StubEngine
+from leadre.errors import ConfigError, ReleaseMismatch
+from leadre.indexing.ad_index import AdIndex
+from leadre.prompts.vocabulary import Vocabulary
+from leadre.recipe import load_recipe
+
+Kind = Literal["auto", "hf", "shared_prefix", "stub"]
+Precision = Literal["fp32", "bf16"]
+
+
+def load_engine(
+    release_folder: Path,
+    *,
+    index: AdIndex,
+    kind: Kind = "auto",
+    device: str = "cpu",
+    precision: Precision = "fp32",
+) -> Engine:
+    """Load a release's model and put it behind an index.
+
+    Args:
+        release_folder: an artifact of kind "release".
+        index: the index that the release was trained for.
+        kind: "auto" takes `shared_prefix` where it supports the architecture and `hf` elsewhere; "stub" loads no model.
+        device: as torch names it.
+        precision: of weights and activations; scores are float32 always.
+
+    Raises:
+        ArtifactIncomplete: no whole release there.
+        ReleaseMismatch: trained for another index version, or its vocabulary does not fit the index or the model.
+        ConfigError: `kind` does not support the model.
+    """
+    manifest = open_artifact(release_folder, kind="release")
+    trained_for = manifest.facts["index_version"]
+    if trained_for != index.version:
+        raise ReleaseMismatch(
+            f"release {manifest.name} was trained for index {trained_for}, this is index {index.version}; "
+            "load the index that the release names"
+        )
+    vocabulary = Vocabulary.load(release_folder / "vocabulary.json")
+    if kind == "stub":
+        _check_codes(vocabulary, index)
+        return StubEngine(index, vocabulary_size=vocabulary.size)
+    model = AutoModelForCausalLM.from_pretrained(
+        release_folder / "model",
+        use_safetensors=True,
+        local_files_only=True,
+        dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
+    )
+    recipe = load_recipe(release_folder / "recipe.toml")
+    return engine_of(model.to(device), index=index, vocabulary=vocabulary, score=recipe.decoding.score, kind=kind)
+
+
+def engine_of(
+    model: PreTrainedModel,
+    *,
+    index: AdIndex,
+    vocabulary: Vocabulary,
+    score: Score,
+    kind: Literal["auto", "hf", "shared_prefix"] = "auto",
+) -> Engine:
+    """Put a model in memory behind an index, as `load_engine` does; the model is set to evaluation mode.
+
+    Raises:
+        ReleaseMismatch: the vocabulary does not fit the index or the model.
+        ConfigError: `kind` does not support the model.
+    """
+    _check_codes(vocabulary, index)
+    tokens = model.get_input_embeddings().num_embeddings
+    if tokens < vocabulary.size:
+        raise ReleaseMismatch(
+            f"the model has {tokens} token embeddings, the vocabulary {vocabulary.size} tokens; "
+            "take both from one release"
+        )
+    supported = shared_prefix.supports(model)
+    if kind == "shared_prefix" and not supported:
+        raise ConfigError(f"shared_prefix does not compute {model.config.model_type!r} models like this one; use kind 'hf'")
+    make = HfDecoder if kind == "hf" or not supported else SharedPrefixDecoder
+    decoder: Decoder = make(model.eval(), vocabulary=vocabulary, score=score)
+    return BeamSearchEngine(decoder, index=index)
+
+
+def _check_codes(vocabulary: Vocabulary, index: AdIndex) -> None:
+    """Refuse a vocabulary that has no token for some code of the index."""
+    spelled, needed = vocabulary.code_counts, index.code_counts
+    if len(spelled) != len(needed) or any(has < needs for has, needs in zip(spelled, needed, strict=True)):
+        raise ReleaseMismatch(
+            f"the vocabulary has {spelled} codes a level, index {index.version} needs {needed}; train a release for it"
+        )

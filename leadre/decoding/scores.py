@@ -1,0 +1,64 @@
+"""Named score semantics: what a code's probability is.
+
+LEADRE §3.4: P_LLM(c^l | c^{1:l-1}). `raw` is that over the whole vocabulary; `level` renormalises over the level's codes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from leadre.decoding.engine import Score
+from leadre.errors import BrokenModel
+
+
+def code_log_probabilities(logits: Tensor, block: slice, *, score: Score) -> Tensor:
+    """Turn next-token logits into log-probabilities of a level's codes.
+
+    Args:
+        logits: [rows, vocabulary].
+        block: the level's tokens inside the vocabulary.
+        score: what to normalise over.
+
+    Returns:
+        float32 [rows, codes of the level].
+    """
+    codes = logits[:, block].float()
+    if score == "level":
+        return torch.log_softmax(codes, dim=-1)
+    return codes - torch.logsumexp(logits.float(), dim=-1, keepdim=True)
+
+
+def head_log_probabilities(hidden: Tensor, head: nn.Linear, block: slice, *, score: Score) -> Tensor:
+    """Apply the output head and `code_log_probabilities`, computing no more of the head than the score needs.
+
+    Args:
+        hidden: [rows, width], after the final norm.
+        head: the output embedding, [vocabulary, width].
+        block: the level's tokens inside the vocabulary.
+        score: what to normalise over.
+
+    Returns:
+        float32 [rows, codes of the level].
+    """
+    if score == "raw":
+        return code_log_probabilities(head(hidden), block, score=score)
+    bias = None if head.bias is None else head.bias[block]
+    return torch.log_softmax(nn.functional.linear(hidden, head.weight[block], bias).float(), dim=-1)
+
+
+def to_host(log_probabilities: Tensor) -> NDArray[np.float32]:
+    """Bring log-probabilities to the CPU, where the trie is.
+
+    Raises:
+        BrokenModel: one of them is not a number. Without this check such a beam would sort anywhere.
+    """
+    # The sum is NaN if any term is (no term is +inf): one pass, nothing allocated.
+    if torch.isnan(log_probabilities.sum()):
+        raise BrokenModel(
+            "the model gives NaN for the next code; its weights or its precision are broken: train or convert it again"
+        )
+    host: NDArray[np.float32] = log_probabilities.cpu().numpy()
+    return host

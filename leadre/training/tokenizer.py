@@ -1,0 +1,95 @@
+"""Tokenizers: one for text, without any special token, and Hugging Face's view of the whole vocabulary.
+
+LEADRE §3.2, §4.2. Text of users and advertisers is untrusted: it is only ever encoded by a tokenizer that has no
+special tokens, so no title can turn into an S-ID or an end of sequence; codes are spliced in by id.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from leadre.domain.semantic_id import code_token
+from leadre.errors import ConfigError
+
+PAD, EOS, LEARNABLE = "<|pad|>", "<|end|>", "<|learnable|>"
+
+
+def train_text_tokenizer(texts: Iterable[str], *, size: int) -> Tokenizer:
+    """Train a byte-level BPE on the corpus.
+
+    Every string can be encoded (256 bytes are in it) and decoded again. Merges may cross words: the fixed wording
+    between two S-IDs of a sequence then costs one or two tokens instead of ten.
+
+    Args:
+        texts: segments as prompts hold them.
+        size: of the vocabulary at most, 256 bytes included.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        min_frequency=2,
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        max_token_length=48,
+    )
+    tokenizer.train_from_iterator(texts, trainer=trainer)
+    return tokenizer
+
+
+def load_base_tokenizer(base_model: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a pretrained base.
+
+    Raises:
+        ConfigError: there is none, or it is not one of the `tokenizers` library.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base_model, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.base_model={base_model!r} has no tokenizer that can be loaded: {error}") from None
+    if not tokenizer.is_fast:
+        raise ConfigError(f"model.base_model={base_model!r} has no tokenizer.json; export it with save_pretrained")
+    return tokenizer
+
+
+def text_tokenizer_of(base: PreTrainedTokenizerBase) -> Tokenizer:
+    """Return the base's tokenizer without its special tokens: for untrusted text.
+
+    Raises:
+        ConfigError: special tokens are still matched inside text (they are in the vocabulary itself).
+    """
+    plain = json.loads(base.backend_tokenizer.to_str())
+    specials = {token["content"]: token["id"] for token in plain["added_tokens"]}
+    plain |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
+    tokenizer = Tokenizer.from_str(json.dumps(plain))
+    matched = [content for content, token in specials.items() if token in tokenizer.encode(f"a {content} b").ids]
+    if matched:
+        raise ConfigError(f"the base model's tokenizer matches {matched[0]!r} inside text; choose another base model")
+    return tokenizer
+
+
+def text_encoder(tokenizer: Tokenizer) -> Callable[[str], list[int]]:
+    """Return the function from text to token ids. It remembers short strings, for most segments repeat."""
+
+    @lru_cache(maxsize=65_536)
+    def remembered(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def encode(text: str) -> list[int]:
+        if len(text) > 512:  # rare and large: not worth the memory
+            ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+            return ids
+        return list(remembered(text))
+
+    return encode
+
+
+def special_tokens(code_counts: Sequence[int]) -> list[str]:
+    """Return the code tokens of all levels in the order of their ids: `<a_0>`, `<a_1>`, … `<b_0>`, …"""
+    return [code_token(level, code) for level, count in enumerate(code_counts) for code in range(count)]
