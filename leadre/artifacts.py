@@ -85,7 +85,9 @@ def open_artifact(folder: Path, *, kind: str, verify: bool = False) -> Manifest:
     try:
         content = json.loads((folder / MANIFEST).read_text())
     except FileNotFoundError:
-        raise ArtifactIncomplete(f"{folder} has no {MANIFEST}: it does not exist or was not finished; build it again") from None
+        raise ArtifactIncomplete(
+            f"{folder} has no {MANIFEST}: it does not exist or was not finished; build it again"
+        ) from None
     except json.JSONDecodeError:
         raise ArtifactIncomplete(f"{folder / MANIFEST} is damaged; build the artifact again") from None
     if content.get("format") != FORMAT or content.get("kind") != kind:
@@ -96,7 +98,9 @@ def open_artifact(folder: Path, *, kind: str, verify: bool = False) -> Manifest:
     for name, expected in content["files"].items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != expected["bytes"]:
-            raise ArtifactIncomplete(f"{path} is missing or not {expected['bytes']} bytes long; build the artifact again")
+            raise ArtifactIncomplete(
+                f"{path} is missing or not {expected['bytes']} bytes long; build the artifact again"
+            )
         if verify and _sha256(path) != expected["sha256"]:
             raise ArtifactIncomplete(f"{path} differs from its manifest; build the artifact again")
     return Manifest(kind=kind, name=content["name"], facts=content["facts"])

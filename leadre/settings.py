@@ -10,11 +10,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, cast, get_args
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from leadre.errors import ConfigError
 
 SERVICES_FILE = "services.json"
+
+EngineKind = Literal["auto", "hf", "shared_prefix", "stub"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,7 @@ class Settings:
         beam_width: ads retrieved per user (`LEADRE_BEAM_WIDTH`, default 20; the paper names none).
         refresh_batch: users a worker claims at once (`LEADRE_REFRESH_BATCH`, default 32; ours).
         lease_s: seconds a claimed user stays claimed when its worker dies (`LEADRE_LEASE_S`, default 60; ours).
+        engine: which engine decodes (`LEADRE_ENGINE`, default "auto"); "stub" runs no model.
         list_ttl_s: age at which a retrieval list counts as absent (`LEADRE_LIST_TTL_S`, default 7 days; ours).
     """
 
@@ -39,6 +43,7 @@ class Settings:
     beam_width: int = 20
     refresh_batch: int = 32
     lease_s: float = 60.0
+    engine: EngineKind = "auto"
     list_ttl_s: float = 7 * 86_400.0
 
     @property
@@ -62,24 +67,32 @@ class Settings:
         home = Path(env.get("LEADRE_HOME", ".leadre")).absolute()
         addresses: dict[str, str] = {}
         if (services := home / SERVICES_FILE).is_file():
-            addresses = json.loads(services.read_text())
+            try:
+                addresses = json.loads(services.read_text())
+            except json.JSONDecodeError:
+                raise ConfigError(f"{services} is damaged: `leadre services up` writes it anew") from None
         urls = {}
         for name in ("database_url", "redis_url"):
             variable = f"LEADRE_{name.upper()}"
             url = env.get(variable) or addresses.get(name)
             if not url:
-                raise ConfigError(f"{variable} is not set and no embedded servers run: `leadre services up` starts them")
+                raise ConfigError(
+                    f"{variable} is not set and no embedded servers run: `leadre services up` starts them"
+                )
             urls[name] = url
         if not urls["database_url"].startswith(("postgresql://", "postgresql+psycopg2://")):
             raise ConfigError("LEADRE_DATABASE_URL must start with postgresql:// (PostgreSQL is the system of record)")
+        if not urls["redis_url"].startswith(("redis://", "rediss://")):
+            raise ConfigError("LEADRE_REDIS_URL must start with redis:// or rediss://")
         return cls(
             home=home,
             database_url=urls["database_url"],
             redis_url=urls["redis_url"],
             feature_repo=Path(env.get("LEADRE_FEATURE_REPO", "feature_repo")).absolute(),
-            beam_width=int(_number(env, "LEADRE_BEAM_WIDTH", 20, 1, 1024)),
-            refresh_batch=int(_number(env, "LEADRE_REFRESH_BATCH", 32, 1, 10_000)),
+            beam_width=_whole(env, "LEADRE_BEAM_WIDTH", 20, 1, 1024),
+            refresh_batch=_whole(env, "LEADRE_REFRESH_BATCH", 32, 1, 10_000),
             lease_s=_number(env, "LEADRE_LEASE_S", 60.0, 1, 86_400),
+            engine=_engine(env),
             list_ttl_s=_number(env, "LEADRE_LIST_TTL_S", 7 * 86_400.0, 1, 10 * 365 * 86_400),
         )
 
@@ -93,8 +106,9 @@ class Settings:
         user, password = unquote(database.username or ""), unquote(database.password or "")
         host, name = database.hostname or "localhost", database.path.lstrip("/")
         sslmode = query.get("sslmode", ["prefer"])[0]
+        login = f"{quote(user, safe='')}:{quote(password, safe='')}"
         registry = (
-            f"postgresql+psycopg2://{quote(user, safe='')}:{quote(password, safe='')}@{host}:{database.port or 5432}/{name}"
+            f"postgresql+psycopg2://{login}@{host}:{database.port or 5432}/{name}"
             f"?sslmode={sslmode}&options=-csearch_path%3Dfeast_registry"
         )
         return {
@@ -107,9 +121,23 @@ class Settings:
             "LEADRE_FEAST_REGISTRY_URL": registry,
             "LEADRE_FEAST_REDIS": (
                 f"{redis.hostname or 'localhost'}:{redis.port or 6379},db={redis.path.lstrip('/') or '0'}"
-                f"{redis_password}{redis_ssl}"
+                f"{redis_password}{redis_ssl},socket_timeout=5,socket_connect_timeout=1"
             ),
         }
+
+
+def _engine(env: Mapping[str, str]) -> EngineKind:
+    kind = env.get("LEADRE_ENGINE", "auto")
+    if kind not in get_args(EngineKind):
+        raise ConfigError(f"LEADRE_ENGINE={kind!r} is not one of {', '.join(get_args(EngineKind))}")
+    return cast(EngineKind, kind)
+
+
+def _whole(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    value = _number(env, name, default, low, high)
+    if value != int(value):
+        raise ConfigError(f"{name}={env[name]!r} is not a whole number")
+    return int(value)
 
 
 def _number(env: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:

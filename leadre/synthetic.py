@@ -76,7 +76,7 @@ _TOPICS = ("review", "unboxing", "tips", "guide", "best of", "story")
 _CITIES = ("Haidian, Beijing", "Nanshan, Shenzhen", "Tianhe, Guangzhou", "Wuhou, Chengdu", "Xuhui, Shanghai")
 _EDUCATION = ("high school", "bachelor's", "master's")
 _WORK = ("Internet industry", "education", "manufacturing", "healthcare", "retail")
-_SPENDING = ("low consumption level", "medium consumption level", "high consumption level")
+_SPENDING = ("low", "medium", "high")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,10 @@ import os
 from typing import Any
 
 from alembic import context
+from alembic.util import CommandError
 from sqlalchemy import text
 
+from leadre.errors import ConfigError
 from leadre.settings import Settings
 from leadre.store.database import connect
 from leadre.store.tables import metadata
@@ -19,8 +21,12 @@ FEAST_TEMPORARY = "feast_entity_df_"  # tables that Feast makes for the time of 
 
 def database_url() -> str:
     """The caller's, the environment's, or the embedded server's."""
-    url = context.config.attributes.get("database_url") or os.environ.get("LEADRE_DATABASE_URL")
-    return url or Settings.from_environment().database_url
+    if url := context.config.attributes.get("database_url") or os.environ.get("LEADRE_DATABASE_URL"):
+        return str(url)
+    try:
+        return Settings.from_environment().database_url
+    except ConfigError as error:
+        raise CommandError(str(error)) from None
 
 
 def include_object(_thing: Any, name: str | None, kind: str, reflected: bool, _compared: Any) -> bool:  # noqa: FBT001

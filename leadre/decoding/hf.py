@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transformers import DynamicCache, PreTrainedModel
 
 from leadre.decoding.engine import Score
-from leadre.decoding.scores import code_log_probabilities, to_host
+from leadre.decoding.scores import code_log_probabilities, level_blocks, to_host
 from leadre.decoding.search import Int64s
 from leadre.prompts.vocabulary import Vocabulary
 
@@ -29,7 +29,7 @@ class HfDecoder:
 
     def __init__(self, model: PreTrainedModel, *, vocabulary: Vocabulary, score: Score) -> None:
         self._model, self._score = model, score
-        self._blocks = vocabulary.level_blocks()
+        self._blocks = level_blocks(vocabulary)
         self.vocabulary_size = vocabulary.size
         self.longest_prompt = longest_prompt(model, levels=len(self._blocks))
 
@@ -55,6 +55,7 @@ class _HfReading:
         self._cache = DynamicCache(config=model.config)
         self._logits = self._step(tokens.to(model.device))
 
+    @torch.inference_mode()
     def first(self) -> NDArray[np.float32]:
         """Return log P(code) of level 0: [prompts, codes of level 0]."""
         return to_host(code_log_probabilities(self._logits, self._blocks[0], score=self._score))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -53,7 +54,7 @@ def load_engine(
             f"release {manifest.name} was trained for index {trained_for}, this is index {index.version}; "
             "load the index that the release names"
         )
-    vocabulary = Vocabulary.load(release_folder / "vocabulary.json")
+    vocabulary = Vocabulary.from_json(json.loads((release_folder / "vocabulary.json").read_text()))
     if kind == "stub":
         _check_codes(vocabulary, index)
         return StubEngine(index, vocabulary_size=vocabulary.size)
@@ -90,7 +91,9 @@ def engine_of(
         )
     supported = shared_prefix.supports(model)
     if kind == "shared_prefix" and not supported:
-        raise ConfigError(f"shared_prefix does not compute {model.config.model_type!r} models like this one; use kind 'hf'")
+        raise ConfigError(
+            f"shared_prefix does not compute {model.config.model_type!r} models like this one; use kind 'hf'"
+        )
     make = HfDecoder if kind == "hf" or not supported else SharedPrefixDecoder
     decoder: Decoder = make(model.eval(), vocabulary=vocabulary, score=score)
     return BeamSearchEngine(decoder, index=index)

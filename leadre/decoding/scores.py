@@ -12,6 +12,15 @@ from torch import Tensor, nn
 
 from leadre.decoding.engine import Score
 from leadre.errors import BrokenModel
+from leadre.prompts.vocabulary import Vocabulary
+
+
+def level_blocks(vocabulary: Vocabulary) -> tuple[slice, ...]:
+    """Return each level's tokens as a slice of the vocabulary."""
+    return tuple(
+        slice(offset, offset + count)
+        for offset, count in zip(vocabulary.level_offsets, vocabulary.code_counts, strict=True)
+    )
 
 
 def code_log_probabilities(logits: Tensor, block: slice, *, score: Score) -> Tensor:

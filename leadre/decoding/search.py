@@ -138,9 +138,7 @@ class BeamSearchEngine:
         return [beams[low:high] for low, high in zip(ends[:-1], ends[1:], strict=True)]
 
 
-def search(
-    reading: Reading, trie: Trie, *, filters: Sequence[LiveMask | None], beam_width: int
-) -> Frontier:
+def search(reading: Reading, trie: Trie, *, filters: Sequence[LiveMask | None], beam_width: int) -> Frontier:
     """Run Algorithm 2 for all prompts of a reading.
 
     Args:
@@ -171,9 +169,7 @@ def search(
     return frontier
 
 
-def segmented_top(
-    scores: NDArray[np.float64], segment: Int64s, *, segments: int, width: int
-) -> Int64s:
+def segmented_top(scores: NDArray[np.float64], segment: Int64s, *, segments: int, width: int) -> Int64s:
     """Select the `width` highest scores of every segment, exactly.
 
     Args:

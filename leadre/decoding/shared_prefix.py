@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from leadre.decoding.engine import Score
 from leadre.decoding.hf import longest_prompt
-from leadre.decoding.scores import head_log_probabilities, to_host
+from leadre.decoding.scores import head_log_probabilities, level_blocks, to_host
 from leadre.decoding.search import Int64s
 from leadre.prompts.vocabulary import Vocabulary
 
@@ -53,7 +53,7 @@ class SharedPrefixDecoder:
     ) -> None:
         self._network = _Network(model)
         self._score, self._prefill_tokens = score, prefill_tokens
-        self._blocks = vocabulary.level_blocks()
+        self._blocks = level_blocks(vocabulary)
         self.vocabulary_size = vocabulary.size
         self.longest_prompt = longest_prompt(model, levels=len(self._blocks))
 
@@ -94,15 +94,18 @@ class _Layer:
         self._query_norm = getattr(attention, "q_norm", None)
         self._key_norm = getattr(attention, "k_norm", None)
 
-    def keys_values(self, hidden: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
-        """Return keys and values [..., key heads, head width] of hidden states [..., width]."""
-        normed = self._layer.input_layernorm(hidden)
+    def enter(self, hidden: Tensor) -> Tensor:
+        """Normalise hidden states [..., width] for the projections."""
+        normed: Tensor = self._layer.input_layernorm(hidden)
+        return normed
+
+    def keys_values(self, normed: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values [..., key heads, head width] of normalised states [..., width]."""
         keys = self._heads(self._attention.k_proj(normed), self._key_norm)
         return _rotate(keys, cosine, sine), self._heads(self._attention.v_proj(normed), None)
 
-    def queries(self, hidden: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        """Return queries [..., heads, head width] of hidden states [..., width]."""
-        normed = self._layer.input_layernorm(hidden)
+    def queries(self, normed: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        """Return queries [..., heads, head width] of normalised states [..., width]."""
         return _rotate(self._heads(self._attention.q_proj(normed), self._query_norm), cosine, sine)
 
     def leave(self, hidden: Tensor, attended: Tensor) -> Tensor:
@@ -156,6 +159,7 @@ class _SharedPrefixReading:
         self._prompt = torch.arange(len(prompts), device=device)
         self._ancestors = torch.zeros(len(prompts), 0, dtype=torch.int64, device=device)
 
+    @torch.inference_mode()
     def first(self) -> NDArray[np.float32]:
         """Return log P(code) of level 0: [prompts, codes of level 0]."""
         return self._log_probabilities(self._last, level=0)
@@ -175,8 +179,9 @@ class _SharedPrefixReading:
         hidden, cosine, sine = network.enter(tokens[None], positions[None])
         hidden, cosine, sine = hidden[0], cosine[0], sine[0]
         for number, layer in enumerate(network.layers):
-            keys, values = self._append(number, *layer.keys_values(hidden, cosine, sine))
-            queries = layer.queries(hidden, cosine, sine)
+            normed = layer.enter(hidden)
+            keys, values = self._append(number, *layer.keys_values(normed, cosine, sine))
+            queries = layer.queries(normed, cosine, sine)
             prefix = self._attend_prefix(number, queries, slot=slot, width=width, scale=layer.scale)
             suffix = _attend_suffix(queries, keys[self._ancestors], values[self._ancestors], scale=layer.scale)
             hidden = layer.leave(hidden, _merge(prefix, suffix))
@@ -189,10 +194,11 @@ class _SharedPrefixReading:
         last = (torch.arange(len(tokens), device=tokens.device), lengths - 1)
         cache = []
         for number, layer in enumerate(self._network.layers):
-            keys, values = (states.transpose(1, 2) for states in layer.keys_values(hidden, cosine, sine))
+            normed = layer.enter(hidden)
+            keys, values = (states.transpose(1, 2) for states in layer.keys_values(normed, cosine, sine))
             cache.append((keys, values))
             if number + 1 < len(self._network.layers):
-                queries = layer.queries(hidden, cosine, sine).transpose(1, 2)
+                queries = layer.queries(normed, cosine, sine).transpose(1, 2)
                 repeats = queries.shape[1] // keys.shape[1]
                 attended = functional.scaled_dot_product_attention(
                     queries,
@@ -205,7 +211,7 @@ class _SharedPrefixReading:
                 continue
             # Nobody reads the last layer's output but at the last token.
             hidden = hidden[last]
-            queries = layer.queries(hidden, cosine[0, lengths - 1], sine[0, lengths - 1])
+            queries = layer.queries(normed[last], cosine[0, lengths - 1], sine[0, lengths - 1])
             folded = queries.unflatten(1, (keys.shape[1], -1))  # [prompts, key heads, group, head width]
             bias = None if self._bias is None else _padding_bias(lengths, tokens.shape[1], like=queries)
             attended, _ = _attend(folded, keys, values, bias=bias, scale=layer.scale)
@@ -240,13 +246,21 @@ class _SharedPrefixReading:
         return to_host(head_log_probabilities(hidden, self._network.head, self._blocks[level], score=self._score))
 
 
-def _attend(queries: Tensor, keys: Tensor, values: Tensor, *, bias: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+def _attend(
+    queries: Tensor, keys: Tensor, values: Tensor, *, bias: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
     """Attend without a causal mask: output [a, heads, rows, head width] and log-sum-exp [a, heads, rows]."""
     if queries.device.type == "cpu":
         output, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             queries, keys, values, attn_mask=bias, scale=scale
         )
         return output, log_sum
+    return _attend_written_out(queries, keys, values, bias=bias, scale=scale)
+
+
+def _attend_written_out(
+    queries: Tensor, keys: Tensor, values: Tensor, *, bias: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
     scores = (queries @ keys.mT * scale).float()
     if bias is not None:
         scores = scores + bias
@@ -278,7 +292,9 @@ def _rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 def _padding_bias(lengths: Tensor, longest: int, *, like: Tensor) -> Tensor:
     """Return -inf where a prompt has no token, [prompts, 1, 1, tokens]."""
     padding = torch.arange(longest, device=like.device) >= lengths[:, None]
-    return torch.zeros(padding.shape, dtype=like.dtype, device=like.device).masked_fill(padding, -torch.inf)[:, None, None]
+    return torch.zeros(padding.shape, dtype=like.dtype, device=like.device).masked_fill(padding, -torch.inf)[
+        :, None, None
+    ]
 
 
 def _slots(prompt: Tensor, *, prompts: int) -> tuple[Tensor, int]:

@@ -10,7 +10,10 @@ from leadre.domain.behavior import Behavior
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """The paper's profile fields; an unknown one is empty (or None) and left out of the prompt. `arpu` is in currency units."""
+    """The paper's profile fields; an unknown one is empty (or None) and left out of the prompt.
+
+    `arpu` is in currency units.
+    """
 
     user_id: int
     age: int | None = None
@@ -24,7 +27,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterestSummary:
-    """Long-term interest: (category, interaction count) pairs of positive behaviors in both domains, most frequent first.
+    """Long-term interest: (category, count) pairs of positive behaviors in both domains, most frequent first.
 
     `disliked` counts the negative ones (impressions without a click, skips) likewise.
     """

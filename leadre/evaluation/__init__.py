@@ -1,0 +1,1 @@
+"""Ranking metrics, diversity and baselines. LEADRE §5.1.2."""

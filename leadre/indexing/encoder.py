@@ -88,8 +88,8 @@ def _minilm_folder() -> Path:
 
 
 def _hashed(texts: Sequence[str]) -> NDArray[np.float32]:
-    """Hash words and their character trigrams into `HASHED_WIDTH` signed buckets, damping repetition by a square root."""
-    embeddings = np.zeros((len(texts), HASHED_WIDTH), np.float32)
+    """Hash words and their character trigrams into `HASHED_WIDTH` signed buckets; a count enters as its square root."""
+    embeddings: NDArray[np.float32] = np.zeros((len(texts), HASHED_WIDTH), np.float32)
     buckets: dict[str, tuple[int, float]] = {}
     for row, text in enumerate(texts):
         for feature, count in Counter(_features(text)).items():
@@ -99,8 +99,9 @@ def _hashed(texts: Sequence[str]) -> NDArray[np.float32]:
             column, sign = buckets[feature]
             # a word has many trigrams: together they weigh about as much as the word
             embeddings[row, column] += sign * math.sqrt(count) * (1.0 if feature[0] == "w" else 0.4)
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return np.divide(embeddings, lengths, out=embeddings, where=lengths > 0)
+    lengths: NDArray[np.float32] = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    lengths[lengths == 0] = 1
+    return embeddings / lengths
 
 
 def _features(text: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -153,19 +153,20 @@ def _kept_behaviors(context: Context, recipe: PromptRecipe) -> Iterator[ContextB
 
 
 def _profile(profile: Profile, seed: int | None) -> tuple[Segment, ...]:
-    age = templates.AGE.format(age=profile.age) if profile.age is not None else ""
-    fields = {
-        templates.RESIDENCE: clean(profile.residence),
-        templates.EDUCATION: clean(profile.education_level),
-        templates.OCCUPATION: clean(profile.occupation),
-        templates.CONSUMPTION: clean(profile.consumption_level),
-    }
+    age = templates.AGE.format(profile.age) if profile.age is not None else ""
     phrases = [f"{age} {clean(profile.sex)}".strip()]
-    phrases += [re.sub(r"\{\w+\}", lambda _: value, template) for template, value in fields.items() if value]
-    phrases = [phrase for phrase in phrases if phrase]
+    for template, value in (
+        (templates.RESIDENCE, profile.residence),
+        (templates.EDUCATION, profile.education_level),
+        (templates.OCCUPATION, profile.occupation),
+        (templates.CONSUMPTION, profile.consumption_level),
+    ):
+        known = clean(value)
+        phrases.append(template.format(known) if known else "")
+    present = [phrase for phrase in phrases if phrase]
     if seed is not None:
-        random.Random(seed).shuffle(phrases)  # noqa: S311 - augmentation, not a secret
-    return tuple(Text(text) for text in _joined(phrases, ", "))
+        random.Random(seed).shuffle(present)  # noqa: S311 - augmentation, not a secret
+    return tuple(Text(f"{', ' * (at > 0)}{phrase}") for at, phrase in enumerate(present))
 
 
 def _summary(summary: InterestSummary, categories: int) -> tuple[Segment, ...]:
@@ -188,11 +189,6 @@ def _behavior(
     when = Text(templates.SEQUENCE_TIME.format(days=days, behavior_type=templates.BEHAVIOR_TYPES[behavior.action]))
     sid = sid_of(behavior.item_id) if sid_of is not None and behavior.domain is Domain.AD else None
     return (when, Text(clean(shown.title)) if sid is None else Sid(sid))
-
-
-def _joined(phrases: Iterable[str], separator: str) -> Iterator[str]:
-    for at, phrase in enumerate(phrases):
-        yield f"{separator}{phrase}" if at else phrase
 
 
 def _written(segment: Segment) -> str:

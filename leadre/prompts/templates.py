@@ -19,14 +19,12 @@ LEARNABLE = "<Learnable Token>"
 RESPONSE = "\n[Response]:"
 """Ends every prompt: the next tokens are the S-ID's codes."""
 
-FIELD = "^"
-"""Between time, behavior type and title, and between category and count."""
 
-AGE = "{age}-year-old"
-RESIDENCE = "resident in {residence}"
-EDUCATION = "with a {education_level} degree"
-OCCUPATION = "working in {occupation}"
-CONSUMPTION = "with a {consumption_level} consumption level"
+AGE = "{}-year-old"
+RESIDENCE = "resident in {}"
+EDUCATION = "with a {} degree"
+OCCUPATION = "working in {}"
+CONSUMPTION = "with a {} consumption level"
 
 SUMMARY = "The categories that have been frequently interacted recently are (format: category^interaction times): "
 SUMMARY_COUNT = "^{count} times"
@@ -51,8 +49,9 @@ EXPLICIT_AFTER = '", what is the corresponding ad?'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wording:
-    """One wording of the main task: what stands around the parts, and their order (§4.2.2, "Multiple Prompt Templates").
+    """One wording of the main task: what stands around the parts, and their order.
 
+    LEADRE §4.2.2, "Multiple Prompt Templates".
     The learnable token stands between `opening` and `role`.
     """
 

@@ -22,8 +22,10 @@ from importlib.resources import files
 from typing import Any, Literal, cast
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
 
 from leadre.errors import InvalidInput, Unavailable
 from leadre.retrieval.priority import GROUPS
@@ -64,8 +66,20 @@ class RefreshQueue:
 
     @classmethod
     def connect(cls, url: str, *, timeout_s: float = 5.0) -> RefreshQueue:
-        """Open the queue at `url`, `redis://…`; no connection is made yet. A command that hangs ends after `timeout_s`."""
-        return cls(Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=min(1.0, timeout_s)))
+        """Open the queue at `url`, `redis://…`; no connection is made yet.
+
+        Args:
+            url: where Redis is.
+            timeout_s: seconds after which a command that hangs is given up.
+        """
+        return cls(
+            Redis.from_url(
+                url,
+                socket_timeout=timeout_s,
+                socket_connect_timeout=min(1.0, timeout_s),
+                retry=Retry(NoBackoff(), 1),  # a pooled connection may be one that Redis's restart has cut
+            )
+        )
 
     def mark(self, user_ids: Sequence[int], *, groups: Sequence[int] | None = None, now: datetime | None = None) -> int:
         """Make users wait for a refresh, and ring the doorbell.
@@ -125,7 +139,7 @@ class RefreshQueue:
         return self._end("done", claims, now)
 
     def fail(self, claims: Sequence[Claim], *, now: datetime | None = None) -> int:
-        """End claims whose users' work failed: each goes to the end of its group, and to the dead set at the third time.
+        """End claims whose users' work failed: each goes to its group's end, the third time to the dead set.
 
         Returns and raises as `complete`.
         """

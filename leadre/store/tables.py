@@ -178,7 +178,9 @@ releases = Table(
     Column("uri", Text, nullable=False),
     Column("recipe", JSONB, nullable=False),
     Column("metrics", JSONB, nullable=False),
-    Column("status", Text, CheckConstraint("status IN ('candidate', 'live', 'retired')", name="status"), nullable=False),
+    Column(
+        "status", Text, CheckConstraint("status IN ('candidate', 'live', 'retired')", name="status"), nullable=False
+    ),
     Column("promoted_at", TIME),
     _created_at(),
     Index("uq_releases_live", "status", unique=True, postgresql_where=text("status = 'live'")),

@@ -7,16 +7,14 @@ special tokens, so no title can turn into an S-ID or an end of sequence; codes a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from leadre.domain.semantic_id import code_token
 from leadre.errors import ConfigError
-
-PAD, EOS, LEARNABLE = "<|pad|>", "<|end|>", "<|learnable|>"
+from leadre.prompts.vocabulary import Vocabulary
 
 
 def train_text_tokenizer(texts: Iterable[str], *, size: int) -> Tokenizer:
@@ -90,6 +88,22 @@ def text_encoder(tokenizer: Tokenizer) -> Callable[[str], list[int]]:
     return encode
 
 
-def special_tokens(code_counts: Sequence[int]) -> list[str]:
-    """Return the code tokens of all levels in the order of their ids: `<a_0>`, `<a_1>`, … `<b_0>`, …"""
-    return [code_token(level, code) for level, count in enumerate(code_counts) for code in range(count)]
+def model_tokenizer(base: PreTrainedTokenizerBase | Tokenizer, vocabulary: Vocabulary) -> PreTrainedTokenizerBase:
+    """Return Hugging Face's view of the whole vocabulary: for the trainer's padding and for other tools.
+
+    It matches special tokens inside text, so it never reads untrusted text.
+
+    Args:
+        base: the base model's tokenizer, or our own text tokenizer.
+        vocabulary: names and ids of the tokens that follow the text's.
+
+    Raises:
+        ConfigError: the base's ids have gaps, so that our tokens would land elsewhere.
+    """
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=base) if isinstance(base, Tokenizer) else base
+    names = vocabulary.tokens()
+    tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    if tokenizer.convert_tokens_to_ids(names) != list(range(vocabulary.text_size, vocabulary.size)):
+        raise ConfigError("the base model's token ids have gaps or clash with S-ID tokens; choose another base model")
+    tokenizer.pad_token, tokenizer.eos_token = names[0], names[1]
+    return tokenizer

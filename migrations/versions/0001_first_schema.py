@@ -1,4 +1,4 @@
-"""The first schema: catalog, events, derived features, indexes, releases, retrieval log, and Feast's registry schema.
+"""The first schema: the tables of leadre.store.tables, and an empty schema for Feast's registry.
 
 Created: 2026-11-23 10:13:35.735634+00:00
 """
@@ -69,7 +69,8 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint("domain IN ('ad', 'content')", name=op.f("ck_behaviors_domain")),
         sa.PrimaryKeyConstraint("behavior_id", name=op.f("pk_behaviors")),
-        comment="behavior_id is derived from the row (or given by its source), so that writing it twice changes nothing.",
+        comment="behavior_id is derived from the row (or given by its source), "
+        "so that writing it twice changes nothing.",
     )
     op.create_index("ix_behaviors_user", "behaviors", ["user_id", "occurred_at", "ordinal"], unique=False)
     op.create_table(

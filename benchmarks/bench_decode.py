@@ -1,0 +1,315 @@
+"""Constrained decoding against transformers' own: CPU seconds of one thread, on a Qwen2 of random weights.
+
+LEADRE §3.4, §4.4.2. `python benchmarks/bench_decode.py --quick`, `--cell 1x128x512` (users x beams x prompt tokens),
+`--json`. The peer is what everybody uses: `generate` with beams and a dict trie as `prefix_allowed_tokens_fn`. CPU time
+of a single thread is counted, so that other programs on the machine do not enter; the floor is the multiply-adds
+that the `level` score cannot avoid, at the rate of a matrix product measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+
+from leadre.decoding.engine import Score
+from leadre.decoding.hf import HfDecoder
+from leadre.decoding.search import BeamSearchEngine, Decoder, Reading
+from leadre.decoding.shared_prefix import SharedPrefixDecoder
+from leadre.domain.retrieval import Beam
+from leadre.indexing.ad_index import AdIndex
+from leadre.indexing.trie import Trie
+from leadre.prompts.vocabulary import Vocabulary
+
+CODES = 1024
+LEVELS = 4
+TEXT_VOCABULARY = 32_000
+CELLS = [(1, 32, 512), (1, 128, 512), (1, 256, 1024), (8, 32, 512)]
+QUICK_CELLS = [(1, 8, 128), (2, 32, 128)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One measurement; seconds are CPU seconds of one thread for all users together."""
+
+    users: int
+    beams: int
+    prompt: int
+    hf_dict_s: float | None
+    hf_prefill_once_s: float
+    raw_s: float
+    level_s: float
+    floor_s: float
+    same_beams: float | None
+    max_abs_score_difference: float | None
+    trie_share: float
+    kv_bytes_per_user: int
+    kv_bytes_per_user_replicated: int
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the cells and print a table, or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="two small cells and 20,000 ads: seconds, not minutes")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--cell", type=_cell, action="append", help="users x beams x prompt tokens, for example 1x128x512"
+    )
+    parser.add_argument("--ads", type=int, help="size of the inventory (1,000,000)")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of ours, of which the fastest counts")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of ours; the peer runs in fp32")
+    parser.add_argument(
+        "--no-peer", action="store_true", help="leave the dict trie out: it takes minutes on large cells"
+    )
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    cells = options.cell or (QUICK_CELLS if options.quick else CELLS)
+    ads = options.ads or (20_000 if options.quick else 1_000_000)
+    bench = Bench(ads=ads, longest=max(prompt for _, _, prompt in cells), precision=options.precision)
+    measured = []
+    if not options.json:
+        print(f"{ads} ads, GEMM {bench.gemm_gflops:.1f} GFLOP/s, {options.precision}; CPU seconds")
+        print(f"{'users x beams x prompt':>22} {'dict trie':>10} {'KV copied':>10} {'raw':>8} {'level':>8} "
+              f"{'floor':>8} {'same':>6} {'diff':>8} {'trie':>6}")  # fmt: skip
+    for users, beams, prompt in cells:
+        cell = bench.measure(users, beams, prompt, repeat=options.repeat, peer=not options.no_peer)
+        measured.append(cell)
+        if not options.json:
+            print(f"{f'{users} x {beams} x {prompt}':>22} {_number(cell.hf_dict_s):>10} {cell.hf_prefill_once_s:>10.3f} "
+                  f"{cell.raw_s:>8.4f} {cell.level_s:>8.4f} {cell.floor_s:>8.4f} {_number(cell.same_beams):>6} "
+                  f"{_number(cell.max_abs_score_difference, '.0e'):>8} {cell.trie_share:>6.1%}", flush=True)  # fmt: skip
+    if options.json:
+        report = {"gemm_gflops": bench.gemm_gflops, "ads": ads, "precision": options.precision}
+        print(json.dumps({**report, "cells": [asdict(cell) for cell in measured]}, indent=1))
+    return 0
+
+
+class Bench:
+    """A model, an inventory, and the decoders over them."""
+
+    def __init__(self, *, ads: int, longest: int, precision: Literal["fp32", "bf16"]) -> None:
+        random = np.random.default_rng(0)
+        flat = np.unique(random.integers(0, CODES**LEVELS, ads))
+        codes = np.stack(np.unravel_index(flat, (CODES,) * LEVELS) + (np.zeros_like(flat),), axis=1).astype(np.int32)
+        self.index = _index(codes)
+        self.vocabulary = Vocabulary(text_size=TEXT_VOCABULARY, code_counts=self.index.code_counts)
+        self.model = _model(self.vocabulary.size, positions=longest + LEVELS + 1)
+        dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        self.own_model = (
+            self.model
+            if precision == "fp32"
+            else _model(self.vocabulary.size, positions=longest + LEVELS + 1).to(dtype)
+        )
+        self.gemm_gflops = _gemm_gflops(dtype)
+        self._dict_trie: dict[int, Any] | None = None
+
+    def measure(self, users: int, beams: int, prompt: int, *, repeat: int, peer: bool) -> Cell:
+        """Measure one cell: ours, transformers with one prefill (our `hf`), transformers with the dict trie."""
+        prompts = np.random.default_rng(users).integers(0, TEXT_VOCABULARY, (users, prompt)).tolist()
+        raw_s, raw = self._ours(SharedPrefixDecoder, self.own_model, "raw", prompts, beams, repeat=repeat)[:2]
+        level_s, _, trie_share = self._ours(SharedPrefixDecoder, self.own_model, "level", prompts, beams, repeat=repeat)
+        once_s = self._ours(HfDecoder, self.model, "raw", prompts, beams, repeat=1)[0]
+        dict_s = same = difference = None
+        if peer:
+            self.dict_trie()
+            start = time.process_time()
+            sequences, scores = self._generate(prompts, beams)
+            dict_s = time.process_time() - start
+            same, difference = _compare(raw, sequences, scores)
+        config = self.model.config
+        kv_row = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
+        return Cell(
+            users=users,
+            beams=beams,
+            prompt=prompt,
+            hf_dict_s=dict_s,
+            hf_prefill_once_s=once_s,
+            raw_s=raw_s,
+            level_s=level_s,
+            floor_s=2e-9 * self._multiply_adds(users, beams, prompt) / self.gemm_gflops,
+            same_beams=same,
+            max_abs_score_difference=difference,
+            trie_share=trie_share,
+            kv_bytes_per_user=kv_row * prompt,
+            kv_bytes_per_user_replicated=kv_row * prompt * beams,
+        )
+
+    def _ours(
+        self,
+        decoder_class: Callable[..., Decoder],
+        model: PreTrainedModel,
+        score: Score,
+        prompts: list[list[int]],
+        beams: int,
+        *,
+        repeat: int,
+    ) -> tuple[float, list[list[Beam]], float]:
+        """Return the fastest run's seconds, its beams, and its share of time outside the LLM."""
+        decoder = _Timed(decoder_class(model, vocabulary=self.vocabulary, score=score))
+        engine = BeamSearchEngine(decoder, index=self.index)
+        runs = []
+        for _ in range(repeat):
+            decoder.seconds = 0.0
+            start = time.process_time()
+            answer = engine.generate(prompts, beam_width=beams)
+            seconds = time.process_time() - start
+            runs.append((seconds, answer, 1 - decoder.seconds / seconds))
+        return min(runs, key=lambda run: run[0])
+
+    def dict_trie(self) -> dict[int, Any]:
+        """Return the nested dict of token ids, built once and outside of the time."""
+        if self._dict_trie is None:
+            self._dict_trie = {}
+            for tokens in (self.index.codes + np.array(self.vocabulary.level_offsets)).tolist():
+                node = self._dict_trie
+                for token in tokens:
+                    node = node.setdefault(token, {})
+        return self._dict_trie
+
+    def _generate(self, prompts: list[list[int]], beams: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Run transformers' beam search: codes [users, beams, levels] and scores [users, beams]."""
+        length, root = len(prompts[0]), self.dict_trie()
+
+        def allowed(_: int, tokens: torch.Tensor) -> list[int]:
+            node = root
+            for token in tokens[length:].tolist():
+                node = node[token]
+            return list(node)
+
+        output = self.model.generate(
+            input_ids=torch.tensor(prompts),
+            attention_mask=torch.ones(len(prompts), length, dtype=torch.int64),
+            num_beams=beams,
+            num_return_sequences=beams,
+            min_new_tokens=LEVELS + 1,
+            max_new_tokens=LEVELS + 1,
+            length_penalty=0.0,
+            do_sample=False,
+            prefix_allowed_tokens_fn=allowed,
+            return_dict_in_generate=True,
+            output_scores=True,
+            pad_token_id=self.vocabulary.pad_id,
+        )
+        tokens = output.sequences[:, length:].numpy() - np.array(self.vocabulary.level_offsets)
+        scores = output.sequences_scores.numpy().astype(np.float64)
+        return tokens.reshape(len(prompts), beams, LEVELS + 1), scores.reshape(len(prompts), beams)
+
+    def _multiply_adds(self, users: int, beams: int, prompt: int) -> float:
+        """Count what `level` cannot avoid: prefill (its last layer for one query), beams behind it, level heads."""
+        config = self.model.config
+        width, layers = config.hidden_size, config.num_hidden_layers
+        query = config.num_attention_heads * config.head_dim
+        keys = config.num_key_value_heads * config.head_dim
+        per_row = 2 * width * query + 2 * width * keys + 3 * width * config.intermediate_size
+        prefill = (layers - 1) * (prompt * per_row + query * prompt * prompt) + 2 * prompt * width * keys
+        steps = LEVELS * beams * layers * (per_row + 2 * query * prompt)
+        heads = CODES * width * (1 + beams * (LEVELS - 1))
+        return float(users * (prefill + steps + heads))
+
+
+class _Timed:
+    """A decoder that counts the CPU seconds spent in it."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder, self.seconds = decoder, 0.0
+        self.vocabulary_size, self.longest_prompt = decoder.vocabulary_size, decoder.longest_prompt
+
+    def read(self, prompts: Sequence[Sequence[int]]) -> Reading:
+        return _TimedReading(self, self._time(lambda: self._decoder.read(prompts)))
+
+    def _time(self, work: Callable[[], Any]) -> Any:
+        start = time.process_time()
+        result = work()
+        self.seconds += time.process_time() - start
+        return result
+
+
+class _TimedReading:
+    def __init__(self, timed: _Timed, reading: Reading) -> None:
+        self._timed, self._reading = timed, reading
+
+    def first(self) -> Any:
+        return self._timed._time(self._reading.first)
+
+    def next(self, level: int, parents: Any, codes: Any) -> Any:
+        return self._timed._time(lambda: self._reading.next(level, parents, codes))
+
+
+def _compare(
+    answers: list[list[Beam]], sequences: NDArray[np.int64], scores: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Return the share of the peer's beams that we have at the same rank, and the largest score difference there."""
+    ours = np.array([[beam.sid.codes for beam in beams] for beams in answers])
+    same = (ours == sequences).all(axis=-1)
+    difference = np.abs(np.array([[beam.log_probability for beam in beams] for beams in answers]) - scores)
+    return float(same.mean()), float(difference[same].max(initial=0.0))
+
+
+def _model(vocabulary_size: int, *, positions: int) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=vocabulary_size,
+        hidden_size=256,
+        intermediate_size=1024,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=64,
+        max_position_embeddings=positions,
+        initializer_range=0.1,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    model: PreTrainedModel = Qwen2ForCausalLM(config).eval()
+    return model
+
+
+def _index(codes: NDArray[np.int32]) -> AdIndex:
+    ads = len(codes)
+    return AdIndex(
+        version="bench",
+        ad_ids=np.arange(ads),
+        codes=codes,
+        first_categories=np.zeros(ads, np.int32),
+        second_categories=np.zeros(ads, np.int32),
+        category_names=("all",),
+        advertiser_ids=np.zeros(ads, np.int64),
+        embeddings=np.zeros((ads, 1), np.float32),
+        trie=Trie.build(codes),
+        code_counts=(CODES,) * LEVELS + (1,),
+        quality={},
+    )
+
+
+def _gemm_gflops(dtype: torch.dtype) -> float:
+    """Measure a matrix product of the shape that dominates here: the best of several."""
+    left, right = torch.randn(512, 256).to(dtype), torch.randn(1024, 256).to(dtype)
+    fastest = float("inf")
+    for _ in range(12):
+        start = time.process_time()
+        for _ in range(20):
+            torch.nn.functional.linear(left, right)
+        fastest = min(fastest, (time.process_time() - start) / 20)
+    return 2e-9 * 512 * 256 * 1024 / fastest
+
+
+def _cell(text: str) -> tuple[int, int, int]:
+    users, beams, prompt = (int(number) for number in text.lower().split("x"))
+    return users, beams, prompt
+
+
+def _number(value: float | None, form: str = ".3f") -> str:
+    return "-" if value is None else format(value, form)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""Feature services: what a consumer asks for by name. A change of meaning is a new version. LEADRE §4.4.1."""
+
+from ad_views import ad_features
+from feast import FeatureService
+from retrieval_views import item_match, retrieved_ads
+from user_views import ad_behavior_sequence, content_behavior_sequence, interest_summary, user_profile
+
+prompt_context_v1 = FeatureService(
+    name="prompt_context_v1",
+    features=[user_profile, interest_summary, ad_behavior_sequence, content_behavior_sequence],
+    description="All that a prompt says about a user.",
+    owner="leadre",
+)
+
+retrieval_list_v1 = FeatureService(
+    name="retrieval_list_v1",
+    features=[retrieved_ads],
+    description="The user's retrieval list, for the user server.",
+    owner="leadre",
+)
+
+ranker_features_v1 = FeatureService(
+    name="ranker_features_v1",
+    features=[
+        retrieved_ads,
+        ad_features[["first_category", "second_category", "advertiser_id", "bid"]],
+        item_match,
+    ],
+    description="What a downstream ranker reads for a user and a target ad.",
+    owner="leadre",
+)

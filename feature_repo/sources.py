@@ -1,0 +1,89 @@
+"""Where features come from: the tables of the system of record. `event_at` is when a row became true."""
+
+from feast import Field, PushSource, RequestSource
+from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import PostgreSQLSource
+from feast.types import Float64
+
+users = PostgreSQLSource(
+    name="users",
+    table="users",
+    timestamp_field="event_at",
+    created_timestamp_column="created_at",
+    description="Profiles.",
+)
+
+interest_summaries = PostgreSQLSource(
+    name="interest_summaries",
+    table="interest_summaries",
+    timestamp_field="event_at",
+    created_timestamp_column="created_at",
+    description="Interaction counts by category, one row a user and summary run.",
+)
+
+
+def behavior_sequences(domain: str) -> PostgreSQLSource:
+    """Return one domain's half of the table; the prefix keeps the two views' features apart in a service."""
+    return PostgreSQLSource(
+        name=f"{domain}_behavior_sequences",
+        query=f"""
+            SELECT user_id, event_at, created_at,
+                   item_ids AS {domain}_item_ids, actions AS {domain}_actions, titles AS {domain}_titles,
+                   occurred_at_s AS {domain}_occurred_at_s, ordinals AS {domain}_ordinals
+            FROM behavior_sequences WHERE domain = '{domain}'
+        """,  # noqa: S608 - the two calls below are the only ones
+        timestamp_field="event_at",
+        created_timestamp_column="created_at",
+        description=f"Positive behaviors of the last 90 days in the {domain} domain, oldest first.",
+    )
+
+
+ad_behavior_sequences = behavior_sequences("ad")
+content_behavior_sequences = behavior_sequences("content")
+
+ads = PostgreSQLSource(
+    name="ads",
+    table="ads",
+    timestamp_field="event_at",
+    created_timestamp_column="created_at",
+    description="The inventory.",
+)
+
+# An index counts from its first promotion on, so that a candidate never shadows the live one; its last promotion
+# repeats its rows, so that a rollback brings them back.
+semantic_ids = PostgreSQLSource(
+    name="semantic_ids",
+    query="""
+        SELECT s.ad_id, s.sid, s.embedding, s.index_version AS ad_index_version, became.event_at, s.created_at
+        FROM semantic_ids s
+        JOIN (
+            SELECT index_version, min(promoted_at) AS first_at, max(promoted_at) AS last_at
+            FROM releases WHERE promoted_at IS NOT NULL GROUP BY index_version
+        ) promoted USING (index_version)
+        CROSS JOIN LATERAL (
+            SELECT greatest(s.event_at, promoted.first_at) UNION SELECT greatest(s.event_at, promoted.last_at)
+        ) became (event_at)
+    """,
+    timestamp_field="event_at",
+    created_timestamp_column="created_at",
+    description="S-IDs and quantised embeddings of every index that was ever live.",
+)
+
+retrieval_log = PostgreSQLSource(
+    name="retrieval_log",
+    query="SELECT *, extract(epoch FROM event_at)::float8 AS generated_at_s FROM retrieval_log",
+    timestamp_field="event_at",
+    created_timestamp_column="created_at",
+    description="Every retrieval list ever written.",
+)
+
+retrieved_ads_push = PushSource(
+    name="retrieved_ads_push",
+    batch_source=retrieval_log,
+    description="Fresh retrieval lists from the nearline workers: to the online store only, the log is SQL.",
+)
+
+ranking_request = RequestSource(
+    name="ranking_request",
+    schema=[Field(name="request_time_s", dtype=Float64, description="Unix time of the ranking request, in seconds.")],
+    description="What only the request knows.",
+)

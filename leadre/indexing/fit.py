@@ -1,0 +1,37 @@
+"""Fit the quantiser that a recipe asks for. LEADRE §3.2."""
+
+from __future__ import annotations
+
+from leadre.indexing.encoder import Progress
+from leadre.indexing.quantiser import Floats, Quantiser
+from leadre.recipe import IndexRecipe
+
+
+def fit_quantiser(embeddings: Floats, recipe: IndexRecipe, *, progress: Progress | None = None) -> Quantiser:
+    """Fit codebooks on the embeddings of all ads, float32[N, d].
+
+    Raises:
+        InvalidInput: no ads, or a value that is not finite.
+        ConfigError: the recipe's width exceeds d (residual k-means only).
+    """
+    if recipe.quantiser == "residual_kmeans":
+        from leadre.indexing.residual_kmeans import fit_residual_kmeans
+
+        return fit_residual_kmeans(
+            embeddings, levels=recipe.levels, codes=recipe.codes, width=recipe.width, seed=recipe.seed
+        )
+    from leadre.indexing.rqvae import fit_rqvae  # torch is needed by the one quantiser only
+
+    return fit_rqvae(
+        embeddings,
+        levels=recipe.levels,
+        codes=recipe.codes,
+        width=recipe.width,
+        hidden=recipe.hidden,
+        beta=recipe.beta_quant,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        seed=recipe.seed,
+        progress=progress,
+    )

@@ -1,0 +1,176 @@
+"""Refresh: from waiting users to stored retrieval lists, in micro-batches.
+
+LEADRE §4.4.1, the latency-tolerant module. `drain` is the worker's loop, `LiveRetriever` what it calls for each batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leadre.artifacts import MANIFEST
+from leadre.decoding.load import load_engine
+from leadre.domain.retrieval import RetrievalList
+from leadre.errors import ArtifactIncomplete, ConfigError, NoValidContinuation, ReleaseMismatch, Unavailable
+from leadre.indexing.ad_index import AdIndex
+from leadre.recipe import load_recipe
+from leadre.retrieval.refresh_queue import RefreshQueue
+from leadre.retrieval.retriever import Retriever
+from leadre.settings import Settings
+from leadre.store import releases
+from leadre.store.database import connect, transaction
+from leadre.store.features import FeatureClient
+from leadre.training.release_folder import load_prompt_encoder
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine as Database
+
+logger = logging.getLogger(__name__)
+
+_NO_USERS_FAULT = (Unavailable, ConfigError, ArtifactIncomplete, ReleaseMismatch, NoValidContinuation)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drained:
+    """What a drain did: `refreshed` users in `batches`; `failed` counts attempts, so one user may count thrice."""
+
+    refreshed: int = 0
+    batches: int = 0
+    failed: int = 0
+
+
+def drain(
+    queue: RefreshQueue,
+    *,
+    refresh: Callable[[Sequence[int]], object],
+    batch: int,
+    lease_s: float,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Drained:
+    """Work the queue off until it is empty: claim, refresh, complete.
+
+    A batch is what waits at that moment, up to `batch` users: nobody waits for company. When a batch raises, its users
+    go back and are claimed one by one; the culprit ends in the dead set, the others pass.
+
+    Args:
+        queue: the refresh queue.
+        refresh: makes and stores the lists of a batch.
+        batch: most users at once.
+        lease_s: seconds that a batch may take at the very most.
+        should_stop: asked between batches.
+
+    Raises:
+        Unavailable: a server does not answer; the users were given back, or their leases run out.
+        LeadreError: the release itself is broken (no user's fault); the users were given back.
+    """
+    refreshed = batches = failed = 0
+    while not should_stop():
+        claims = queue.claim(batch, lease_s=lease_s)
+        if not claims:
+            break
+        try:
+            refresh([claim.user_id for claim in claims])
+        except _NO_USERS_FAULT:
+            with contextlib.suppress(Unavailable):
+                queue.release(claims)
+            raise
+        except Exception as error:  # noqa: BLE001 - a poison user may raise anything
+            logger.error("refresh_failed", extra={"users": len(claims), "error": _place(error)})
+            queue.fail(claims)
+            failed += len(claims)
+        else:
+            queue.complete(claims)
+            refreshed += len(claims)
+        batches += 1
+    return Drained(refreshed=refreshed, batches=batches, failed=failed)
+
+
+class LiveRetriever:
+    """The live release's retriever. A promotion, a rollback or new ads in the index take effect with the next batch.
+
+    Args:
+        settings: where the artifacts are and how wide the beam is.
+        database: the system of record.
+        features: the feature store.
+    """
+
+    def __init__(self, settings: Settings, *, database: Database, features: FeatureClient) -> None:
+        self._settings, self._database, self._features = settings, database, features
+        self._loaded: tuple[tuple[str, int], Retriever] | None = None
+
+    def refresh(self, user_ids: Sequence[int], *, now: datetime) -> list[RetrievalList]:
+        """Retrieve for users with the release that is live now. See `Retriever.refresh`.
+
+        Raises:
+            ConfigError: no release is live.
+            ArtifactIncomplete, ReleaseMismatch: the live release cannot be loaded.
+            Unavailable: a server does not answer.
+        """
+        return self.current().refresh(user_ids, now=now)
+
+    def current(self) -> Retriever:
+        """Return the live release's retriever, loaded when it is not the one in memory. Raises as `refresh`."""
+        with transaction(self._database) as connection:
+            live = releases.live_release(connection)
+        if live is None:
+            raise ConfigError("no release is live: `leadre train` makes one, `leadre release promote` makes it live")
+        index_folder = self._settings.indexes / live.index_version
+        which = (live.release, _written_at(index_folder))
+        if self._loaded is None or self._loaded[0] != which:
+            self._loaded = None  # two models need not fit into memory together
+            folder = Path(live.uri)
+            index = AdIndex.load(index_folder)
+            retriever = Retriever(
+                database=self._database,
+                features=self._features,
+                engine=load_engine(folder, index=index, kind=self._settings.engine),
+                encoder=load_prompt_encoder(folder),
+                index=index,
+                recipe=load_recipe(folder / "recipe.toml"),
+                release=live.release,
+                beam_width=self._settings.beam_width,
+            )
+            self._loaded = which, retriever
+            logger.info("release_loaded", extra={"release": live.release, "index_version": live.index_version})
+        return self._loaded[1]
+
+
+def refresh_users(settings: Settings, user_ids: Sequence[int], *, now: datetime) -> list[RetrievalList]:
+    """Refresh users in this process, without queue and worker. For the command line and for debugging.
+
+    Raises:
+        ConfigError: no release is live.
+        Unavailable: a server does not answer.
+    """
+    database = connect(settings.database_url, application_name="leadre refresh")
+    try:
+        features = FeatureClient(settings.feature_repo, settings.feast_environment())
+        retriever = LiveRetriever(settings, database=database, features=features)
+        found: list[RetrievalList] = []
+        for start in range(0, len(user_ids), settings.refresh_batch):
+            found += retriever.refresh(user_ids[start : start + settings.refresh_batch], now=now)
+        return found
+    finally:
+        database.dispose()
+
+
+def _written_at(folder: Path) -> int:
+    """Return a number that changes when the artifact is written anew; 0 when it is absent."""
+    try:
+        return (folder / MANIFEST).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _place(error: BaseException) -> str:
+    """Return an error's type and where it arose. Not its message, which may quote personal data."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    where = f" at {Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame else ""
+    return type(error).__name__ + where

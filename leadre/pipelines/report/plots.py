@@ -1,0 +1,109 @@
+"""The report's pictures, as inline SVG. LEADRE §5's figures for one release."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, MUTED, GRID = "#1d2433", "#5b6577", "#e3e7ee"
+OURS, OTHERS = "#2f6bff", ("#9aa5b8", "#c3cbd8", "#7d879a", "#b0b9c9")
+STAGES = ("#2f6bff", "#12a594", "#f5a623", "#d6409f", "#8e4ec6", "#e5484d")
+
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "svg.fonttype": "none",
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "figure.dpi": 100,
+}
+
+
+def quality_bars(systems: Mapping[str, Mapping[str, tuple[float, float, float]]], metrics: Sequence[str]) -> str:
+    """Draw grouped bars with 95 % intervals.
+
+    Args:
+        systems: name -> metric -> (value, low, high); the first is ours.
+        metrics: what to draw, in order.
+    """
+    figure, axes = _figure(8.4, 3.0)
+    width = 0.8 / max(1, len(systems))
+    for place, (name, values) in enumerate(systems.items()):
+        colour = OURS if place == 0 else OTHERS[(place - 1) % len(OTHERS)]
+        for group, metric in enumerate(metrics):
+            value, low, high = values[metric]
+            at = group + (place - (len(systems) - 1) / 2) * width
+            axes.bar(at, value, width * 0.92, color=colour, label=name if group == 0 else None)
+            axes.plot([at, at], [low, high], color=INK, linewidth=1)
+    axes.set_xticks(range(len(metrics)), metrics)
+    axes.tick_params(length=0)
+    axes.legend(frameon=False, ncols=len(systems), loc="upper left", bbox_to_anchor=(0, 1.16))
+    return _svg(figure)
+
+
+def training_curves(points: Sequence[Mapping[str, Any]]) -> str:
+    """Draw the loss of every stage over the optimizer steps, one stage after the other."""
+    figure, axes = _figure(8.4, 2.8)
+    offset = 0.0
+    for place, stage in enumerate(dict.fromkeys(str(point["stage"]) for point in points)):
+        own = [point for point in points if point["stage"] == stage]
+        steps = [offset + float(point["step"]) for point in own]
+        colour = STAGES[place % len(STAGES)]
+        axes.plot(steps, [float(point["loss"]) for point in own], color=colour, linewidth=1.8, label=stage)
+        if offset:
+            axes.axvline(offset, color=GRID, linewidth=1)
+        offset = steps[-1]
+    axes.set_xlabel("optimizer steps")
+    axes.set_ylabel("loss")
+    axes.legend(frameon=False, ncols=6, loc="upper right")
+    return _svg(figure)
+
+
+def level_bars(values: Sequence[float], *, title: str, limit: float | None = None) -> str:
+    """Draw one bar a level, for usage, entropy or purity of the codebooks."""
+    figure, axes = _figure(2.75, 2.2)
+    letters = [f"{chr(97 + level)}" for level in range(len(values))]
+    axes.bar(letters, values, 0.6, color=OURS)
+    for level, value in enumerate(values):
+        axes.annotate(f"{value:.2f}", (level, value), ha="center", va="bottom", fontsize=8, color=MUTED)
+    if limit is not None:
+        axes.axhline(limit, color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
+    axes.set_title(title, fontsize=10, color=INK, loc="left")
+    axes.tick_params(length=0)
+    axes.margins(y=0.18)
+    return _svg(figure)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    return figure, axes
+
+
+def _svg(figure: Figure) -> str:
+    """Return the figure as an SVG element without the XML head, transparent, as wide as its place."""
+    buffer = io.StringIO()
+    with plt.rc_context(_STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    plt.close(figure)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

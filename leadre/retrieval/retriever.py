@@ -1,0 +1,114 @@
+"""The retriever: users in, retrieval lists out and stored. What a nearline worker does with a batch.
+
+LEADRE §4.4.1: read contexts from the feature store, render prompts, generate S-IDs under the trie, write features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from leadre.decoding.engine import Engine
+from leadre.domain.retrieval import RetrievalList
+from leadre.domain.semantic_id import SemanticId
+from leadre.errors import UnknownAd
+from leadre.indexing.ad_index import AdIndex
+from leadre.indexing.trie import LiveMask
+from leadre.prompts.fit_length import PromptEncoder
+from leadre.prompts.render import render
+from leadre.recipe import Recipe
+from leadre.store import catalog, summaries
+from leadre.store.database import transaction
+from leadre.store.features import FeatureClient
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine as Database
+
+LIVE_ADS_AGE = timedelta(seconds=10)
+"""How long a paused ad may still be retrieved: the live ads are read anew after this (ours)."""
+
+
+class Retriever:
+    """One release at work: its index, its prompt encoder, its engine.
+
+    Args:
+        database: the system of record.
+        features: the feature store.
+        engine: generates under `index`.
+        encoder: writes prompts in the engine's token ids.
+        index: the ads and their S-IDs.
+        recipe: the release's; says what a prompt holds.
+        release: its name, written beside every list.
+        beam_width: ads a user.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        features: FeatureClient,
+        engine: Engine,
+        encoder: PromptEncoder,
+        index: AdIndex,
+        recipe: Recipe,
+        release: str,
+        beam_width: int,
+    ) -> None:
+        self.release = release
+        self.index = index
+        self._database, self._features, self._engine, self._encoder = database, features, engine, encoder
+        self._recipe, self._beam_width = recipe, beam_width
+        self._live: tuple[datetime, LiveMask] | None = None
+
+    def refresh(self, user_ids: Sequence[int], *, now: datetime) -> list[RetrievalList]:
+        """Retrieve ads for users as of `now`, and store the lists with their features.
+
+        The users' summaries and sequences are computed anew first, so that a list rests on the newest behaviors.
+
+        Args:
+            user_ids: different users; one without any history gets a list as well.
+            now: the instant; later behaviors are not seen.
+
+        Returns:
+            One list a user, in the order given; empty ones when no ad is live.
+
+        Raises:
+            Unavailable: PostgreSQL or Redis does not answer.
+            FeatureRowMismatch: the feature store lost a user.
+        """
+        if not user_ids:
+            return []
+        with transaction(self._database) as connection:
+            summaries.write_summaries(connection, now=now, user_ids=user_ids)
+        self._features.refresh_user_features(user_ids, now=now)
+        contexts = self._features.contexts(user_ids, now=now)
+        live = self._live_ads(now)
+        rendered = (render(context, recipe=self._recipe.prompt, sid_of=self._sid_of) for context in contexts)
+        prompts = [self._encoder.encode(prompt) for prompt in rendered]
+        beams = self._engine.generate(prompts, beam_width=self._beam_width, filters=[live] * len(prompts))
+        lists = [
+            RetrievalList(
+                user_id=context.profile.user_id,
+                release=self.release,
+                index_version=self.index.version,
+                generated_at=now,
+                event_at=context.newest_behavior_at,
+                beams=tuple(found),
+            )
+            for context, found in zip(contexts, beams, strict=True)
+        ]
+        self._features.push_lists(lists, index=self.index)
+        return lists
+
+    def _sid_of(self, ad_id: int) -> SemanticId | None:
+        try:
+            return self.index.sid(ad_id)
+        except UnknownAd:
+            return None
+
+    def _live_ads(self, now: datetime) -> LiveMask:
+        if self._live is None or not timedelta() <= now - self._live[0] < LIVE_ADS_AGE:
+            with transaction(self._database) as connection:
+                self._live = (now, self.index.live_mask(catalog.live_ad_ids(connection)))
+        return self._live[1]

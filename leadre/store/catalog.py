@@ -1,0 +1,188 @@
+"""The catalog: ads, users, content items. LEADRE §3.1, §4.4.1.
+
+An id belongs to one `source_id` for good: two that would share an id (a collision of `stable_id`, or two owners' data
+in one database) are refused, not mixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Table, select, text, update
+
+from leadre.domain.ads import Ad, ContentItem
+from leadre.domain.behavior import Domain
+from leadre.domain.users import Profile
+from leadre.errors import InvalidInput, UnknownAd
+from leadre.store.bulk import ROW, Staged, merge, staged
+from leadre.store.tables import ads, content_items, users
+
+_PROFILE = ("age", "sex", "residence", "education_level", "occupation", "consumption_level", "arpu")
+
+AD_CATEGORY = "coalesce(nullif({table}.second_category, ''), {table}.first_category)"
+"""SQL for the category an ad counts under in an interest summary."""
+
+CONTENT_TITLE = "coalesce(nullif({table}.title, ''), {table}.category)"
+"""SQL for the title a content item has in a behavior sequence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemLabel:
+    """How an item appears in prompts: its title in a behavior sequence, its category in an interest summary."""
+
+    title: str
+    category: str
+
+
+def upsert_ads(connection: Connection, inventory: Iterable[Ad]) -> int:
+    """Write ads; one that is there is replaced. `Ad.created_at` becomes the row's `event_at`.
+
+    Returns:
+        How many ads are new or changed.
+
+    Raises:
+        InvalidInput: an id or `source_id` twice, an id that belongs to another `source_id`, or a bad value; with its row.
+    """
+    columns = ("ad_id", "source_id", "name", "ad_type", "first_category", "second_category", "attributes")
+    columns += ("advertiser_id", "bid", "live", "event_at")
+    rows = (
+        (a.ad_id, a.source_id, a.name, a.ad_type, a.first_category, a.second_category, a.attributes)
+        + (a.advertiser_id, a.bid, a.live, a.created_at)
+        for a in inventory
+    )
+    return _upsert(connection, ads, columns, rows)
+
+
+def upsert_users(
+    connection: Connection, profiles: Iterable[Profile], *, event_at: datetime, source_ids: Mapping[int, str] | None = None
+) -> int:
+    """Write profiles; one that is there is replaced.
+
+    Args:
+        connection: in a transaction.
+        profiles: whose `user_id`s differ.
+        event_at: since when the profiles are true; a point-in-time join finds them from then on.
+        source_ids: the owner's own names of users; the decimal `user_id` where it names none.
+
+    Returns:
+        How many users are new or changed.
+
+    Raises:
+        InvalidInput: as `upsert_ads`.
+    """
+    names = source_ids or {}
+    rows = (
+        (p.user_id, names.get(p.user_id) or str(p.user_id), event_at, *(getattr(p, column) for column in _PROFILE))
+        for p in profiles
+    )
+    return _upsert(connection, users, ("user_id", "source_id", "event_at", *_PROFILE), rows)
+
+
+def upsert_content_items(connection: Connection, items: Iterable[ContentItem]) -> int:
+    """Write content items; one that is there is replaced. Returns how many are new or changed; raises as `upsert_ads`."""
+    rows = ((item.content_id, item.source_id, item.title, item.category) for item in items)
+    return _upsert(connection, content_items, ("content_id", "source_id", "title", "category"), rows)
+
+
+def read_ads(connection: Connection, *, which: Literal["all", "live"] = "all") -> list[Ad]:
+    """Return the inventory by ascending `ad_id`."""
+    query = select(ads).order_by(ads.c.ad_id)
+    if which == "live":
+        query = query.where(ads.c.live)
+    return [
+        Ad(
+            ad_id=row.ad_id,
+            source_id=row.source_id,
+            name=row.name,
+            ad_type=row.ad_type,
+            first_category=row.first_category,
+            second_category=row.second_category,
+            attributes=tuple(row.attributes),
+            advertiser_id=row.advertiser_id,
+            bid=row.bid,
+            live=row.live,
+            created_at=row.event_at,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def live_ad_ids(connection: Connection) -> NDArray[np.int64]:
+    """Return the ids of the ads that may be retrieved, ascending: int64[n]."""
+    ids = connection.scalars(select(ads.c.ad_id).where(ads.c.live).order_by(ads.c.ad_id)).all()
+    return np.array(ids, dtype=np.int64)
+
+
+def set_live(connection: Connection, ad_ids: Collection[int], *, live: bool) -> int:
+    """Pause ads or let them run again. Returns how many changed.
+
+    Raises:
+        UnknownAd: an ad is not in the catalog; nothing changes.
+    """
+    wanted = [int(ad_id) for ad_id in ad_ids]
+    known = set(connection.scalars(select(ads.c.ad_id).where(ads.c.ad_id.in_(wanted))))
+    if missing := sorted(set(wanted) - known):
+        raise UnknownAd(f"ad {missing[0]} is not in the catalog ({len(missing)} of {len(wanted)} are not); import it first")
+    return connection.execute(
+        update(ads).where(ads.c.ad_id.in_(wanted), ads.c.live.is_distinct_from(live)).values(live=live)
+    ).rowcount
+
+
+def profiles(connection: Connection, user_ids: Collection[int]) -> dict[int, Profile]:
+    """Return the profiles of those of the users that are known."""
+    query = select(users.c.user_id, *(users.c[column] for column in _PROFILE))
+    query = query.where(users.c.user_id.in_([int(user_id) for user_id in user_ids]))
+    return {row.user_id: Profile(**row._mapping) for row in connection.execute(query)}  # noqa: SLF001 - SQLAlchemy's API
+
+
+def item_labels(connection: Connection, domain: Domain) -> dict[int, ItemLabel]:
+    """Return every item's title and category by id, worded exactly as `summaries.write_summaries` words them."""
+    if domain is Domain.AD:
+        query = f"SELECT ad_id, name, {AD_CATEGORY.format(table='ads')} FROM ads"  # noqa: S608 - our own words
+    else:
+        query = f"SELECT content_id, {CONTENT_TITLE.format(table='content_items')}, category FROM content_items"  # noqa: S608
+    return {item: ItemLabel(title=title, category=category) for item, title, category in connection.execute(text(query))}
+
+
+def _upsert(connection: Connection, table: Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    key = columns[0]
+    with staged(connection, table, columns, rows) as source:
+        _refuse_repeated(connection, source, key)
+        _refuse_repeated(connection, source, "source_id")
+        _refuse_taken(connection, table, source, key)
+        return merge(connection, table, source, key=[key], on_conflict="update")
+
+
+def _refuse_repeated(connection: Connection, source: Staged, column: str) -> None:
+    query = f"""
+        SELECT {column}, (array_agg({ROW} ORDER BY {ROW}))[1:2], (array_agg(source_id ORDER BY {ROW}))[1:2]
+        FROM {source.name} GROUP BY {column} HAVING count(*) > 1 ORDER BY min({ROW}) LIMIT 1
+    """  # noqa: S608 - names of our own tables and columns
+    if found := connection.execute(text(query)).one_or_none():
+        value, (first, second), names = found
+        problem = f"{value!r} is already in row {first}; every {column} appears once"
+        if names[0] != names[1]:
+            problem = f"{names[1]!r} and {names[0]!r} of row {first} have one id, {value}; rename one of them"
+        raise InvalidInput(problem, row=second, column=column)
+
+
+def _refuse_taken(connection: Connection, table: Table, source: Staged, key: str) -> None:
+    for shared, other in ((key, "source_id"), ("source_id", key)):
+        query = f"""
+            SELECT s.{ROW}, s.{key}, s.source_id, t.{key}, t.source_id
+            FROM {source.name} s JOIN {table.name} t ON s.{shared} = t.{shared} AND s.{other} <> t.{other}
+            ORDER BY 1 LIMIT 1
+        """  # noqa: S608 - names of our own tables and columns
+        if found := connection.execute(text(query)).one_or_none():
+            row, new_id, new_source, old_id, old_source = found
+            raise InvalidInput(
+                f"{new_source!r} has id {new_id}, but the database holds {old_source!r} with id {old_id}; "
+                "one id belongs to one source_id: rename it, or use another database",
+                row=row,
+                column=shared,
+            )

@@ -1,0 +1,166 @@
+"""Contexts of the past: what was known of a user before one of his behaviors.
+
+LEADRE §4.2.1, §5.1.1. Training and offline evaluation ask for a user as of a target's time; the interest summary is
+counted over the behaviors before the target only, so that no target is in its own prompt.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leadre.domain.behavior import Action, Behavior, Domain
+from leadre.domain.users import Context, ContextBehavior, InterestSummary, Profile
+from leadre.errors import InvalidInput
+from leadre.recipe import PromptRecipe
+
+DOMAINS = (Domain.AD, Domain.CONTENT)
+"""By domain code."""
+ACTIONS = tuple(Action)
+"""By action code."""
+_DAY_S = 86_400.0
+
+ItemTexts = tuple[Mapping[int, str], Mapping[int, str]]
+"""Texts of ads by ad id, and of content items by content id: two id spaces."""
+
+
+class BehaviorArrays(Protocol):
+    """Positive behaviors of all users in flat arrays (leadre.store.events reads them).
+
+    User number u owns positions offsets[u] to offsets[u + 1], ordered by (occurred_at, ordinal), both domains merged.
+    """
+
+    @property
+    def users(self) -> NDArray[np.int64]:
+        """User ids, int64[U]."""
+        ...
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """First position of each user, then the end: int64[U + 1]."""
+        ...
+
+    @property
+    def item_ids(self) -> NDArray[np.int64]:
+        """Ad or content ids, int64[B]."""
+        ...
+
+    @property
+    def domain(self) -> NDArray[np.int8]:
+        """Positions in `DOMAINS`, int8[B]."""
+        ...
+
+    @property
+    def action(self) -> NDArray[np.int8]:
+        """Positions in `ACTIONS`, int8[B]."""
+        ...
+
+    @property
+    def occurred_at_s(self) -> NDArray[np.float64]:
+        """Unix seconds, float64[B]."""
+        ...
+
+    @property
+    def ordinal(self) -> NDArray[np.int64]:
+        """Order within one instant, int64[B]."""
+        ...
+
+
+class ContextBuilder:
+    """Makes the context of any user as of any of his behaviors.
+
+    Args:
+        sequences: positive behaviors of all users.
+        profiles: by user id; a user without one gets an empty profile.
+        titles: of ads and content items, as prompts show them; an unknown item has the title "".
+        categories: first-level categories, likewise; "" is not counted.
+        recipe: its window bounds the sequence, and `summary_categories` the summary.
+    """
+
+    def __init__(
+        self,
+        sequences: BehaviorArrays,
+        profiles: Mapping[int, Profile],
+        titles: ItemTexts,
+        categories: ItemTexts,
+        *,
+        recipe: PromptRecipe,
+    ) -> None:
+        self._sequences, self._profiles, self._recipe = sequences, profiles, recipe
+        items = list(zip(sequences.domain.tolist(), sequences.item_ids.tolist(), strict=True))
+        self._titles = [titles[domain].get(item, "") for domain, item in items]
+        self._categories = [categories[domain].get(item, "") for domain, item in items]
+
+    def behavior(self, user: int, position: int) -> Behavior:
+        """Return a user's behavior.
+
+        Args:
+            user: number of the user (not the id).
+            position: 0 is the user's first.
+
+        Raises:
+            InvalidInput: the user has no such position.
+        """
+        first, end = self._range(user)
+        if not 0 <= position < end - first:
+            raise InvalidInput(f"user number {user} has {end - first} behaviors, there is no position {position}")
+        return self._behavior(int(self._sequences.users[user]), first + position)
+
+    def behaviors(self, user: int) -> list[Behavior]:
+        """Return all behaviors of the user with this number, oldest first."""
+        user_id = int(self._sequences.users[user])
+        return [self._behavior(user_id, at) for at in range(*self._range(user))]
+
+    def context(self, user: int, upto: int, now: datetime) -> Context:
+        """Return what was known of a user at `now` from his first `upto` behaviors.
+
+        Args:
+            user: number of the user (not the id).
+            upto: the position that is not seen any more, 0 to the user's number of behaviors.
+            now: the instant; behaviors more than `recipe.window_days` before it are counted in the summary only.
+
+        Raises:
+            InvalidInput: `upto` is beyond the user's behaviors.
+        """
+        first, end = self._range(user)
+        if not 0 <= upto <= end - first:
+            raise InvalidInput(f"user number {user} has {end - first} behaviors, upto={upto} is not within")
+        user_id = int(self._sequences.users[user])
+        end = first + upto
+        times = self._sequences.occurred_at_s[first:end]
+        oldest = first + int(np.searchsorted(times, now.timestamp() - self._recipe.window_days * _DAY_S))
+        return Context(
+            profile=self._profiles.get(user_id) or Profile(user_id=user_id),
+            summary=InterestSummary(liked=self._liked(first, end)),
+            behaviors=tuple(
+                ContextBehavior(behavior=self._behavior(user_id, at), title=self._titles[at])
+                for at in range(oldest, end)
+            ),
+            now=now,
+        )
+
+    def _range(self, user: int) -> tuple[int, int]:
+        offsets = self._sequences.offsets
+        return int(offsets[user]), int(offsets[user + 1])
+
+    def _liked(self, first: int, end: int) -> tuple[tuple[str, int], ...]:
+        counts = Counter(self._categories[first:end])
+        counts.pop("", None)
+        ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        return tuple(ranked[: self._recipe.summary_categories])
+
+    def _behavior(self, user_id: int, at: int) -> Behavior:
+        arrays = self._sequences
+        return Behavior(
+            user_id=user_id,
+            domain=DOMAINS[arrays.domain[at]],
+            action=ACTIONS[arrays.action[at]],
+            item_id=int(arrays.item_ids[at]),
+            occurred_at=datetime.fromtimestamp(float(arrays.occurred_at_s[at]), UTC),
+            ordinal=int(arrays.ordinal[at]),
+        )

@@ -1,0 +1,25 @@
+"""The curriculum: which tasks in which order. LEADRE §4.3.1, Table 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from leadre.recipe import SftRecipe
+from leadre.training.examples import Example, TrainingData
+from leadre.training.sft import Stage
+from leadre.training.tasks import explicit, implicit, main
+
+_TASKS: dict[str, Callable[[TrainingData], list[Example]]] = {
+    "explicit": explicit.examples,
+    "implicit": implicit.examples,
+    "main": main.examples,
+}
+
+
+def stages(recipe: SftRecipe, data: TrainingData) -> list[Stage]:
+    """Return the stages in order; the tasks of one stage are mixed. A task's examples are made once."""
+    made = {task: _TASKS[task](data) for task in {task for stage in recipe.curriculum for task in stage}}
+    return [
+        Stage(name=" + ".join(tasks), examples=[example for task in tasks for example in made[task]], epochs=epochs)
+        for tasks, epochs in zip(recipe.curriculum, recipe.epochs, strict=True)
+    ]

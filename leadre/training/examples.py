@@ -1,0 +1,119 @@
+"""Training examples: token ids, and which of them the loss reads.
+
+LEADRE §4.3.1. Examples are token ids from the start: TRL never sees a prompt's text. Only an S-ID's codes are
+supervised; its length is fixed, so no end of sequence is learned or needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import numpy as np
+from datasets import Dataset
+
+from leadre.domain.ads import Ad
+from leadre.domain.behavior import Behavior
+from leadre.domain.semantic_id import SemanticId
+from leadre.domain.users import Context
+from leadre.prompts.augment import variation
+from leadre.prompts.fit_length import PromptEncoder, TargetedPrompt
+from leadre.prompts.render import Prompt, render
+from leadre.recipe import PromptRecipe
+from leadre.training.head import IGNORED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One sample: token ids, and the positions among them that the loss reads, ascending."""
+
+    input_ids: tuple[int, ...]
+    supervised: tuple[int, ...]
+
+
+class Contexts(Protocol):
+    """What was known of a user before a behavior (leadre.training.contexts has the real one)."""
+
+    def context(self, user: int, upto: int, now: datetime) -> Context:
+        """Return the context at `now` of the user with this number, from its first `upto` positive behaviors."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingData:
+    """What the tasks make examples of.
+
+    Args:
+        ads: the ads of the index.
+        sequences: for each user the positive behaviors of both domains, oldest first.
+        targets: for each user the positions of `sequences` that may be learned; nothing at or after a held-out ad.
+        contexts: what was known before each position.
+        sid_of: S-ID of an ad; None when the index does not hold it.
+        encoder: from prompts to token ids.
+        recipe: how prompts look.
+        seed: of augmentation.
+    """
+
+    ads: Sequence[Ad]
+    sequences: Sequence[Sequence[Behavior]]
+    targets: Sequence[Sequence[int]]
+    contexts: Contexts
+    sid_of: Callable[[int], SemanticId | None]
+    encoder: PromptEncoder
+    recipe: PromptRecipe
+    seed: int
+
+    def response(self, user: int, position: int) -> list[int]:
+        """Return the token ids of the ad at a target position."""
+        sid = self.sid_of(self.sequences[user][position].item_id)
+        if sid is None:
+            raise AssertionError(f"position {position} of user number {user} is a target without an S-ID")
+        return self.encoder.vocabulary.sid_ids(sid)
+
+    def prompt(self, user: int, position: int, *, titles: bool = False, augment: bool = True) -> Prompt:
+        """Return the prompt that asks for the ad at `position`, as of the moment of that ad.
+
+        Args:
+            user: number of the user.
+            position: the target's, in the user's sequence.
+            titles: write ads as titles in place of S-IDs.
+            augment: draw wording and profile order; else the serving form.
+        """
+        context = self.contexts.context(user, position, self.sequences[user][position].occurred_at)
+        drawn = variation(self.recipe, seed=hash((self.seed, user, position)))
+        return render(
+            context,
+            recipe=self.recipe,
+            sid_of=self.sid_of,
+            describe="title" if titles else "sid",
+            wording=drawn.wording if augment else 0,
+            profile_seed=drawn.profile_seed if augment else None,
+        )
+
+
+def with_response(ids: Sequence[int], response: Sequence[int]) -> Example:
+    """Return the example that learns `response` after the prompt `ids`."""
+    return Example(input_ids=(*ids, *response), supervised=tuple(range(len(ids), len(ids) + len(response))))
+
+
+def with_all_targets(prompt: TargetedPrompt, response: Sequence[int]) -> Example:
+    """Return the example that learns every ad of the prompt's sequence and the response, in one pass."""
+    inside = tuple(at for at, level in enumerate(prompt.levels) if level >= 0)
+    last = with_response(prompt.ids, response)
+    return Example(input_ids=last.input_ids, supervised=inside + last.supervised)
+
+
+def to_dataset(examples: Sequence[Example]) -> Dataset:
+    """Return the examples as the trainer reads them: `input_ids`, and `labels` that are -100 where not supervised."""
+    labels = []
+    for example in examples:
+        ids = np.array(example.input_ids, np.int64)
+        row = np.full(len(ids), IGNORED, np.int64)
+        chosen = np.array(example.supervised, np.int64)
+        row[chosen] = ids[chosen]
+        labels.append(row)
+    return Dataset.from_dict(
+        {"input_ids": [np.array(example.input_ids, np.int64) for example in examples], "labels": labels}
+    ).with_format("numpy")

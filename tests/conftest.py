@@ -1,0 +1,106 @@
+"""Fixtures of all tests: real PostgreSQL and Redis servers, started once; a database of its own for every test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import psycopg2
+import pytest
+import redis
+
+from leadre import services as embedded
+from leadre.services import Services
+from leadre.settings import Settings
+from leadre.store.database import migrate
+
+ROOT = Path(__file__).parents[1]
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def services() -> Iterator[Services]:
+    """Both servers, in a folder of their own, fast instead of durable."""
+    home = Path(tempfile.mkdtemp(prefix="leadre-tests-"))
+    try:
+        yield embedded.up(home, durable=False)
+    finally:
+        embedded.down(home)
+        shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def template_database(services: Services) -> str:
+    """A migrated, empty database to clone; nobody stays connected to it."""
+    _administer(services, "CREATE DATABASE template_leadre")
+    migrate(_url(services, "template_leadre"))
+    return "template_leadre"
+
+
+@pytest.fixture
+def database_url(services: Services, template_database: str) -> Iterator[str]:
+    """A fresh migrated database, dropped after the test."""
+    name = f"test_{next(_numbers)}"
+    _administer(services, f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY file_copy")
+    try:
+        yield _url(services, name)
+    finally:
+        _administer(services, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def empty_database_url(services: Services) -> Iterator[str]:
+    """A fresh database without any table, dropped after the test."""
+    name = f"empty_{next(_numbers)}"
+    _administer(services, f"CREATE DATABASE {name}")
+    try:
+        yield _url(services, name)
+    finally:
+        _administer(services, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def redis_url(services: Services) -> str:
+    """An empty Redis."""
+    with redis.Redis.from_url(services.redis_url) as client:
+        client.flushall()
+    return services.redis_url
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str, redis_url: str) -> Settings:
+    """Settings over a folder, a database and a Redis of the test's own."""
+    return Settings(
+        home=tmp_path / "home", database_url=database_url, redis_url=redis_url, feature_repo=ROOT / "feature_repo"
+    )
+
+
+@pytest.fixture
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment of a subprocess under `settings`: `alembic`, `feast`, `celery`, `leadre`."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("LEADRE_")}
+    return {
+        **inherited,
+        "LEADRE_HOME": str(settings.home),
+        "LEADRE_DATABASE_URL": settings.database_url,
+        "LEADRE_REDIS_URL": settings.redis_url,
+        "LEADRE_FEATURE_REPO": str(settings.feature_repo),
+        **settings.feast_environment(),
+    }
+
+
+def _url(services: Services, database: str) -> str:
+    return f"{services.database_url.rpartition('/')[0]}/{database}"
+
+
+def _administer(services: Services, statement: str) -> None:
+    connection = psycopg2.connect(services.database_url)
+    try:
+        connection.autocommit = True  # CREATE DATABASE runs in no transaction
+        connection.cursor().execute(statement)
+    finally:
+        connection.close()

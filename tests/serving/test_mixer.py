@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import httpx
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from leadre.errors import InvalidInput
+from leadre.serving.mixer import FixedBranch, MixedAd, Mixer, application, merge
+
+
+@dataclass(frozen=True)
+class SlowBranch:
+    name: str = "slow"
+
+    async def retrieve(self, user_id: int, k: int) -> Sequence[int]:
+        await asyncio.sleep(30)
+        return [1]
+
+
+@dataclass(frozen=True)
+class BrokenBranch:
+    name: str = "broken"
+
+    async def retrieve(self, user_id: int, k: int) -> Sequence[int]:
+        raise RuntimeError("no")
+
+
+def everything(ad: int) -> bool:
+    return True
+
+
+def ids(ads: Sequence[MixedAd]) -> list[int]:
+    return [ad.ad_id for ad in ads]
+
+
+def test_branches_take_turns_by_their_quotas() -> None:
+    retrieved = {"leadre": [1, 2, 3, 4, 5], "popular": [10, 11, 12]}
+    merged = merge(retrieved, quotas={"leadre": 2, "popular": 1}, live=everything, limit=7)
+    assert ids(merged) == [1, 2, 10, 3, 4, 11, 5]
+
+
+def test_an_ad_of_two_branches_comes_once_and_carries_both() -> None:
+    retrieved = {"leadre": [1, 2], "popular": [2, 3]}
+    merged = merge(retrieved, quotas={"leadre": 1, "popular": 1}, live=everything, limit=9)
+    assert [(ad.ad_id, ad.branches) for ad in merged] == [
+        (1, ("leadre",)),
+        (2, ("leadre", "popular")),
+        (3, ("popular",)),
+    ]
+
+
+def test_dead_ads_are_left_out_and_others_take_their_places() -> None:
+    merged = merge({"leadre": [1, 2, 3]}, quotas={"leadre": 1}, live={1, 3}.__contains__, limit=2)
+    assert ids(merged) == [1, 3]
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcd"), st.lists(st.integers(0, 12), max_size=9), min_size=1),
+    st.sets(st.integers(0, 12)),
+    st.integers(1, 3),
+    st.integers(1, 20),
+)
+def test_merging_loses_no_live_ad_but_by_the_limit(
+    retrieved: dict[str, list[int]], live: set[int], quota: int, limit: int
+) -> None:
+    merged = merge(retrieved, quotas=dict.fromkeys(retrieved, quota), live=live.__contains__, limit=limit)
+    wanted = {ad for ads in retrieved.values() for ad in ads} & live
+    assert len(ids(merged)) == len(set(ids(merged))) == min(limit, len(wanted))
+    assert set(ids(merged)) <= wanted
+    for ad in merged:
+        assert ad.branches == tuple(name for name, ads in retrieved.items() if ad.ad_id in ads)
+
+
+def test_late_and_broken_branches_are_left_out_and_named() -> None:
+    popular = FixedBranch(name="popular", ads=lambda: [7, 8])
+    mixer = Mixer([(SlowBranch(), 1), (BrokenBranch(), 1), (popular, 1)], live_ads=lambda: {7, 8}, deadline_s=0.02)
+    mix = asyncio.run(mixer.mix(1, limit=5))
+    assert ids(mix.ads) == [7, 8]
+    assert mix.failed == ("slow", "broken")
+    assert mixer.counters["failed_slow"] == 1
+    assert mixer.counters["ads_only_popular"] == 2
+
+
+def test_branches_of_one_name_are_refused() -> None:
+    branch = FixedBranch(name="popular", ads=list)
+    with pytest.raises(InvalidInput, match="different names"):
+        Mixer([(branch, 1), (branch, 2)], live_ads=set)
+    with pytest.raises(InvalidInput, match="quotas of at least 1"):
+        Mixer([(branch, 0)], live_ads=set)
+
+
+def test_the_mixer_answers_over_http_and_refuses_bad_ids_and_limits() -> None:
+    mixer = Mixer([(FixedBranch(name="popular", ads=lambda: [7, 8, 9]), 1)], live_ads=lambda: {7, 9})
+
+    async def talk() -> None:
+        transport = httpx.ASGITransport(application(mixer))
+        async with httpx.AsyncClient(transport=transport, base_url="http://mixer") as client:
+            answer = await client.get("/v1/users/5/ads", params={"limit": 2})
+            assert answer.json() == {
+                "user_id": 5,
+                "ads": [{"ad_id": 7, "branches": ["popular"]}, {"ad_id": 9, "branches": ["popular"]}],
+                "degraded": False,
+                "failed_branches": [],
+            }
+            for path in ("/v1/users/x/ads", "/v1/users/9223372036854775808/ads", "/v1/users/5/ads?limit=0"):
+                refused = await client.get(path)
+                assert refused.status_code == 400
+                assert "integer" in refused.json()["error"]
+            assert (await client.get("/healthz")).json() == {"status": "ok"}
+            assert (await client.get("/metrics-lite")).json()["requests"] == 1
+
+    asyncio.run(talk())

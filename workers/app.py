@@ -1,0 +1,92 @@
+"""The Celery application.
+
+LEADRE §4.4.1. Run beside PostgreSQL and Redis, with `LEADRE_*` set (or `leadre services up` before):
+
+    W="celery -A workers.app worker --pool=threads -c 1 --without-gossip --without-mingle --without-heartbeat"
+    $W -Q retrieval          $W -Q maintenance          celery -A workers.app beat
+
+One process has one model, hence one thread. The three `--without` keep a worker alive through restarts of Redis. On a
+small machine one worker may serve both queues (`-Q retrieval,maintenance`), but then a training run holds up refreshes.
+
+A message of Celery on Redis can be lost. So none carries work: it only says "look into the refresh queue" (or into
+PostgreSQL), and beat says it again and again. Messages are JSON and hold ids at most.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import Celery, signals
+from celery.worker import WorkController
+
+from leadre import logs
+from leadre.errors import ConfigError
+from leadre.settings import Settings
+from workers.schedule import BEAT_SCHEDULE
+
+RETRIEVAL, MAINTENANCE = "retrieval", "maintenance"
+_POOLS_FOR_MODELS = ("threads", "solo", "celery.concurrency.thread:", "celery.concurrency.solo:")
+
+
+def configuration() -> dict[str, Any]:
+    """Return Celery's configuration, read from the environment when first needed.
+
+    Raises:
+        ConfigError: no Redis is known.
+    """
+    return {
+        "broker_url": Settings.from_environment().redis_url,
+        "broker_connection_retry_on_startup": True,
+        "broker_transport_options": {
+            "visibility_timeout": 60,
+            "unacked_restore_interval": 1,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 5,
+            "socket_connect_timeout": 1,
+            "health_check_interval": 10,
+        },
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "task_ignore_result": True,
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": False,
+        "worker_prefetch_multiplier": 1,
+        "worker_soft_shutdown_timeout": 10,
+        "worker_pool": "threads",
+        "worker_concurrency": 1,
+        "worker_hijack_root_logger": False,
+        "task_default_queue": RETRIEVAL,
+        "task_routes": {"workers.retrieval.*": {"queue": RETRIEVAL}, "workers.*": {"queue": MAINTENANCE}},
+        "task_create_missing_queues": True,
+        "timezone": "UTC",
+        "beat_schedule": BEAT_SCHEDULE,
+        "beat_schedule_filename": str(Settings.from_environment().home / "celerybeat-schedule"),
+    }
+
+
+app = Celery(
+    "leadre",
+    include=["workers.retrieval", "workers.indexing", "workers.training", "workers.materialization"],
+    set_as_current=True,
+)
+app.add_defaults(configuration)
+
+
+@signals.worker_init.connect  # type: ignore[untyped-decorator]
+def refuse_prefork(sender: WorkController, **_: object) -> None:
+    """End a worker whose pool forks: torch hangs in the children of a process that has used it."""
+    pool = sender.pool_cls if isinstance(sender.pool_cls, str) else f"{sender.pool_cls.__module__}:"
+    if not pool.startswith(_POOLS_FOR_MODELS):
+        error = ConfigError(f"pool {pool.rstrip(':')!r} cannot hold a model; start the worker with --pool=threads -c 1")
+        raise SystemExit(f"ConfigError: {error}") from error  # Celery logs other exceptions of handlers, and goes on
+
+
+@signals.setup_logging.connect  # type: ignore[untyped-decorator]
+def configure_logging(loglevel: int | None = None, **_: object) -> None:
+    """Write log lines as the rest of leadre does, one JSON object each; of Celery's own, warnings and worse."""
+    logs.configure(level="INFO" if loglevel is None else logging.getLevelName(loglevel))
+    celery = logging.getLogger("celery")
+    celery.handlers[:] = logging.getLogger("workers").handlers
+    celery.setLevel(logging.WARNING)

@@ -1,0 +1,48 @@
+"""Tasks of the queue `maintenance`: features up to date, and no user forgotten. LEADRE §4.2.1, §4.4.1."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+
+from leadre.errors import Unavailable
+from workers.app import app
+from workers.resources import resources
+
+logger = logging.getLogger(__name__)
+
+
+@app.task(acks_late=False, autoretry_for=(Unavailable,), max_retries=3, retry_backoff=True)  # type: ignore[untyped-decorator]
+def summarize() -> None:
+    """Compute all users' interest summaries, behavior sequences and ARPU groups anew."""
+    from leadre.store.database import transaction
+    from leadre.store.summaries import write_summaries
+
+    held = resources()
+    with held.alone("summarize", at_most_s=3600) as alone:
+        if alone:
+            with transaction(held.database) as connection:
+                write_summaries(connection, now=datetime.now(UTC))
+
+
+@app.task(acks_late=False, autoretry_for=(Unavailable,), max_retries=3, retry_backoff=True)  # type: ignore[untyped-decorator]
+def materialize() -> None:
+    """Bring the online store up to date, as `feast materialize-incremental` does."""
+    held = resources()
+    with held.alone("materialize", at_most_s=3600) as alone:
+        if alone:
+            held.features.materialize(now=datetime.now(UTC))
+
+
+@app.task(acks_late=False, autoretry_for=(Unavailable,), max_retries=3, retry_backoff=True)  # type: ignore[untyped-decorator]
+def reconcile() -> None:
+    """Mark users whose newest behavior is not in their newest list: whoever the refresh queue has lost is found here."""
+    from leadre.store.database import transaction
+    from leadre.store.events import stale_users
+
+    held = resources()
+    with transaction(held.database) as connection:
+        stale = stale_users(connection)
+    if stale:
+        held.queue.mark(stale)
+        logger.info("stale_users_marked", extra={"users": len(stale)})

@@ -1,0 +1,111 @@
+"""What a worker process holds: connections, and the live release's model. Each is made when first needed.
+
+LEADRE §4.4.1.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache, cached_property
+from typing import TYPE_CHECKING
+
+from redis import Redis
+
+from leadre.retrieval.refresh_queue import TAG, RefreshQueue
+from leadre.settings import Settings
+
+if TYPE_CHECKING:
+    from leadre.store.features import FeatureClient
+    from sqlalchemy import Engine as Database
+
+    from leadre.pipelines.refresh import Drained, LiveRetriever
+
+logger = logging.getLogger(__name__)
+
+DRAIN_S = 20.0
+"""A drain ends after this and a new one follows: well before Celery takes its message for lost (60 s)."""
+
+
+class Resources:
+    """One process's resources. Heavy libraries are imported by what needs them: beat and the doorbell need none."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.queue = RefreshQueue.connect(settings.redis_url)
+        self.draining = threading.Lock()
+        self.stopping = threading.Event()
+        self._redis = Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=1)
+
+    @cached_property
+    def database(self) -> Database:
+        """The system of record."""
+        from leadre.store.database import connect
+
+        return connect(self.settings.database_url, application_name="leadre worker")
+
+    @cached_property
+    def features(self) -> FeatureClient:
+        """The feature store."""
+        from leadre.store.features import FeatureClient
+
+        return FeatureClient(self.settings.feature_repo, self.settings.feast_environment())
+
+    @cached_property
+    def retriever(self) -> LiveRetriever:
+        """The live release's retriever; it loads the release with the first batch."""
+        from leadre.pipelines.refresh import LiveRetriever
+
+        return LiveRetriever(self.settings, database=self.database, features=self.features)
+
+    def drain(self) -> Drained | None:
+        """Work the refresh queue off, for `DRAIN_S` at most; None when this process does so already.
+
+        Raises:
+            LeadreError: as `leadre.pipelines.refresh.drain`.
+        """
+        from leadre.pipelines.refresh import drain
+
+        if not self.draining.acquire(blocking=False):
+            return None
+        try:
+            end = time.monotonic() + DRAIN_S
+            return drain(
+                self.queue,
+                refresh=lambda user_ids: self.retriever.refresh(user_ids, now=datetime.now(UTC)),
+                batch=self.settings.refresh_batch,
+                lease_s=self.settings.lease_s,
+                should_stop=lambda: self.stopping.is_set() or time.monotonic() > end,
+            )
+        finally:
+            self.draining.release()
+
+    @contextmanager
+    def alone(self, task: str, *, at_most_s: float) -> Iterator[bool]:
+        """Say whether no other process is in this block, and keep others out until it ends.
+
+        Args:
+            task: the block's name.
+            at_most_s: seconds after which a process that died in the block is forgotten.
+        """
+        lock = self._redis.lock(f"{TAG}:alone:{task}", timeout=at_most_s, blocking=False)
+        acquired = lock.acquire()
+        try:
+            yield acquired
+        finally:
+            if acquired and lock.owned():
+                lock.release()
+
+
+@cache
+def resources() -> Resources:
+    """Return this process's resources, by the settings in the environment.
+
+    Raises:
+        ConfigError: a setting is missing or wrong.
+    """
+    return Resources(Settings.from_environment())
