@@ -35,6 +35,7 @@ LEVELS = 4
 TEXT_VOCABULARY = 32_000
 CELLS = [(1, 32, 512), (1, 128, 512), (1, 256, 1024), (8, 32, 512)]
 QUICK_CELLS = [(1, 8, 128), (2, 32, 128)]
+ROW = "{:>22} {:>10} {:>10} {:>8} {:>8} {:>8} {:>6} {:>6} {:>6}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,20 @@ class Cell:
     trie_share: float
     kv_bytes_per_user: int
     kv_bytes_per_user_replicated: int
+
+    def row(self) -> str:
+        """Return the cell as a line of the table."""
+        return ROW.format(
+            f"{self.users} x {self.beams} x {self.prompt}",
+            _number(self.hf_dict_s),
+            _number(self.hf_prefill_once_s),
+            _number(self.raw_s),
+            _number(self.level_s),
+            _number(self.floor_s),
+            _number(self.same_beams),
+            _number(self.max_abs_score_difference, ".0e"),
+            f"{self.trie_share:.1%}",
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,15 +93,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured = []
     if not options.json:
         print(f"{ads} ads, GEMM {bench.gemm_gflops:.1f} GFLOP/s, {options.precision}; CPU seconds")
-        print(f"{'users x beams x prompt':>22} {'dict trie':>10} {'KV copied':>10} {'raw':>8} {'level':>8} "
-              f"{'floor':>8} {'same':>6} {'diff':>8} {'trie':>6}")  # fmt: skip
+        print(
+            ROW.format(
+                "users x beams x prompt", "dict trie", "KV copied", "raw", "level", "floor", "same", "diff", "trie"
+            )
+        )
     for users, beams, prompt in cells:
         cell = bench.measure(users, beams, prompt, repeat=options.repeat, peer=not options.no_peer)
         measured.append(cell)
         if not options.json:
-            print(f"{f'{users} x {beams} x {prompt}':>22} {_number(cell.hf_dict_s):>10} {cell.hf_prefill_once_s:>10.3f} "
-                  f"{cell.raw_s:>8.4f} {cell.level_s:>8.4f} {cell.floor_s:>8.4f} {_number(cell.same_beams):>6} "
-                  f"{_number(cell.max_abs_score_difference, '.0e'):>8} {cell.trie_share:>6.1%}", flush=True)  # fmt: skip
+            print(cell.row(), flush=True)
     if options.json:
         report = {"gemm_gflops": bench.gemm_gflops, "ads": ads, "precision": options.precision}
         print(json.dumps({**report, "cells": [asdict(cell) for cell in measured]}, indent=1))
@@ -99,7 +115,7 @@ class Bench:
     def __init__(self, *, ads: int, longest: int, precision: Literal["fp32", "bf16"]) -> None:
         random = np.random.default_rng(0)
         flat = np.unique(random.integers(0, CODES**LEVELS, ads))
-        codes = np.stack(np.unravel_index(flat, (CODES,) * LEVELS) + (np.zeros_like(flat),), axis=1).astype(np.int32)
+        codes = np.stack((*np.unravel_index(flat, (CODES,) * LEVELS), np.zeros_like(flat)), axis=1).astype(np.int32)
         self.index = _index(codes)
         self.vocabulary = Vocabulary(text_size=TEXT_VOCABULARY, code_counts=self.index.code_counts)
         self.model = _model(self.vocabulary.size, positions=longest + LEVELS + 1)

@@ -84,26 +84,27 @@ def open_artifact(folder: Path, *, kind: str, verify: bool = False) -> Manifest:
     """
     try:
         content = json.loads((folder / MANIFEST).read_text())
+        name, facts, files = content["name"], content["facts"], content["files"]
     except FileNotFoundError:
         raise ArtifactIncomplete(
             f"{folder} has no {MANIFEST}: it does not exist or was not finished; build it again"
         ) from None
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, KeyError, TypeError):
         raise ArtifactIncomplete(f"{folder / MANIFEST} is damaged; build the artifact again") from None
     if content.get("format") != FORMAT or content.get("kind") != kind:
         raise ArtifactIncomplete(
             f"{folder} is a {content.get('kind')!r} artifact of format {content.get('format')}, "
             f"expected {kind!r} of format {FORMAT}"
         )
-    for name, expected in content["files"].items():
-        path = folder / name
+    for relative, expected in files.items():
+        path = folder / relative
         if not path.is_file() or path.stat().st_size != expected["bytes"]:
             raise ArtifactIncomplete(
                 f"{path} is missing or not {expected['bytes']} bytes long; build the artifact again"
             )
         if verify and _sha256(path) != expected["sha256"]:
             raise ArtifactIncomplete(f"{path} differs from its manifest; build the artifact again")
-    return Manifest(kind=kind, name=content["name"], facts=content["facts"])
+    return Manifest(kind=kind, name=name, facts=facts)
 
 
 def _sha256(path: Path) -> str:

@@ -154,7 +154,8 @@ def _match(columns: Mapping[str, Sequence[Any]], nothing: list[None], ttl_s: flo
     # Which lists count: present, not older than ttl, not from the future.
     generated = np.array([entries["generated_at_s"] for entries in lists], dtype=np.float64)[list_of_row]
     age = _floats(column("request_time_s")) - generated
-    alive = (lengths[list_of_row] > 0) & ~(age > ttl_s) & ~(age < 0)
+    present = np.array([entries["present"] for entries in lists], dtype=np.bool_)[list_of_row]
+    alive = present & ~(age > ttl_s) & ~(age < 0)
 
     # One line per (row, entry of the row's list): `row`, `entry` and the position in the list.
     width = np.where(alive, lengths[list_of_row], 0)
@@ -244,7 +245,7 @@ def _contents(value: Any) -> Any:
 
 
 def _read_list(contents: tuple[Any, ...]) -> dict[str, Any]:
-    """Read one list; a hole, a wrong type or unequal lengths make it empty."""
+    """Read one list; a hole, a wrong type or unequal lengths make it absent."""
     values = dict(zip(_LIST_COLUMNS, contents, strict=True))
     count = len(values["retrieved_ad_ids"]) if isinstance(values["retrieved_ad_ids"], tuple) else 0
     entries: dict[str, Any] = {}
@@ -255,9 +256,10 @@ def _read_list(contents: tuple[Any, ...]) -> dict[str, Any]:
         sound = all(len(array) == count for array in entries.values()) and bool(np.all((p >= 0) & (p <= 1)))
     except (TypeError, ValueError, OverflowError):
         sound = False
+    entries["present"] = sound
     if not sound:
         count = 0
-        entries = {name: np.empty(0, dtype=kind) for name, kind in _PER_ENTRY.items()}
+        entries.update({name: np.empty(0, dtype=kind) for name, kind in _PER_ENTRY.items()})
     entries["embeddings"] = _matrix(values["retrieved_embeddings"], count)
     entries["index_version"] = values["index_version"] if isinstance(values["index_version"], str) else None
     generated = values["generated_at_s"]

@@ -84,6 +84,10 @@ class Settings:
             raise ConfigError("LEADRE_DATABASE_URL must start with postgresql:// (PostgreSQL is the system of record)")
         if not urls["redis_url"].startswith(("redis://", "rediss://")):
             raise ConfigError("LEADRE_REDIS_URL must start with redis:// or rediss://")
+        if "," in unquote(urlsplit(urls["redis_url"]).password or ""):
+            raise ConfigError(
+                "the password in LEADRE_REDIS_URL holds a comma, which Feast takes for its end: change it"
+            )
         return cls(
             home=home,
             database_url=urls["database_url"],

@@ -25,11 +25,27 @@ from leadre.services.process import find, free_port, launcher
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
+def fresh_home(tmp_path: Path) -> Iterator[Path]:
     """A folder below one that only its owner enters, as a checkout in root's home is."""
     home = tmp_path / "a home"
     yield home
     services.down(home)
+
+
+@pytest.fixture(scope="module")
+def used_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Servers that were created once: creating them takes longer than all else here."""
+    home = tmp_path_factory.mktemp("used") / "a home"
+    services.up(home, durable=False)
+    services.down(home)
+    return home
+
+
+@pytest.fixture
+def home(used_home: Path) -> Iterator[Path]:
+    """Created servers, stopped, with whatever an earlier test left in them."""
+    yield used_home
+    services.down(used_home)
 
 
 def sql(running: Services, statement: str) -> list[tuple[object, ...]]:
@@ -58,6 +74,7 @@ def wait_until_dead(home: Path) -> None:
 
 
 def write(running: Services) -> None:
+    sql(running, "DROP TABLE IF EXISTS kept")
     sql(running, "CREATE TABLE kept AS SELECT 42 AS answer")
     with redis.Redis.from_url(running.redis_url) as client:
         client.set("kept", "42")
@@ -69,23 +86,23 @@ def assert_kept(running: Services) -> None:
         assert client.get("kept") == b"42"
 
 
-def test_nothing_runs_before_the_first_up(home: Path) -> None:
-    status = services.status(home)
+def test_nothing_runs_before_the_first_up(fresh_home: Path) -> None:
+    status = services.status(fresh_home)
     assert (status.database_url, status.redis_url, status.running) == ("", "", False)
-    services.down(home)
-    assert not home.exists()
+    services.down(fresh_home)
+    assert not fresh_home.exists()
 
 
-def test_up_starts_both_and_again_finds_the_same(home: Path) -> None:
-    first = services.up(home)
+def test_up_starts_both_and_again_finds_the_same(fresh_home: Path) -> None:
+    first = services.up(fresh_home)
     assert first.running
-    assert services.up(home) == first
-    assert services.status(home) == first
+    assert services.up(fresh_home) == first
+    assert services.status(fresh_home) == first
     write(first)
-    services.down(home)
-    assert not services.status(home).running
-    services.down(home)
-    again = services.up(home)
+    services.down(fresh_home)
+    assert not services.status(fresh_home).running
+    services.down(fresh_home)
+    again = services.up(fresh_home)
     assert (again.database_url, again.redis_url) == (first.database_url, first.redis_url)
     assert_kept(again)
 
@@ -151,9 +168,9 @@ def test_one_server_alone_is_started_beside_the_other(home: Path) -> None:
     assert_kept(again)
 
 
-def test_ups_at_once_start_one_of_each(home: Path) -> None:
+def test_ups_at_once_start_one_of_each(fresh_home: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
-        results = list(pool.map(lambda _: services.up(home, durable=False), range(3)))
+        results = list(pool.map(lambda _: services.up(fresh_home, durable=False), range(3)))
     assert len({(each.postgres_pid, each.redis_pid, each.database_url, each.redis_url) for each in results}) == 1
 
 
@@ -223,12 +240,12 @@ services.down(home)
     assert (home / "services/postgres").stat().st_uid == home.stat().st_uid
 
 
-def test_a_server_that_cannot_start_says_why(home: Path) -> None:
-    services.up(home, durable=False)
-    services.down(home)
-    (home / "services/postgres/PG_VERSION").write_text("9.6\n")
+def test_a_server_that_cannot_start_says_why(fresh_home: Path) -> None:
+    services.up(fresh_home, durable=False)
+    services.down(fresh_home)
+    (fresh_home / "services/postgres/PG_VERSION").write_text("9.6\n")
     with pytest.raises(Unavailable, match=r"PostgreSQL did not start.*9\.6"):
-        services.up(home, durable=False)
+        services.up(fresh_home, durable=False)
 
 
 def test_a_missing_package_is_named_with_the_remedy(tmp_path: Path) -> None:

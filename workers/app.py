@@ -17,11 +17,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from celery import Celery, signals
+from celery import Celery, Task, signals
 from celery.worker import WorkController
 
 from leadre import logs
-from leadre.errors import ConfigError
+from leadre.errors import ConfigError, Unavailable
 from leadre.settings import Settings
 from workers.schedule import BEAT_SCHEDULE
 
@@ -66,9 +66,24 @@ def configuration() -> dict[str, Any]:
     }
 
 
+class PatientTask(Task):  # type: ignore[misc]
+    """A task that tries again, some seconds later, when a server does not answer; beat brings it back in any case."""
+
+    autoretry_for = (Unavailable,)
+    max_retries = 3
+    retry_backoff = True
+
+
 app = Celery(
     "leadre",
-    include=["workers.retrieval", "workers.indexing", "workers.training", "workers.materialization"],
+    task_cls=PatientTask,
+    include=[
+        "workers.retrieval",
+        "workers.indexing",
+        "workers.training",
+        "workers.materialization",
+        "workers.doorbell",
+    ],
     set_as_current=True,
 )
 app.add_defaults(configuration)

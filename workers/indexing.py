@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 
-from leadre.errors import Unavailable
 from workers.app import app
 from workers.resources import resources
 
 logger = logging.getLogger(__name__)
 
 
-@app.task(acks_late=False, autoretry_for=(Unavailable,), max_retries=3, retry_backoff=True)  # type: ignore[untyped-decorator]
+@app.task(acks_late=False)  # type: ignore[untyped-decorator]
 def index_new_ads() -> None:
     """Add the catalog's new ads to the live release's index; workers load the new revision with their next batch."""
     from leadre.pipelines.build_index import add_new_ads

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 
-from leadre.errors import Unavailable
 from workers.app import app
 from workers.resources import resources
 
 logger = logging.getLogger(__name__)
 
+MOST_STALE = 10_000
+"""Users marked at once; the next round marks the others."""
 
-@app.task(acks_late=False, autoretry_for=(Unavailable,), max_retries=3, retry_backoff=True)  # type: ignore[untyped-decorator]
+
+@app.task(acks_late=False)  # type: ignore[untyped-decorator]
 def summarize() -> None:
     """Compute all users' interest summaries, behavior sequences and ARPU groups anew."""
     from leadre.store.database import transaction
@@ -25,24 +27,26 @@ def summarize() -> None:
                 write_summaries(connection, now=datetime.now(UTC))
 
 
-@app.task(acks_late=False, autoretry_for=(Unavailable,), max_retries=3, retry_backoff=True)  # type: ignore[untyped-decorator]
+@app.task(acks_late=False)  # type: ignore[untyped-decorator]
 def materialize() -> None:
     """Bring the online store up to date, as `feast materialize-incremental` does."""
     held = resources()
     with held.alone("materialize", at_most_s=3600) as alone:
         if alone:
-            held.features.materialize(now=datetime.now(UTC))
+            held.features.materialize_incremental(datetime.now(UTC))
 
 
-@app.task(acks_late=False, autoretry_for=(Unavailable,), max_retries=3, retry_backoff=True)  # type: ignore[untyped-decorator]
+@app.task(acks_late=False)  # type: ignore[untyped-decorator]
 def reconcile() -> None:
-    """Mark users whose newest behavior is not in their newest list: whoever the refresh queue has lost is found here."""
+    """Mark users whose newest behavior is not in their newest list: whoever the queue has lost is found here."""
     from leadre.store.database import transaction
     from leadre.store.events import stale_users
+    from leadre.store.request_path import arpu_groups
 
     held = resources()
     with transaction(held.database) as connection:
-        stale = stale_users(connection)
+        stale = stale_users(connection, now=datetime.now(UTC), limit=MOST_STALE)
+        groups = arpu_groups(connection, stale)
     if stale:
-        held.queue.mark(stale)
+        held.queue.mark(stale, groups=groups)
         logger.info("stale_users_marked", extra={"users": len(stale)})

@@ -20,10 +20,10 @@ from leadre.retrieval.refresh_queue import TAG, RefreshQueue
 from leadre.settings import Settings
 
 if TYPE_CHECKING:
-    from leadre.store.features import FeatureClient
     from sqlalchemy import Engine as Database
 
     from leadre.pipelines.refresh import Drained, LiveRetriever
+    from leadre.store.features import FeatureClient
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,15 @@ class Resources:
         from leadre.pipelines.refresh import LiveRetriever
 
         return LiveRetriever(self.settings, database=self.database, features=self.features)
+
+    def live_index_version(self) -> str | None:
+        """Return the live release's index version; None when no release is live."""
+        from leadre.store.database import transaction
+        from leadre.store.releases import live_release
+
+        with transaction(self.database) as connection:
+            live = live_release(connection)
+        return None if live is None else live.index_version
 
     def drain(self) -> Drained | None:
         """Work the refresh queue off, for `DRAIN_S` at most; None when this process does so already.

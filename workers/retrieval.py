@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from leadre.errors import Unavailable
 from workers.app import app
 from workers.resources import resources
 
 logger = logging.getLogger(__name__)
 
 
-@app.task(autoretry_for=(Unavailable,), max_retries=3, retry_backoff=True)  # type: ignore[untyped-decorator]
+@app.task  # type: ignore[untyped-decorator]
 def refresh_users() -> None:
     """Work the refresh queue off. Which users, only the queue knows: a lost or doubled message changes nothing."""
     drained = resources().drain()
@@ -20,7 +19,7 @@ def refresh_users() -> None:
         logger.info("queue_drained", extra=extra)
 
 
-@app.task(autoretry_for=(Unavailable,), max_retries=3, retry_backoff=True)  # type: ignore[untyped-decorator]
+@app.task  # type: ignore[untyped-decorator]
 def revive_dead() -> None:
     """Give users who failed three times another chance: meanwhile their data or the release may have changed."""
     if revived := resources().queue.revive():

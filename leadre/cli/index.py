@@ -51,7 +51,7 @@ def build(recipe: Path, overrides: tuple[str, ...]) -> None:
         built = build_index(
             database_url=found.database_url,
             indexes=found.indexes,
-            recipe=load_recipe(recipe, overrides=overrides),
+            recipe=load_recipe(recipe, overrides=overrides).index,
             now=datetime.now(UTC),
             progress=progress,
         )

@@ -53,7 +53,7 @@ def features(found: Settings) -> FeatureClient:
     return FeatureClient(found.feature_repo, environment=found.feast_environment())
 
 
-class Instant(click.ParamType[datetime]):
+class Instant(click.ParamType):
     """An instant on the command line: ISO 8601; without an offset it is UTC."""
 
     name = "instant"

@@ -45,7 +45,8 @@ class Engine(Protocol):
 
         Raises:
             InvalidInput: an empty prompt, one longer than the model's limit, a token id outside the vocabulary,
-                `beam_width` below 1, or as many filters as there are not prompts.
+                `beam_width` below 1, filters that are not
+                one a prompt, or a filter of another index.
         """
         ...
 
@@ -57,13 +58,17 @@ def check_request(
     filters: Sequence[LiveMask | None] | None,
     vocabulary_size: int,
     longest_prompt: int | None,
+    leaves: int,
 ) -> Sequence[LiveMask | None]:
     """Check what `Engine.generate` was given and return one filter a prompt.
 
     Args:
-        prompts, beam_width, filters: as in `Engine.generate`.
+        prompts: as in `Engine.generate`.
+        beam_width: as in `Engine.generate`.
+        filters: as in `Engine.generate`.
         vocabulary_size: token ids are below it.
         longest_prompt: tokens that a prompt may have; None where the model has no limit.
+        leaves: ads of the index.
 
     Raises:
         InvalidInput: as in `Engine.generate`; `row` is the prompt's position, from 1.
@@ -74,12 +79,17 @@ def check_request(
         raise InvalidInput(
             f"{len(filters)} filters for {len(prompts)} prompts; give one a prompt or none", column="filters"
         )
+    for mask in filters or ():
+        if mask is not None and mask.leaves != leaves:
+            raise InvalidInput(
+                f"a filter over {mask.leaves} ads, the index has {leaves}; make it from this index", column="filters"
+            )
     for row, prompt in enumerate(prompts, start=1):
         if not len(prompt):
             raise InvalidInput("the prompt is empty; it needs at least one token", row=row, column="prompts")
         if longest_prompt is not None and len(prompt) > longest_prompt:
             raise InvalidInput(
-                f"the prompt has {len(prompt)} tokens, the model takes {longest_prompt} before the S-ID; drop behaviors",
+                f"the prompt has {len(prompt)} tokens, the model takes {longest_prompt} before an S-ID; drop behaviors",
                 row=row,
                 column="prompts",
             )

@@ -86,6 +86,6 @@ class _HfReading:
 
 
 def longest_prompt(model: PreTrainedModel, *, levels: int) -> int | None:
-    """Return how many tokens a prompt may have: the model's positions less the codes that are fed (all but the last)."""
+    """Return how many tokens a prompt may have: the model's positions less the codes fed, all but the last."""
     positions = getattr(model.config, "max_position_embeddings", None)
     return None if positions is None else positions - (levels - 1)

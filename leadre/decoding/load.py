@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from leadre.artifacts import open_artifact
-from leadre.decoding import shared_prefix
+from leadre.decoding import network
 from leadre.decoding.engine import Engine, Score
 from leadre.decoding.hf import HfDecoder
 from leadre.decoding.search import BeamSearchEngine, Decoder
@@ -89,7 +89,7 @@ def engine_of(
             f"the model has {tokens} token embeddings, the vocabulary {vocabulary.size} tokens; "
             "take both from one release"
         )
-    supported = shared_prefix.supports(model)
+    supported = network.supports(model)
     if kind == "shared_prefix" and not supported:
         raise ConfigError(
             f"shared_prefix does not compute {model.config.model_type!r} models like this one; use kind 'hf'"

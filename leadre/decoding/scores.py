@@ -1,6 +1,6 @@
 """Named score semantics: what a code's probability is.
 
-LEADRE §3.4: P_LLM(c^l | c^{1:l-1}). `raw` is that over the whole vocabulary; `level` renormalises over the level's codes.
+LEADRE §3.4: P_LLM(c^l | c^{1:l-1}). `raw` is that over the whole vocabulary, `level` over the level's codes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from leadre.decoding.engine import Score
 from leadre.errors import BrokenModel
 from leadre.prompts.vocabulary import Vocabulary
+
+_RAW_ROWS = 256
 
 
 def level_blocks(vocabulary: Vocabulary) -> tuple[slice, ...]:
@@ -34,10 +36,9 @@ def code_log_probabilities(logits: Tensor, block: slice, *, score: Score) -> Ten
     Returns:
         float32 [rows, codes of the level].
     """
-    codes = logits[:, block].float()
     if score == "level":
-        return torch.log_softmax(codes, dim=-1)
-    return codes - torch.logsumexp(logits.float(), dim=-1, keepdim=True)
+        return torch.log_softmax(logits[:, block].float(), dim=-1)
+    return torch.log_softmax(logits.float(), dim=-1)[:, block]
 
 
 def head_log_probabilities(hidden: Tensor, head: nn.Linear, block: slice, *, score: Score) -> Tensor:
@@ -53,9 +54,12 @@ def head_log_probabilities(hidden: Tensor, head: nn.Linear, block: slice, *, sco
         float32 [rows, codes of the level].
     """
     if score == "raw":
-        return code_log_probabilities(head(hidden), block, score=score)
+        # In parts: logits over a whole vocabulary are the largest tensor of a decode.
+        parts = [code_log_probabilities(head(rows), block, score=score) for rows in torch.split(hidden, _RAW_ROWS)]
+        return torch.cat(parts)
     bias = None if head.bias is None else head.bias[block]
-    return torch.log_softmax(nn.functional.linear(hidden, head.weight[block], bias).float(), dim=-1)
+    logits = nn.functional.linear(hidden, head.weight[block], bias)
+    return torch.log_softmax(logits.float(), dim=-1)
 
 
 def to_host(log_probabilities: Tensor) -> NDArray[np.float32]:

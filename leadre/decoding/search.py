@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -80,8 +81,8 @@ class BeamSearchEngine:
     Args:
         decoder: runs the LLM.
         index: the ads.
-        tokens_per_pass: prompts are read together, shortest first, up to this many tokens: a bound on memory, and
-            beyond some thousands no longer a gain in speed.
+        tokens_per_pass: prompts are decoded together, shortest first, up to this many tokens, a beam counted as four:
+            a bound on memory, and beyond some thousands no longer a gain in speed.
     """
 
     def __init__(self, decoder: Decoder, *, index: AdIndex, tokens_per_pass: int = 8192) -> None:
@@ -111,11 +112,13 @@ class BeamSearchEngine:
             filters=filters,
             vocabulary_size=self._decoder.vocabulary_size,
             longest_prompt=self._decoder.longest_prompt,
+            leaves=self._index.trie.leaves,
         )
         answer: list[list[Beam]] = [[] for _ in prompts]
         trie = self._index.trie
         alive = [row for row, mask in enumerate(masks) if trie.leaves and (mask is None or mask.live_leaves)]
-        for rows in _passes(alive, prompts, tokens=self._tokens_per_pass):
+        costs = [max(len(prompt), 4 * beam_width) for prompt in prompts]
+        for rows in _passes(alive, costs, limit=self._tokens_per_pass):
             found = search(
                 self._decoder.read([prompts[row] for row in rows]),
                 trie,
@@ -135,7 +138,7 @@ class BeamSearchEngine:
             for sid, ad_id, score in zip(codes, ad_ids, found.score.tolist(), strict=True)
         ]
         ends = np.searchsorted(found.prompt, np.arange(prompts + 1)).tolist()
-        return [beams[low:high] for low, high in zip(ends[:-1], ends[1:], strict=True)]
+        return [beams[low:high] for low, high in pairwise(ends)]
 
 
 def search(reading: Reading, trie: Trie, *, filters: Sequence[LiveMask | None], beam_width: int) -> Frontier:
@@ -224,11 +227,11 @@ def _children(
     return parent, code, node
 
 
-def _passes(rows: Sequence[int], prompts: Sequence[Sequence[int]], *, tokens: int) -> list[list[int]]:
-    """Group prompts of similar length, so that padding them to the longest stays within `tokens`."""
+def _passes(rows: Sequence[int], costs: Sequence[int], *, limit: int) -> list[list[int]]:
+    """Group rows of similar cost, so that each group, padded to its dearest row, stays within the limit."""
     passes: list[list[int]] = []
-    for row in sorted(rows, key=lambda row: len(prompts[row])):
-        if passes and (len(passes[-1]) + 1) * len(prompts[row]) <= tokens:
+    for row in sorted(rows, key=lambda row: costs[row]):
+        if passes and (len(passes[-1]) + 1) * costs[row] <= limit:
             passes[-1].append(row)
         else:
             passes.append([row])

@@ -8,41 +8,27 @@ transformers' logits up to rounding, for decoders built like Llama, Qwen2 and Qw
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
 from leadre.decoding.engine import Score
 from leadre.decoding.hf import longest_prompt
+from leadre.decoding.network import Network
 from leadre.decoding.scores import head_log_probabilities, level_blocks, to_host
 from leadre.decoding.search import Int64s
 from leadre.prompts.vocabulary import Vocabulary
-
-ARCHITECTURES = frozenset({"llama", "qwen2", "qwen3"})
-
-
-def supports(model: PreTrainedModel) -> bool:
-    """Tell whether the model is one that this decoder computes: its architecture, with full attention in all layers."""
-    config = model.config
-    layer_types = getattr(config, "layer_types", None) or ["full_attention"]
-    rope_type = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    return (
-        config.model_type in ARCHITECTURES
-        and set(layer_types) == {"full_attention"}
-        and rope_type not in {"dynamic", "longrope"}  # these change with the longest prompt of a batch
-    )
 
 
 class SharedPrefixDecoder:
     """Runs a Llama-like transformers model.
 
     Args:
-        model: in evaluation mode; `supports(model)`.
+        model: in evaluation mode; one that `leadre.decoding.network.supports`.
         vocabulary: where the levels' tokens are.
         score: what log-probabilities are normalised over.
         prefill_tokens: prompts are read in chunks of about this many tokens, which keeps activations in the cache.
@@ -51,7 +37,7 @@ class SharedPrefixDecoder:
     def __init__(
         self, model: PreTrainedModel, *, vocabulary: Vocabulary, score: Score, prefill_tokens: int = 2048
     ) -> None:
-        self._network = _Network(model)
+        self._network = Network(model)
         self._score, self._prefill_tokens = score, prefill_tokens
         self._blocks = level_blocks(vocabulary)
         self.vocabulary_size = vocabulary.size
@@ -64,68 +50,13 @@ class SharedPrefixDecoder:
         )
 
 
-class _Network:
-    """The model's own modules, run in our order."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        backbone = model.get_decoder()
-        self.layers = [_Layer(layer) for layer in backbone.layers]
-        self.embed: nn.Module = backbone.embed_tokens
-        self.norm: nn.Module = backbone.norm
-        self.rotary: Any = backbone.rotary_emb
-        self.head: nn.Linear = model.get_output_embeddings()
-        self.device: torch.device = model.device
-
-    def enter(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return embeddings [..., width] and the rotary cosines and sines [..., 1, head width] of tokens [...]."""
-        hidden = self.embed(tokens)
-        cosine, sine = self.rotary(hidden, positions)
-        return hidden, cosine.unsqueeze(-2), sine.unsqueeze(-2)
-
-
-class _Layer:
-    """One decoder layer, in the steps that prefill and beams share."""
-
-    def __init__(self, layer: Any) -> None:
-        self._layer, attention = layer, layer.self_attn
-        self._attention = attention
-        self.head_width: int = attention.head_dim
-        self.scale: float = attention.scaling
-        self._query_norm = getattr(attention, "q_norm", None)
-        self._key_norm = getattr(attention, "k_norm", None)
-
-    def enter(self, hidden: Tensor) -> Tensor:
-        """Normalise hidden states [..., width] for the projections."""
-        normed: Tensor = self._layer.input_layernorm(hidden)
-        return normed
-
-    def keys_values(self, normed: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
-        """Return keys and values [..., key heads, head width] of normalised states [..., width]."""
-        keys = self._heads(self._attention.k_proj(normed), self._key_norm)
-        return _rotate(keys, cosine, sine), self._heads(self._attention.v_proj(normed), None)
-
-    def queries(self, normed: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        """Return queries [..., heads, head width] of normalised states [..., width]."""
-        return _rotate(self._heads(self._attention.q_proj(normed), self._query_norm), cosine, sine)
-
-    def leave(self, hidden: Tensor, attended: Tensor) -> Tensor:
-        """Return the layer's output [..., width] for its input and what it attended to [..., heads, head width]."""
-        hidden = hidden + self._attention.o_proj(attended.flatten(-2))
-        output: Tensor = hidden + self._layer.mlp(self._layer.post_attention_layernorm(hidden))
-        return output
-
-    def _heads(self, projected: Tensor, norm: nn.Module | None) -> Tensor:
-        heads = projected.unflatten(-1, (-1, self.head_width))
-        return heads if norm is None else norm(heads)
-
-
 class _SharedPrefixReading:
     """Keys and values of the prompts, and, appended step by step, those of every code ever fed."""
 
     @torch.inference_mode()
     def __init__(
         self,
-        network: _Network,
+        network: Network,
         prompts: Sequence[Sequence[int]],
         *,
         blocks: Sequence[slice],
@@ -212,7 +143,7 @@ class _SharedPrefixReading:
             # Nobody reads the last layer's output but at the last token.
             hidden = hidden[last]
             queries = layer.queries(normed[last], cosine[0, lengths - 1], sine[0, lengths - 1])
-            folded = queries.unflatten(1, (keys.shape[1], -1))  # [prompts, key heads, group, head width]
+            folded = torch.unflatten(queries, 1, (keys.shape[1], -1))  # [prompts, key heads, group, head width]
             bias = None if self._bias is None else _padding_bias(lengths, tokens.shape[1], like=queries)
             attended, _ = _attend(folded, keys, values, bias=bias, scale=layer.scale)
             hidden = layer.leave(hidden, attended.flatten(1, 2))
@@ -235,11 +166,11 @@ class _SharedPrefixReading:
         prompts, key_heads, _, head_width = keys.shape
         group = queries.shape[1] // key_heads
         table = queries.new_zeros(prompts * width, key_heads, group, head_width)
-        table[slot] = queries.unflatten(1, (key_heads, group))
-        folded = table.unflatten(0, (prompts, width)).transpose(1, 2).flatten(2, 3)
+        table[slot] = torch.unflatten(queries, 1, (key_heads, group))
+        folded = torch.unflatten(table, 0, (prompts, width)).transpose(1, 2).flatten(2, 3)
         output, log_sum = _attend(folded, keys, values, bias=self._bias, scale=scale)
-        output = output.unflatten(2, (width, group)).transpose(1, 2).reshape(prompts * width, -1, head_width)
-        log_sum = log_sum.unflatten(2, (width, group)).transpose(1, 2).reshape(prompts * width, -1)
+        output = torch.unflatten(output, 2, (width, group)).transpose(1, 2).reshape(prompts * width, -1, head_width)
+        log_sum = torch.unflatten(log_sum, 2, (width, group)).transpose(1, 2).reshape(prompts * width, -1)
         return output[slot], log_sum[slot]
 
     def _log_probabilities(self, hidden: Tensor, *, level: int) -> NDArray[np.float32]:
@@ -270,7 +201,7 @@ def _attend_written_out(
 
 def _attend_suffix(queries: Tensor, keys: Tensor, values: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
     """Attend from beams [beams, heads, head width] to their own codes [beams, codes, key heads, head width]."""
-    folded = queries.unflatten(1, (keys.shape[2], -1))
+    folded = torch.unflatten(queries, 1, (keys.shape[2], -1))
     scores = (folded @ keys.permute(0, 2, 3, 1) * scale).float()  # [beams, key heads, group, codes]
     log_sum = torch.logsumexp(scores, dim=-1)
     weights = (scores - log_sum[..., None]).exp().to(values.dtype)
@@ -281,12 +212,6 @@ def _merge(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
     """Merge two attentions over disjoint keys by their log-sum-exps: the softmax over both."""
     share = torch.sigmoid(one[1].float() - other[1])[..., None].to(one[0].dtype)
     return torch.lerp(other[0], one[0], share)
-
-
-def _rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotate [..., heads, head width] by its position (RoPE, halves convention)."""
-    low, high = heads.chunk(2, dim=-1)
-    return heads * cosine + torch.cat((-high, low), dim=-1) * sine
 
 
 def _padding_bias(lengths: Tensor, longest: int, *, like: Tensor) -> Tensor:

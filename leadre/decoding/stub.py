@@ -66,6 +66,7 @@ class StubEngine:
             filters=filters,
             vocabulary_size=self._vocabulary_size,
             longest_prompt=self._longest_prompt,
+            leaves=self._index.trie.leaves,
         )
         return [self._best(prompt, mask, beam_width) for prompt, mask in zip(prompts, masks, strict=True)]
 

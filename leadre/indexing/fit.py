@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from leadre.errors import InvalidInput
 from leadre.indexing.encoder import Progress
 from leadre.indexing.quantiser import Floats, Quantiser
 from leadre.recipe import IndexRecipe
@@ -14,6 +15,8 @@ def fit_quantiser(embeddings: Floats, recipe: IndexRecipe, *, progress: Progress
         InvalidInput: no ads, or a value that is not finite.
         ConfigError: the recipe's width exceeds d (residual k-means only).
     """
+    if not len(embeddings):
+        raise InvalidInput("there are no ads to fit the codebooks on")
     if recipe.quantiser == "residual_kmeans":
         from leadre.indexing.residual_kmeans import fit_residual_kmeans
 

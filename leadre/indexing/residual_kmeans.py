@@ -22,7 +22,7 @@ def fit_residual_kmeans(embeddings: Floats, *, levels: int, codes: int, width: i
     """Fit the quantiser: principal components, then k-means on what each level leaves over.
 
     Args:
-        embeddings: float32[N, d].
+        embeddings: x_a, float32[N, d], N >= 1.
         levels: M.
         codes: K. More than there are distinct ads is allowed: the rest stay unused.
         width: principal components kept, at most d. Fewer where there are fewer ads; the others are 0.

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from leadre.errors import InvalidInput
 from leadre.indexing.quantiser import Floats, Quantiser, check_embeddings
 from leadre.indexing.residual_kmeans import residual_codebooks
 
@@ -94,7 +93,7 @@ def fit_rqvae(
     Deterministic: the same embeddings and seed give the same quantiser on the same machine.
 
     Args:
-        embeddings: x_a, float32[N, d].
+        embeddings: x_a, float32[N, d], N >= 1.
         levels: M.
         codes: K. More than there are distinct ads is allowed: the rest stay unused.
         width: d_RQ.
@@ -107,11 +106,9 @@ def fit_rqvae(
         progress: called after each epoch.
 
     Raises:
-        InvalidInput: no ads, or a value that is not finite.
+        InvalidInput: a value that is not finite.
     """
     check_embeddings(embeddings)
-    if not len(embeddings):
-        raise InvalidInput("there are no ads to fit the codebooks on")
     mean, scale = embeddings.mean(axis=0), max(float(embeddings.std(axis=0).mean()), 1e-6)
     ads = torch.from_numpy((embeddings - mean) / np.float32(scale))
     random = torch.Generator().manual_seed(seed)

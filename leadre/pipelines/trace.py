@@ -14,10 +14,16 @@ from itertools import chain
 from typing import Any
 
 from leadre.domain.ads import Ad
-from leadre.domain.behavior import Domain
 from leadre.domain.retrieval import Beam, RetrievalList
 from leadre.domain.users import Context
+from leadre.errors import ConfigError, UnknownAd
+from leadre.pipelines.refresh import LiveRetriever
 from leadre.prompts.render import Learnable, Prompt, Sid, Text
+from leadre.settings import Settings
+from leadre.store.catalog import read_ads
+from leadre.store.database import connect, transaction
+from leadre.store.events import most_active_user
+from leadre.store.features import FeatureClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +37,7 @@ class Trace:
         ads: the ads named anywhere in the walk, by id.
         target_ads: the ads a ranker asks about.
         features: `ranker_features_v1`, one value a target ad, read through Feast.
+        now: the instant of the walk.
     """
 
     context: Context
@@ -41,6 +48,67 @@ class Trace:
     target_ads: tuple[int, ...]
     features: Mapping[str, Sequence[Any]]
     now: datetime
+
+
+def trace_user(
+    settings: Settings,
+    user_id: int | None = None,
+    *,
+    ad_ids: Sequence[int] = (),
+    now: datetime,
+    features: FeatureClient | None = None,
+) -> Trace:
+    """Refresh a user with the live release and note every step.
+
+    Args:
+        settings: where things run.
+        user_id: the user; None takes one with many behaviors.
+        ad_ids: target ads; none takes every second retrieved ad, and as many others.
+        now: the instant.
+        features: the feature store, if it is open already.
+
+    Raises:
+        ConfigError: no release is live, or there are no behaviors to choose a user by.
+        UnknownAd: a target ad is not in the catalog.
+        Unavailable: a server does not answer.
+    """
+    database = connect(settings.database_url, application_name="leadre trace")
+    try:
+        features = features or FeatureClient(settings.feature_repo, settings.feast_environment())
+        with transaction(database) as connection:
+            ads = {ad.ad_id: ad for ad in read_ads(connection)}
+            user_id = most_active_user(connection, now=now) if user_id is None else user_id
+        if user_id is None:
+            raise ConfigError(f"nobody has a behavior before {now.isoformat()}: name a user, or set --now")
+        for ad_id in ad_ids:
+            if ad_id not in ads:
+                raise UnknownAd(f"ad {ad_id} is not in the catalog")
+        retriever = LiveRetriever(settings, database=database, features=features).current()
+        retrieved = retriever.refresh([user_id], now=now)[0]
+        context = features.contexts([user_id], now=now)[0]
+        prompt = retriever.prompt(context)
+        targets = tuple(ad_ids) or _some_targets(retrieved, ads)
+        return Trace(
+            context=context,
+            prompt=prompt,
+            prompt_tokens=len(retriever.encoder.encode(prompt)),
+            retrieved=retrieved,
+            ads=ads,
+            target_ads=targets,
+            features=features.ranker_features(user_id, targets, now=now),
+            now=now,
+        )
+    finally:
+        database.dispose()
+
+
+def _some_targets(retrieved: RetrievalList, ads: Mapping[int, Ad], *, count: int = 20) -> tuple[int, ...]:
+    """Return target ads to show: half of them retrieved, half not."""
+    found = [beam.ad_id for beam in retrieved.beams]
+    others = [ad_id for ad_id in ads if ad_id not in set(found)]
+    chosen = found[: count // 2]
+    step = max(1, len(others) // max(1, count - len(chosen)))
+    return tuple((chosen + others[::step])[:count])
 
 
 def prompt_parts(prompt: Prompt) -> Iterator[tuple[str, str]]:
@@ -159,11 +227,6 @@ def _sections(trace: Trace, command: str) -> Iterator[list[str]]:
             for row, ad in enumerate(trace.target_ads)
         ],
     )
-
-
-def behavior_counts(context: Context) -> dict[str, int]:
-    """Return how many behaviors of each domain the context holds."""
-    return {domain.value: sum(entry.behavior.domain is domain for entry in context.behaviors) for domain in Domain}
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from leadre.decoding.engine import Engine
 from leadre.domain.retrieval import RetrievalList
 from leadre.domain.semantic_id import SemanticId
+from leadre.domain.users import Context
 from leadre.errors import UnknownAd
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.trie import LiveMask
 from leadre.prompts.fit_length import PromptEncoder
-from leadre.prompts.render import render
+from leadre.prompts.render import Prompt, render
 from leadre.recipe import Recipe
 from leadre.store import catalog, summaries
 from leadre.store.database import transaction
@@ -57,7 +58,8 @@ class Retriever:
     ) -> None:
         self.release = release
         self.index = index
-        self._database, self._features, self._engine, self._encoder = database, features, engine, encoder
+        self.encoder = encoder
+        self._database, self._features, self._engine = database, features, engine
         self._recipe, self._beam_width = recipe, beam_width
         self._live: tuple[datetime, LiveMask] | None = None
 
@@ -84,8 +86,7 @@ class Retriever:
         self._features.refresh_user_features(user_ids, now=now)
         contexts = self._features.contexts(user_ids, now=now)
         live = self._live_ads(now)
-        rendered = (render(context, recipe=self._recipe.prompt, sid_of=self._sid_of) for context in contexts)
-        prompts = [self._encoder.encode(prompt) for prompt in rendered]
+        prompts = [self.encoder.encode(self.prompt(context)) for context in contexts]
         beams = self._engine.generate(prompts, beam_width=self._beam_width, filters=[live] * len(prompts))
         lists = [
             RetrievalList(
@@ -100,6 +101,10 @@ class Retriever:
         ]
         self._features.push_lists(lists, index=self.index)
         return lists
+
+    def prompt(self, context: Context) -> Prompt:
+        """Return the prompt that the release's recipe makes of a context."""
+        return render(context, recipe=self._recipe.prompt, sid_of=self._sid_of)
 
     def _sid_of(self, ad_id: int) -> SemanticId | None:
         try:

@@ -32,7 +32,6 @@ random_page_cost = 1.1
 timezone = 'UTC'
 log_timezone = 'UTC'
 fsync = {durable}
-synchronous_commit = {durable}
 full_page_writes = {durable}
 """
 

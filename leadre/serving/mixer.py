@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -19,7 +20,16 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from leadre.errors import InvalidInput
-from leadre.serving.requests import ERROR_ANSWERS, limit_of, user_id_of
+from leadre.serving.branches import FixedBranch, Kept, StoredBranch, beside
+from leadre.serving.requests import ERROR_ANSWERS, MAX_LIMIT, limit_of, user_id_of
+from leadre.serving.stored_lists import StoredLists
+from leadre.store.catalog import live_ad_ids
+from leadre.store.database import connect, transaction
+from leadre.store.request_path import popular_ads
+
+if TYPE_CHECKING:
+    from leadre.settings import Settings
+    from leadre.store.features import FeatureClient
 
 logger = logging.getLogger(__name__)
 
@@ -146,25 +156,48 @@ class Mixer:
         return Mix(ads=ads, failed=tuple(failed))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FixedBranch:
-    """The same ads for everybody, such as the most popular ones.
+def create_app(settings: Settings) -> Starlette:
+    """Return the ASGI application: LEADRE's branch with two ads a round, and the week's most popular ads with one.
 
-    `ads` is asked for each request, so it must answer from memory.
+    Raises:
+        ConfigError: the database URL is not one of PostgreSQL.
+    """
+    database = connect(settings.database_url, application_name="leadre mixer", statement_timeout_s=60)
+
+    def open_features() -> FeatureClient:
+        from leadre.store.features import FeatureClient  # takes seconds
+
+        return FeatureClient(settings.feature_repo, settings.feast_environment())
+
+    def load_live() -> frozenset[int]:
+        with transaction(database) as connection:
+            return frozenset(live_ad_ids(connection).tolist())
+
+    def load_popular() -> list[int]:
+        with transaction(database) as connection:
+            return popular_ads(connection, now=datetime.now(UTC), days=7, limit=MAX_LIMIT)
+
+    live = Kept(load_live, initial=frozenset(), every_s=10)
+    popular = Kept(load_popular, initial=[], every_s=300)
+
+    lists = StoredLists(open_features, ttl_s=settings.list_ttl_s, clock=lambda: datetime.now(UTC))
+    opened = Kept(lists.open, initial=None, every_s=30)
+    branches: list[tuple[Branch, int]] = [
+        (StoredBranch(name="leadre", read=lists), 2),
+        (FixedBranch(name="popular", ads=popular), 1),
+    ]
+    return application(Mixer(branches, live_ads=live), background=[live.keep, popular.keep, opened.keep])
+
+
+def application(mixer: Mixer, *, background: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()) -> Starlette:
+    """Serve a mixer: `GET /v1/users/{user_id}/candidates?limit=`, `/healthz`, `/metrics-lite`.
+
+    Args:
+        mixer: what answers.
+        background: coroutines that run beside it.
     """
 
-    name: str
-    ads: Callable[[], Sequence[int]]
-
-    async def retrieve(self, user_id: int, k: int) -> Sequence[int]:  # noqa: ARG002 - the protocol's
-        """Return the first `k` ads."""
-        return self.ads()[:k]
-
-
-def application(mixer: Mixer) -> Starlette:
-    """Serve a mixer: `GET /v1/users/{id}/ads?limit=`, `/healthz`, `/metrics-lite`."""
-
-    async def ads(request: Request) -> JSONResponse:
+    async def candidates(request: Request) -> JSONResponse:
         user_id, limit = user_id_of(request), limit_of(request)
         mix = await mixer.mix(user_id, limit=limit)
         return JSONResponse(
@@ -183,8 +216,9 @@ def application(mixer: Mixer) -> Starlette:
         return JSONResponse(dict(mixer.counters))
 
     return Starlette(
+        lifespan=beside(background),
         routes=[
-            Route("/v1/users/{user_id}/ads", ads),
+            Route("/v1/users/{user_id}/candidates", candidates),
             Route("/healthz", healthz),
             Route("/metrics-lite", metrics),
         ],

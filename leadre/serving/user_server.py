@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -24,9 +25,18 @@ from starlette.routing import Route
 
 from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.domain.identity import MAX_ID
-from leadre.domain.retrieval import RetrievalList
 from leadre.errors import InvalidInput, Unavailable
+from leadre.retrieval.refresh_queue import RefreshQueue
+from leadre.serving.branches import Kept, beside
 from leadre.serving.requests import ERROR_ANSWERS, body_of, limit_of, user_id_of
+from leadre.serving.stored_lists import StoredLists
+from leadre.store.database import connect, transaction
+from leadre.store.events import append_behaviors
+from leadre.store.request_path import arpu_groups
+
+if TYPE_CHECKING:
+    from leadre.settings import Settings
+    from leadre.store.features import FeatureClient, RetrievedRow
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +74,8 @@ class UserServer:
 
     Args:
         read: reads a user's list from the online store; None when the user has none. Blocks.
-        append: writes behaviors to the system of record, idempotently; returns how many are new. Blocks.
-        mark: puts a user into the refresh queue and rings the doorbell. Blocks.
+        append: writes a user's behaviors to the system of record, idempotently; returns the user's ARPU group. Blocks.
+        mark: puts a user of an ARPU group into the refresh queue and rings the doorbell. Blocks.
         read_deadline_s: seconds that a read may take before the answer goes out without a list.
         write_deadline_s: seconds that a write may take before the caller is told to try again.
         clock: the time.
@@ -74,9 +84,9 @@ class UserServer:
     def __init__(
         self,
         *,
-        read: Callable[[int], RetrievalList | None],
-        append: Callable[[Sequence[Behavior]], int],
-        mark: Callable[[int], object],
+        read: Callable[[int], RetrievedRow | None],
+        append: Callable[[int, Sequence[Behavior]], int],
+        mark: Callable[[int, int], object],
         read_deadline_s: float = 0.05,
         write_deadline_s: float = 2.0,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -104,6 +114,7 @@ class UserServer:
         if found is None:
             self.counters["empty"] += 1
             return JSONResponse({"user_id": user_id, "ads": [], "degraded": False})
+        beams = zip(found.ad_ids, found.sids, found.log_probabilities, strict=True)
         return JSONResponse(
             {
                 "user_id": user_id,
@@ -111,8 +122,8 @@ class UserServer:
                 "index_version": found.index_version,
                 "generated_at": found.generated_at.isoformat(),
                 "ads": [
-                    {"ad_id": beam.ad_id, "sid": str(beam.sid), "log_probability": beam.log_probability}
-                    for beam in found.beams[:limit]
+                    {"ad_id": ad_id, "sid": sid, "log_probability": log_probability}
+                    for ad_id, sid, log_probability in islice(beams, limit)
                 ],
                 "degraded": False,
             }
@@ -124,8 +135,8 @@ class UserServer:
         behaviors = self._decoded(user_id, await body_of(request))
         loop = asyncio.get_running_loop()
         try:
-            new = await asyncio.wait_for(
-                loop.run_in_executor(self._writers, self._append, behaviors), self._write_deadline_s
+            group = await asyncio.wait_for(
+                loop.run_in_executor(self._writers, self._append, user_id, behaviors), self._write_deadline_s
             )
         except (Unavailable, TimeoutError) as error:
             self.counters["refused"] += 1
@@ -135,9 +146,9 @@ class UserServer:
                 status_code=503,
                 headers={"Retry-After": "1"},
             )
-        queued = await self._queued(user_id)
-        self.counters["behaviors"] += new
-        return JSONResponse({"accepted": len(behaviors), "new": new, "queued": queued}, status_code=202)
+        queued = await self._queued(user_id, group)
+        self.counters["behaviors"] += len(behaviors)
+        return JSONResponse({"accepted": len(behaviors), "queued": queued}, status_code=202)
 
     async def healthz(self, _: Request) -> JSONResponse:
         """Answer `GET /healthz`: the process is up; reads fail open, so no server has to be."""
@@ -147,10 +158,11 @@ class UserServer:
         """Answer `GET /metrics-lite`: counters since the start."""
         return JSONResponse(dict(self.counters))
 
-    async def _queued(self, user_id: int) -> bool:
+    async def _queued(self, user_id: int, group: int) -> bool:
         loop = asyncio.get_running_loop()
         try:
-            await asyncio.wait_for(loop.run_in_executor(self._writers, self._mark, user_id), self._read_deadline_s)
+            marking = loop.run_in_executor(self._writers, self._mark, user_id, group)
+            await asyncio.wait_for(marking, self._read_deadline_s)
         except Exception as error:  # noqa: BLE001 - the behaviors are safe; the reconciler marks the user later
             self.counters["unqueued"] += 1
             logger.warning("mark_failed", extra={"error": type(error).__name__})
@@ -181,9 +193,39 @@ class UserServer:
         ]
 
 
-def application(server: UserServer) -> Starlette:
-    """Serve a user server's routes."""
+def create_app(settings: Settings) -> Starlette:
+    """Return the ASGI application over the online store, PostgreSQL and the refresh queue.
+
+    Raises:
+        ConfigError: the database URL is not one of PostgreSQL.
+    """
+    database = connect(
+        settings.database_url, application_name="leadre user-server", statement_timeout_s=2, lock_timeout_s=1
+    )
+    queue = RefreshQueue.connect(settings.redis_url, timeout_s=0.5)
+
+    def open_features() -> FeatureClient:
+        from leadre.store.features import FeatureClient  # takes seconds
+
+        return FeatureClient(settings.feature_repo, settings.feast_environment())
+
+    def append(user_id: int, behaviors: Sequence[Behavior]) -> int:
+        with transaction(database) as connection:
+            append_behaviors(connection, behaviors)
+            return arpu_groups(connection, [user_id])[0]
+
+    def mark(user_id: int, group: int) -> None:
+        queue.mark([user_id], groups=[group])
+
+    lists = StoredLists(open_features, ttl_s=settings.list_ttl_s, clock=lambda: datetime.now(UTC))
+    opened = Kept(lists.open, initial=None, every_s=30)
+    return application(UserServer(read=lists, append=append, mark=mark), background=[opened.keep])
+
+
+def application(server: UserServer, *, background: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()) -> Starlette:
+    """Serve a user server's routes, with coroutines that run beside them."""
     return Starlette(
+        lifespan=beside(background),
         routes=[
             Route("/v1/users/{user_id}/ads", server.ads),
             Route("/v1/users/{user_id}/behaviors", server.report, methods=["POST"]),

@@ -1,4 +1,4 @@
-"""Bulk load: many rows by COPY into a temporary table, then one INSERT … ON CONFLICT. LEADRE §4.4.1's databases, filled.
+"""Bulk load: many rows by COPY into a temporary table, then an INSERT … ON CONFLICT. For LEADRE §4.4.1's databases.
 
 Everything runs in the caller's transaction and streams: rows may come from a generator larger than memory.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from io import StringIO
@@ -38,7 +38,9 @@ class Staged:
 
 
 @contextmanager
-def staged(connection: Connection, table: Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[Staged]:
+def staged(
+    connection: Connection, table: Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> Iterator[Staged]:
     """Copy rows into a temporary table that lives until the block ends.
 
     Args:
@@ -59,19 +61,26 @@ def staged(connection: Connection, table: Table, columns: Sequence[str], rows: I
     encoders = [_encoder(table.c[column]) for column in columns]
     copy = f"COPY {name} ({quoted}) FROM STDIN"
     count = 0
-    with connection.connection.cursor() as cursor:
+    with closing(connection.connection.cursor()) as cursor:
         for lines, count in _chunks(rows, columns, encoders):  # noqa: B007 - the last count is the total
             try:
-                cursor.copy_expert(copy, StringIO(lines))  # type: ignore[attr-defined]
+                cursor.copy_expert(copy, StringIO(lines))
             except psycopg2.DataError as error:
-                raise InvalidInput(f"PostgreSQL refuses a value for {table.name}: {error.diag.message_primary}") from None
+                raise InvalidInput(
+                    f"PostgreSQL refuses a value for {table.name}: {error.diag.message_primary}"
+                ) from None
     connection.execute(text(f"ANALYZE {name}"))
     yield Staged(name=name, columns=tuple(columns), rows=count)
     connection.execute(text(f"DROP TABLE {name}"))
 
 
 def merge(
-    connection: Connection, table: Table, source: Staged, *, key: Sequence[str], on_conflict: Literal["update", "nothing"]
+    connection: Connection,
+    table: Table,
+    source: Staged,
+    *,
+    key: Sequence[str],
+    on_conflict: Literal["update", "nothing"],
 ) -> int:
     """Insert staged rows; of rows with one key the last counts. Rows go in by key, so that two writers never deadlock.
 
@@ -230,5 +239,7 @@ def _text(value: str) -> str:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise ValueError("the text holds half of a surrogate pair, which is no Unicode character; remove it") from None
+            raise ValueError(
+                "the text holds half of a surrogate pair, which is no Unicode character; remove it"
+            ) from None
     return value

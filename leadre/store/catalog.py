@@ -6,7 +6,7 @@ in one database) are refused, not mixed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -22,7 +22,8 @@ from leadre.errors import InvalidInput, UnknownAd
 from leadre.store.bulk import ROW, Staged, merge, staged
 from leadre.store.tables import ads, content_items, users
 
-_PROFILE = ("age", "sex", "residence", "education_level", "occupation", "consumption_level", "arpu")
+_AD = tuple(name for name in Ad.__dataclass_fields__ if name != "created_at")
+_PROFILE = tuple(name for name in Profile.__dataclass_fields__ if name != "user_id")
 
 AD_CATEGORY = "coalesce(nullif({table}.second_category, ''), {table}.first_category)"
 """SQL for the category an ad counts under in an interest summary."""
@@ -46,20 +47,14 @@ def upsert_ads(connection: Connection, inventory: Iterable[Ad]) -> int:
         How many ads are new or changed.
 
     Raises:
-        InvalidInput: an id or `source_id` twice, an id that belongs to another `source_id`, or a bad value; with its row.
+        InvalidInput: an id or `source_id` twice, an id of another `source_id`, or a bad value; with its row.
     """
-    columns = ("ad_id", "source_id", "name", "ad_type", "first_category", "second_category", "attributes")
-    columns += ("advertiser_id", "bid", "live", "event_at")
-    rows = (
-        (a.ad_id, a.source_id, a.name, a.ad_type, a.first_category, a.second_category, a.attributes)
-        + (a.advertiser_id, a.bid, a.live, a.created_at)
-        for a in inventory
-    )
-    return _upsert(connection, ads, columns, rows)
+    rows = ((*(getattr(ad, column) for column in _AD), ad.created_at) for ad in inventory)
+    return _upsert(connection, ads, (*_AD, "event_at"), rows)
 
 
 def upsert_users(
-    connection: Connection, profiles: Iterable[Profile], *, event_at: datetime, source_ids: Mapping[int, str] | None = None
+    connection: Connection, profiles: Iterable[Profile], *, event_at: datetime, source_ids: Iterable[str] | None = None
 ) -> int:
     """Write profiles; one that is there is replaced.
 
@@ -67,7 +62,7 @@ def upsert_users(
         connection: in a transaction.
         profiles: whose `user_id`s differ.
         event_at: since when the profiles are true; a point-in-time join finds them from then on.
-        source_ids: the owner's own names of users; the decimal `user_id` where it names none.
+        source_ids: the owner's own names of the users, parallel to `profiles`; the decimal `user_id`s by default.
 
     Returns:
         How many users are new or changed.
@@ -75,16 +70,13 @@ def upsert_users(
     Raises:
         InvalidInput: as `upsert_ads`.
     """
-    names = source_ids or {}
-    rows = (
-        (p.user_id, names.get(p.user_id) or str(p.user_id), event_at, *(getattr(p, column) for column in _PROFILE))
-        for p in profiles
-    )
+    named = ((p, str(p.user_id)) for p in profiles) if source_ids is None else zip(profiles, source_ids, strict=True)
+    rows = ((p.user_id, source_id, event_at, *(getattr(p, column) for column in _PROFILE)) for p, source_id in named)
     return _upsert(connection, users, ("user_id", "source_id", "event_at", *_PROFILE), rows)
 
 
 def upsert_content_items(connection: Connection, items: Iterable[ContentItem]) -> int:
-    """Write content items; one that is there is replaced. Returns how many are new or changed; raises as `upsert_ads`."""
+    """Write content items; one that is there is replaced. Returns and raises as `upsert_ads`."""
     rows = ((item.content_id, item.source_id, item.title, item.category) for item in items)
     return _upsert(connection, content_items, ("content_id", "source_id", "title", "category"), rows)
 
@@ -96,16 +88,8 @@ def read_ads(connection: Connection, *, which: Literal["all", "live"] = "all") -
         query = query.where(ads.c.live)
     return [
         Ad(
-            ad_id=row.ad_id,
-            source_id=row.source_id,
-            name=row.name,
-            ad_type=row.ad_type,
-            first_category=row.first_category,
-            second_category=row.second_category,
+            **{column: getattr(row, column) for column in _AD if column != "attributes"},
             attributes=tuple(row.attributes),
-            advertiser_id=row.advertiser_id,
-            bid=row.bid,
-            live=row.live,
             created_at=row.event_at,
         )
         for row in connection.execute(query)
@@ -127,7 +111,9 @@ def set_live(connection: Connection, ad_ids: Collection[int], *, live: bool) -> 
     wanted = [int(ad_id) for ad_id in ad_ids]
     known = set(connection.scalars(select(ads.c.ad_id).where(ads.c.ad_id.in_(wanted))))
     if missing := sorted(set(wanted) - known):
-        raise UnknownAd(f"ad {missing[0]} is not in the catalog ({len(missing)} of {len(wanted)} are not); import it first")
+        raise UnknownAd(
+            f"ad {missing[0]} is not in the catalog ({len(missing)} of {len(wanted)} are not); import it first"
+        )
     return connection.execute(
         update(ads).where(ads.c.ad_id.in_(wanted), ads.c.live.is_distinct_from(live)).values(live=live)
     ).rowcount
@@ -137,7 +123,7 @@ def profiles(connection: Connection, user_ids: Collection[int]) -> dict[int, Pro
     """Return the profiles of those of the users that are known."""
     query = select(users.c.user_id, *(users.c[column] for column in _PROFILE))
     query = query.where(users.c.user_id.in_([int(user_id) for user_id in user_ids]))
-    return {row.user_id: Profile(**row._mapping) for row in connection.execute(query)}  # noqa: SLF001 - SQLAlchemy's API
+    return {row.user_id: Profile(**row._mapping) for row in connection.execute(query)}
 
 
 def item_labels(connection: Connection, domain: Domain) -> dict[int, ItemLabel]:
@@ -146,7 +132,9 @@ def item_labels(connection: Connection, domain: Domain) -> dict[int, ItemLabel]:
         query = f"SELECT ad_id, name, {AD_CATEGORY.format(table='ads')} FROM ads"  # noqa: S608 - our own words
     else:
         query = f"SELECT content_id, {CONTENT_TITLE.format(table='content_items')}, category FROM content_items"  # noqa: S608
-    return {item: ItemLabel(title=title, category=category) for item, title, category in connection.execute(text(query))}
+    return {
+        item: ItemLabel(title=title, category=category) for item, title, category in connection.execute(text(query))
+    }
 
 
 def _upsert(connection: Connection, table: Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:

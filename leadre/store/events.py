@@ -1,12 +1,13 @@
 """Events: behaviors and impressions, written once however often they arrive, and read as arrays. LEADRE §3.1, §4.2.1.
 
-A row's id is a hash of the row, so a repeated write changes nothing. Order of a user's behaviors: (occurred_at, ordinal).
+A row's id is a hash of the row, so a repeated write changes nothing. A user's order: (occurred_at, ordinal).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from tempfile import TemporaryFile
@@ -94,7 +95,7 @@ def upsert_impressions(
 
 
 def append_behaviors(connection: Connection, rows: Sequence[Behavior]) -> None:
-    """Write a few behaviors as they happen, up to some thousands: no temporary table, otherwise as `upsert_behaviors`."""
+    """Write a few behaviors as they happen, up to some thousands: no temporary table, but as `upsert_behaviors`."""
     if rows:
         values = [dict(zip(_BEHAVIOR, _behavior_row(row), strict=True)) for row in rows]
         values.sort(key=lambda value: value["behavior_id"])  # type: ignore[arg-type,return-value]  # one order: no deadlocks
@@ -120,10 +121,10 @@ def read_sequences(
     actions = _POSITIVE if which == "positive" else list(ACTIONS)
     columns = ("user", "item", "domain", "action", "time", "ordinal")
     types = ("int64", "int64", "uint8", "uint8", "float64", "int64")
-    with connection.connection.cursor() as cursor, TemporaryFile() as file:
+    with closing(connection.connection.cursor()) as cursor, TemporaryFile() as file:
         parameters = [[str(word) for word in words] for words in (DOMAINS, ACTIONS, domains, actions)]
-        select_rows = cursor.mogrify(query, parameters).decode()  # type: ignore[attr-defined]
-        cursor.copy_expert(f"COPY ({select_rows}) TO STDOUT (FORMAT csv)", file)  # type: ignore[attr-defined]
+        select_rows = cursor.mogrify(query, parameters).decode()
+        cursor.copy_expert(f"COPY ({select_rows}) TO STDOUT (FORMAT csv)", file)
         if file.tell() == 0:
             read = {column: np.empty(0, dtype) for column, dtype in zip(columns, types, strict=True)}
         else:
@@ -133,7 +134,7 @@ def read_sequences(
                 read_options=csv.ReadOptions(column_names=columns),
                 convert_options=csv.ConvertOptions(column_types=dict(zip(columns, types, strict=True))),
             )
-            read = {column: parsed[column].to_numpy() for column in columns}
+            read = {column: np.array(parsed[column]) for column in columns}  # writable
     users, starts = np.unique(read["user"], return_index=True)
     return Sequences(
         users=users,
@@ -157,6 +158,17 @@ def newest_positive_behavior(connection: Connection, user_ids: Collection[int]) 
     return {user_id: newest for user_id, newest in connection.execute(query)}  # noqa: C416 - rows are not pairs to mypy
 
 
+def most_active_user(connection: Connection, *, now: datetime) -> int | None:
+    """Return a user with many positive behaviors in the 90 days before `now`; None when nobody has any."""
+    query = text("""
+        SELECT user_id FROM behaviors
+        WHERE action = ANY(:positive) AND occurred_at <= :now AND occurred_at > :now - interval '90 days'
+        GROUP BY user_id ORDER BY count(DISTINCT domain) DESC, count(*) DESC, user_id LIMIT 1
+    """)
+    found: int | None = connection.scalar(query, {"positive": _POSITIVE, "now": now})
+    return found
+
+
 def stale_users(connection: Connection, *, now: datetime, limit: int) -> list[int]:
     """Return users whose newest positive behavior is newer than the one their newest list was made from.
 
@@ -174,7 +186,8 @@ def stale_users(connection: Connection, *, now: datetime, limit: int) -> list[in
         SELECT user_id
         FROM (SELECT user_id, max(occurred_at) AS newest FROM behaviors
               WHERE action = ANY(:positive) AND occurred_at <= :now GROUP BY user_id) AS behaved
-        LEFT JOIN (SELECT user_id, max(coalesce(behavior_at, event_at)) AS seen FROM retrieval_log GROUP BY user_id) AS listed
+        LEFT JOIN (SELECT user_id, max(coalesce(behavior_at, event_at)) AS seen
+                   FROM retrieval_log GROUP BY user_id) AS listed
         USING (user_id)
         WHERE seen IS NULL OR newest > seen + interval '1 millisecond'
         ORDER BY newest DESC, user_id LIMIT :limit

@@ -1,6 +1,6 @@
 """The feature store as this system uses it: a thin client of Feast over the definitions in feature_repo.
 
-LEADRE §4.4.1. Reads contexts, lists and ranker features; writes lists; joins features to training rows as of their time.
+LEADRE §4.4.1. Reads contexts, lists and ranker features, writes lists, joins features to training rows.
 What Feast 0.67 leaves open is closed here: lost rows raise, expired lists are masked online as the join masks them, and
 lists go to the retrieval log by SQL because its push cannot write list columns.
 """
@@ -21,15 +21,13 @@ import psycopg
 import redis
 from feast import FeatureStore, FeatureView
 from feast.online_response import OnlineResponse
-from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 from sqlalchemy import URL, func, select, text
 from sqlalchemy.exc import OperationalError
 
-from leadre.derivation import LIST_TTL_S, user_side
 from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.domain.retrieval import RetrievalList
 from leadre.domain.users import Context, ContextBehavior, InterestSummary, Profile
-from leadre.errors import FeatureRowMismatch, InvalidInput, ReleaseMismatch, Unavailable, UnknownAd
+from leadre.errors import FeatureRowMismatch, InvalidInput, Unavailable
 from leadre.store import retrieval_log
 from leadre.store.database import connect, transaction
 from leadre.store.tables import ads
@@ -61,71 +59,6 @@ class RetrievedRow:
     sids: tuple[str, ...]
     log_probabilities: tuple[float, ...]
     features: Mapping[str, Any]
-
-
-def list_rows(lists: Sequence[RetrievalList], *, index: AdIndex, ecpms: Mapping[int, float]) -> list[dict[str, Any]]:
-    """Derive the rows of lists: the columns of `retrieval_log` and the features of `retrieved_ads`. Pure.
-
-    Args:
-        lists: all made under `index`.
-        index: gives categories, advertisers and embeddings.
-        ecpms: eCPM of ads; an ad without one counts 0.
-
-    Raises:
-        ReleaseMismatch: a list of another index version.
-        UnknownAd: a list holds an ad that the index does not.
-        InvalidInput: a log-probability that is not finite.
-    """
-    for of_user in lists:
-        if of_user.index_version != index.version:
-            raise ReleaseMismatch(
-                f"the list of user {of_user.user_id} is from index {of_user.index_version!r}, the index given is "
-                f"{index.version!r}: write it with its own index"
-            )
-    beams = [beam for of_user in lists for beam in of_user.beams]
-    ad_ids = np.array([beam.ad_id for beam in beams], dtype=np.int64)
-    log_probabilities = np.array([beam.log_probability for beam in beams], dtype=np.float64)
-    rows = index.rows(ad_ids)
-    if (rows < 0).any():
-        raise UnknownAd(f"ad {ad_ids[rows < 0][0]} is not in index {index.version!r}: load the index's newest revision")
-    if not np.isfinite(log_probabilities).all():
-        bad = beams[int(np.flatnonzero(~np.isfinite(log_probabilities))[0])]
-        raise InvalidInput(f"ad {bad.ad_id} has log-probability {bad.log_probability}; only finite ones have an order")
-    first_categories, second_categories = index.categories_at(rows)
-    embeddings = np.asarray(index.embeddings[rows], dtype=np.float32)
-    per_ad: dict[str, list[Any]] = {
-        "retrieved_ad_ids": ad_ids.tolist(),
-        "retrieved_sids": [str(beam.sid) for beam in beams],
-        "retrieved_log_probabilities": log_probabilities.tolist(),
-        "retrieved_first_categories": first_categories,
-        "retrieved_second_categories": second_categories,
-        "retrieved_advertiser_ids": index.advertiser_ids[rows].tolist(),
-    }
-    derived = user_side(
-        counts=[len(of_user.beams) for of_user in lists],
-        log_probabilities=per_ad["retrieved_log_probabilities"],
-        first_categories=first_categories,
-        embeddings=embeddings,
-        ecpms=[ecpms.get(ad_id, 0.0) for ad_id in per_ad["retrieved_ad_ids"]],
-    )
-    written, start = [], 0
-    for number, of_user in enumerate(lists):
-        end = start + len(of_user.beams)
-        written.append(
-            {
-                "user_id": of_user.user_id,
-                "event_at": of_user.generated_at,
-                "generated_at_s": of_user.generated_at.timestamp(),
-                "behavior_at": of_user.event_at,
-                "release": of_user.release,
-                "index_version": of_user.index_version,
-                **{name: values[start:end] for name, values in per_ad.items()},
-                "retrieved_embeddings": embeddings[start:end].ravel().tolist(),
-                **{name: values[number] for name, values in derived.items()},
-            }
-        )
-        start = end
-    return written
 
 
 class FeatureClient:
@@ -215,7 +148,7 @@ class FeatureClient:
             The rows written.
 
         Raises:
-            ReleaseMismatch, UnknownAd, InvalidInput: as `list_rows`.
+            ReleaseMismatch, UnknownAd, InvalidInput: as `retrieval_log.list_rows`.
             Unavailable: PostgreSQL or Redis does not answer.
         """
         with transaction(self._database) as connection:
@@ -223,7 +156,7 @@ class FeatureClient:
                 retrieved = {beam.ad_id for of_user in lists for beam in of_user.beams}
                 bids = select(ads.c.ad_id, ads.c.bid).where(ads.c.ad_id == func.any(list(retrieved)))
                 ecpms = {row.ad_id: row.bid for row in connection.execute(bids)}
-            rows = list_rows(lists, index=index, ecpms=ecpms)
+            rows = retrieval_log.list_rows(lists, index=index, ecpms=ecpms)
             retrieval_log.append(connection, rows)
         self._write(self.store.get_feature_view("retrieved_ads", allow_registry_cache=True), rows)
         return rows
@@ -262,7 +195,7 @@ class FeatureClient:
     def ranker_features(self, user_id: int, ad_ids: Sequence[int], *, now: datetime) -> dict[str, list[Any]]:
         """Return the ranker's features of a user and its target ads, through Feast's on-demand view.
 
-        As in the point-in-time join, a list that is older than `LIST_TTL_S` or later than `now` counts as absent.
+        As in the point-in-time join, a list that is older than the view's ttl or later than `now` counts as absent.
 
         Returns:
             As many values as `ad_ids` by feature name, and `ad_id`.
@@ -344,25 +277,27 @@ class FeatureClient:
     def _check_materialized(self, view: FeatureView, *, start: datetime, end: datetime) -> int:
         key = view.join_keys[0]
         statement = text(
-            f"SELECT {key} FROM (SELECT DISTINCT {key} FROM {_source(view)} AS source "  # noqa: S608 - our definitions
-            "WHERE event_at BETWEEN :start AND :end) AS written ORDER BY random() LIMIT :keys"
+            f"SELECT {key}, max(event_at) AS event_at FROM {_source(view)} AS source "  # noqa: S608 - our definitions
+            f"WHERE event_at BETWEEN :start AND :end GROUP BY {key} ORDER BY random() LIMIT :keys"
         )
         with transaction(self._database) as connection:
             window = {"start": start, "end": end, "keys": CHECKED_KEYS}
-            keys = connection.execute(statement, window).scalars().all()
-        if not keys:
+            newest = connection.execute(statement, window).all()
+        if not newest:
             return 0
-        reference = f"{view.name}:{view.features[0].name}"
+        feature = view.features[0].name
         with _available():
-            response = self.store.get_online_features([reference], [{key: value} for value in keys])
-        position = list(response.proto.metadata.feature_names.val).index(view.features[0].name)
-        absent = [status == FieldStatus.NOT_FOUND for status in response.proto.results[position].statuses]
-        if any(absent):
+            response = self.store.get_online_features([f"{view.name}:{feature}"], [{key: row[0]} for row in newest])
+        # Of an absent key Feast says PRESENT and null; only its time, 1970, tells.
+        position = list(response.proto.metadata.feature_names.val).index(feature)
+        written = [time.ToDatetime(UTC) for time in response.proto.results[position].event_timestamps]
+        older = sum(online < row.event_at for online, row in zip(written, newest, strict=True))
+        if older:
             raise FeatureRowMismatch(
-                f"{sum(absent)} of {len(keys)} {key}s of {view.name} are not in the online store after the "
+                f"{older} of {len(newest)} {key}s of {view.name} are not in the online store, or older there, after the "
                 f"materialization up to {end.isoformat()}: run `feast materialize` over the whole time again"
             )
-        return len(keys)
+        return len(newest)
 
     def _read(self, service: Any, rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
         with _available():
@@ -370,7 +305,7 @@ class FeatureClient:
         columns: dict[str, list[Any]] = response.to_dict()
         if any(len(values) != len(rows) for values in columns.values()):
             raise FeatureRowMismatch(
-                f"{service.name} returned { ({name: len(values) for name, values in columns.items()}) } rows for {len(rows)}"
+                f"{service.name} returned {sorted({len(v) for v in columns.values()})} values for {len(rows)} rows"
             )
         return columns
 
@@ -421,6 +356,7 @@ def _context(row: Mapping[str, Any], *, user_id: int, now: datetime) -> Context:
 
 
 def _source(view: FeatureView) -> str:
+    assert view.batch_source is not None  # noqa: S101 - every view of feature_repo has one
     return str(view.batch_source.get_table_query_string())
 
 

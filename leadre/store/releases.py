@@ -58,6 +58,13 @@ def record_index(
     connection.execute(statement.on_conflict_do_update(index_elements=["index_version"], set_=noted))
 
 
+def newest_index(connection: Connection) -> str | None:
+    """Return the index version recorded last; None when there is none."""
+    newest = select(index_versions.c.index_version).order_by(index_versions.c.created_at.desc()).limit(1)
+    version: str | None = connection.scalar(newest)
+    return version
+
+
 def record_sids(
     connection: Connection,
     index_version: str,

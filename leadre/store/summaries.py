@@ -33,16 +33,17 @@ WITH counted AS (
     SELECT user_id, category, liked, count(*) AS times, max(occurred_at) AS newest
     FROM counted GROUP BY user_id, category, liked
 ), placed AS (
-    SELECT *, row_number() OVER (PARTITION BY user_id, liked, category = '' ORDER BY times DESC, newest DESC, category) AS place
+    SELECT *, row_number() OVER (
+        PARTITION BY user_id, liked, category = '' ORDER BY times DESC, newest DESC, category) AS place
     FROM tallied
 )
 INSERT INTO interest_summaries AS t (user_id, event_at, categories, counts, disliked_categories, disliked_counts)
 SELECT user_id, max(newest),
-       coalesce(array_agg(category ORDER BY place) FILTER (WHERE liked AND category <> '' AND place <= :top), '{{}}'),
-       coalesce(array_agg(times ORDER BY place) FILTER (WHERE liked AND category <> '' AND place <= :top), '{{}}'),
-       coalesce(array_agg(category ORDER BY place) FILTER (WHERE NOT liked AND category <> '' AND place <= :top), '{{}}'),
-       coalesce(array_agg(times ORDER BY place) FILTER (WHERE NOT liked AND category <> '' AND place <= :top), '{{}}')
-FROM placed GROUP BY user_id ORDER BY user_id
+       coalesce(array_agg(category ORDER BY place) FILTER (WHERE liked AND kept), '{{}}'),
+       coalesce(array_agg(times ORDER BY place) FILTER (WHERE liked AND kept), '{{}}'),
+       coalesce(array_agg(category ORDER BY place) FILTER (WHERE NOT liked AND kept), '{{}}'),
+       coalesce(array_agg(times ORDER BY place) FILTER (WHERE NOT liked AND kept), '{{}}')
+FROM (SELECT *, category <> '' AND place <= :top AS kept FROM placed) AS chosen GROUP BY user_id ORDER BY user_id
 ON CONFLICT (user_id, event_at) DO UPDATE
 SET categories = excluded.categories, counts = excluded.counts, disliked_categories = excluded.disliked_categories,
     disliked_counts = excluded.disliked_counts, created_at = now()
@@ -52,7 +53,8 @@ WHERE (t.categories, t.counts, t.disliked_categories, t.disliked_counts) IS DIST
 
 _SEQUENCES = """
 WITH placed AS (
-    SELECT b.*, row_number() OVER (PARTITION BY user_id, domain ORDER BY occurred_at DESC, ordinal DESC, behavior_id DESC) AS place
+    SELECT b.*, row_number() OVER (
+        PARTITION BY user_id, domain ORDER BY occurred_at DESC, ordinal DESC, behavior_id DESC) AS place
     FROM behaviors b
     WHERE b.occurred_at > :since AND b.occurred_at <= :now AND b.action = ANY(:positive) AND {these_b}
 )
@@ -60,7 +62,8 @@ INSERT INTO behavior_sequences AS t (user_id, domain, event_at, item_ids, action
 SELECT p.user_id, p.domain, max(p.occurred_at), array_agg(p.item_id ORDER BY p.place DESC),
        array_agg(p.action ORDER BY p.place DESC),
        array_agg(coalesce(a.name, {content_title}, '') ORDER BY p.place DESC),
-       array_agg(extract(epoch FROM p.occurred_at)::float8 ORDER BY p.place DESC), array_agg(p.ordinal ORDER BY p.place DESC)
+       array_agg(extract(epoch FROM p.occurred_at)::float8 ORDER BY p.place DESC),
+       array_agg(p.ordinal ORDER BY p.place DESC)
 FROM placed p
 LEFT JOIN ads a ON p.domain = 'ad' AND a.ad_id = p.item_id
 LEFT JOIN content_items c ON p.domain = 'content' AND c.content_id = p.item_id
@@ -76,7 +79,9 @@ WHERE (t.item_ids, t.actions, t.titles, t.occurred_at_s, t.ordinals) IS DISTINCT
 # rank() and not ntile(): users of equal ARPU belong to one group.
 _ARPU_GROUPS = """
 UPDATE users SET arpu_group = grouped.arpu_group
-FROM (SELECT user_id, (rank() OVER (ORDER BY arpu) - 1) * :groups / count(*) OVER () AS arpu_group FROM users) AS grouped
+FROM (
+    SELECT user_id, (rank() OVER (ORDER BY arpu) - 1) * :groups / count(*) OVER () AS arpu_group FROM users
+) AS grouped
 WHERE users.user_id = grouped.user_id AND users.arpu_group IS DISTINCT FROM grouped.arpu_group
 """
 

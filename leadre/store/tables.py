@@ -213,6 +213,6 @@ retrieval_log = Table(
     Column("mean_embedding", ARRAY(REAL), nullable=False),
     Column("expected_ecpm", Double, nullable=False),
     _created_at(),
-    Index("ix_retrieval_log_user", "user_id", "event_at"),
+    Index("ix_retrieval_log_user", "user_id", "event_at", unique=True),
     comment="Every list ever written, with its user-side features: the offline half of the view retrieved_ads.",
 )

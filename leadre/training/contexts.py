@@ -19,8 +19,8 @@ from leadre.domain.users import Context, ContextBehavior, InterestSummary, Profi
 from leadre.errors import InvalidInput
 from leadre.recipe import PromptRecipe
 
-DOMAINS = (Domain.AD, Domain.CONTENT)
-"""By domain code."""
+DOMAINS = tuple(Domain)
+"""By domain code: ads, then content."""
 ACTIONS = tuple(Action)
 """By action code."""
 _DAY_S = 86_400.0
@@ -51,13 +51,13 @@ class BehaviorArrays(Protocol):
         ...
 
     @property
-    def domain(self) -> NDArray[np.int8]:
-        """Positions in `DOMAINS`, int8[B]."""
+    def domains(self) -> NDArray[np.uint8]:
+        """Positions in `DOMAINS`, uint8[B]."""
         ...
 
     @property
-    def action(self) -> NDArray[np.int8]:
-        """Positions in `ACTIONS`, int8[B]."""
+    def actions(self) -> NDArray[np.uint8]:
+        """Positions in `ACTIONS`, uint8[B]."""
         ...
 
     @property
@@ -66,7 +66,7 @@ class BehaviorArrays(Protocol):
         ...
 
     @property
-    def ordinal(self) -> NDArray[np.int64]:
+    def ordinals(self) -> NDArray[np.int64]:
         """Order within one instant, int64[B]."""
         ...
 
@@ -92,24 +92,9 @@ class ContextBuilder:
         recipe: PromptRecipe,
     ) -> None:
         self._sequences, self._profiles, self._recipe = sequences, profiles, recipe
-        items = list(zip(sequences.domain.tolist(), sequences.item_ids.tolist(), strict=True))
+        items = list(zip(sequences.domains.tolist(), sequences.item_ids.tolist(), strict=True))
         self._titles = [titles[domain].get(item, "") for domain, item in items]
         self._categories = [categories[domain].get(item, "") for domain, item in items]
-
-    def behavior(self, user: int, position: int) -> Behavior:
-        """Return a user's behavior.
-
-        Args:
-            user: number of the user (not the id).
-            position: 0 is the user's first.
-
-        Raises:
-            InvalidInput: the user has no such position.
-        """
-        first, end = self._range(user)
-        if not 0 <= position < end - first:
-            raise InvalidInput(f"user number {user} has {end - first} behaviors, there is no position {position}")
-        return self._behavior(int(self._sequences.users[user]), first + position)
 
     def behaviors(self, user: int) -> list[Behavior]:
         """Return all behaviors of the user with this number, oldest first."""
@@ -158,9 +143,9 @@ class ContextBuilder:
         arrays = self._sequences
         return Behavior(
             user_id=user_id,
-            domain=DOMAINS[arrays.domain[at]],
-            action=ACTIONS[arrays.action[at]],
+            domain=DOMAINS[arrays.domains[at]],
+            action=ACTIONS[arrays.actions[at]],
             item_id=int(arrays.item_ids[at]),
             occurred_at=datetime.fromtimestamp(float(arrays.occurred_at_s[at]), UTC),
-            ordinal=int(arrays.ordinal[at]),
+            ordinal=int(arrays.ordinals[at]),
         )

@@ -160,7 +160,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("log_id", name=op.f("pk_retrieval_log")),
         comment="Every list ever written, with its user-side features: the offline half of the view retrieved_ads.",
     )
-    op.create_index("ix_retrieval_log_user", "retrieval_log", ["user_id", "event_at"], unique=False)
+    op.create_index("ix_retrieval_log_user", "retrieval_log", ["user_id", "event_at"], unique=True)
     op.create_table(
         "users",
         sa.Column("user_id", sa.BigInteger(), autoincrement=False, nullable=False),

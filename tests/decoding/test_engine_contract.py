@@ -190,6 +190,10 @@ class TestEveryEngine:
             ({"prompts": [[-1]], "beam_width": 2}, "token ids -1"),
             ({"prompts": [[1]], "beam_width": 0}, "at least one beam"),
             ({"prompts": [[1]], "beam_width": 2, "filters": [None, None]}, "2 filters for 1 prompts"),
+            (
+                {"prompts": [[1]], "beam_width": 2, "filters": [LiveMask.of(np.ones(59, np.bool_))]},
+                "a filter over 59 ads, the index has 60",
+            ),
         ],
     )
     def test_a_request_outside_the_contract_is_refused(

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from leadre.decoding import shared_prefix
+from leadre.decoding import network, shared_prefix
 from leadre.decoding.hf import HfDecoder
 from leadre.decoding.load import engine_of
 from leadre.decoding.shared_prefix import SharedPrefixDecoder
@@ -107,15 +107,15 @@ def test_other_architectures_take_hf_and_are_refused_by_name(
     engine = engine_of(model, index=index, vocabulary=vocabulary, score="level")
 
     assert len(engine.generate([[1, 2, 3], [4]], beam_width=6)[1]) == 6
-    with pytest.raises(ConfigError, match="'gpt2'.*use kind 'hf'"):
+    with pytest.raises(ConfigError, match=r"'gpt2'.*use kind 'hf'"):
         engine_of(model, index=index, vocabulary=vocabulary, score="level", kind="shared_prefix")
 
 
 def test_sliding_windows_and_length_dependent_positions_take_hf(make_model: MakeModel) -> None:
     model = make_model()
-    assert shared_prefix.supports(model)
+    assert network.supports(model)
     model.config.layer_types = ["full_attention", "sliding_attention", "full_attention"]
-    assert not shared_prefix.supports(model)
+    assert not network.supports(model)
     model = make_model("llama")
     model.config.rope_parameters = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
-    assert not shared_prefix.supports(model)
+    assert not network.supports(model)

@@ -77,7 +77,7 @@ def test_a_truncated_file_is_an_incomplete_artifact(tmp_path: Path) -> None:
 def test_bad_columns_are_refused() -> None:
     with pytest.raises(InvalidInput, match="ad 7 is there twice"):
         small(ad_ids=np.array([7, 7, 3, 4]))
-    with pytest.raises(InvalidInput, match="S-ID .* is there twice"):
+    with pytest.raises(InvalidInput, match=r"S-ID .* is there twice"):
         small(codes=np.zeros((4, 3), np.int32))
     with pytest.raises(InvalidInput, match="do not fit code_counts"):
         small(code_counts=(2, 4, 8))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leadre.errors import InvalidInput
@@ -24,6 +24,7 @@ def naive(codes: np.ndarray, ad_ids: np.ndarray, taken: np.ndarray) -> list[list
 CODES = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), max_size=40)
 
 
+@settings(deadline=None)
 @given(CODES, CODES, st.randoms(use_true_random=False))
 def test_sids_are_unique_stable_and_equal_the_loop(
     first: list[tuple[int, int]], second: list[tuple[int, int]], random: object

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leadre.errors import InvalidInput
@@ -30,6 +30,7 @@ def test_text_that_looks_like_an_sid_is_kept_as_text_and_full_width_brackets_are
     assert clean("<a_1> ＜a_1＞") == "<a_1> ＜a_1＞"
 
 
+@settings(deadline=None)
 @given(st.text(max_size=2000))
 def test_a_clean_field_is_one_bounded_encodable_line_and_stays_as_it_is(text: str) -> None:
     cleaned = clean(text)

@@ -62,7 +62,7 @@ def test_a_damaged_file_is_an_incomplete_artifact(tmp_path: Path) -> None:
 def test_bad_embeddings_are_refused() -> None:
     embeddings = np.zeros((4, 7), np.float32)
     embeddings[2, 3] = np.nan
-    with pytest.raises(InvalidInput, match="row 3: .* not finite"):
+    with pytest.raises(InvalidInput, match=r"row 3: .* not finite"):
         tiny().assign(embeddings)
     with pytest.raises(InvalidInput, match="6 wide, the quantiser was fitted on 7"):
         tiny().assign(np.zeros((4, 6), np.float32))

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 
 from leadre.errors import InvalidInput
-from leadre.serving.mixer import FixedBranch, MixedAd, Mixer, application, merge
+from leadre.serving.branches import FixedBranch
+from leadre.serving.mixer import MixedAd, Mixer, application, merge
 
 
 @dataclass(frozen=True)
@@ -100,15 +101,15 @@ def test_the_mixer_answers_over_http_and_refuses_bad_ids_and_limits() -> None:
     async def talk() -> None:
         transport = httpx.ASGITransport(application(mixer))
         async with httpx.AsyncClient(transport=transport, base_url="http://mixer") as client:
-            answer = await client.get("/v1/users/5/ads", params={"limit": 2})
+            answer = await client.get("/v1/users/5/candidates", params={"limit": 2})
             assert answer.json() == {
                 "user_id": 5,
                 "ads": [{"ad_id": 7, "branches": ["popular"]}, {"ad_id": 9, "branches": ["popular"]}],
                 "degraded": False,
                 "failed_branches": [],
             }
-            for path in ("/v1/users/x/ads", "/v1/users/9223372036854775808/ads", "/v1/users/5/ads?limit=0"):
-                refused = await client.get(path)
+            for path in ("x/candidates", "9223372036854775808/candidates", "5/candidates?limit=0"):
+                refused = await client.get(f"/v1/users/{path}")
                 assert refused.status_code == 400
                 assert "integer" in refused.json()["error"]
             assert (await client.get("/healthz")).json() == {"status": "ok"}

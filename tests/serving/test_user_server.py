@@ -11,21 +11,21 @@ import httpx
 import pytest
 
 from leadre.domain.behavior import Action, Behavior, Domain
-from leadre.domain.retrieval import Beam, RetrievalList
-from leadre.domain.semantic_id import SemanticId
 from leadre.errors import Unavailable
 from leadre.serving.user_server import UserServer, application
+from leadre.store.features import RetrievedRow
 
 NOW = datetime(2025, 3, 1, 12, tzinfo=UTC)
-LIST = RetrievalList(
+LIST = RetrievedRow(
     user_id=5,
     release="r1",
     index_version="i1",
     generated_at=NOW,
-    event_at=None,
-    beams=tuple(
-        Beam(sid=SemanticId((ad, 0)), ad_id=ad, log_probability=score) for ad, score in ((11, -0.5), (12, -1.5))
-    ),
+    behavior_at=None,
+    ad_ids=(11, 12),
+    sids=("<a_11, b_0>", "<a_12, b_0>"),
+    log_probabilities=(-0.5, -1.5),
+    features={},
 )
 CLICK = {"domain": "ad", "action": "click", "item_id": 11, "occurred_at": "2025-03-01T11:59:00Z"}
 
@@ -36,9 +36,9 @@ def raise_unavailable(*_: object) -> Any:
 
 def server(
     *,
-    read: Callable[[int], RetrievalList | None] = lambda _: LIST,
-    append: Callable[[Sequence[Behavior]], int] = len,
-    mark: Callable[[int], object] = lambda _: None,
+    read: Callable[[int], RetrievedRow | None] = lambda _: LIST,
+    append: Callable[[int, Sequence[Behavior]], int] = lambda *_: 3,
+    mark: Callable[[int, int], object] = lambda *_: None,
     write_deadline_s: float = 1.0,
 ) -> UserServer:
     return UserServer(
@@ -114,12 +114,14 @@ def test_a_bad_user_id_is_refused(path: str) -> None:
 
 def test_behaviors_are_appended_and_the_user_marked() -> None:
     appended: list[Behavior] = []
-    marked: list[int] = []
-    served = server(append=lambda rows: appended.extend(rows) or len(rows), mark=marked.append)
+    marked: list[tuple[int, int]] = []
+    served = server(
+        append=lambda user, rows: appended.extend(rows) or 3, mark=lambda user, group: marked.append((user, group))
+    )
     watch = {"domain": "content", "action": "watch", "item_id": 3, "occurred_at": "2025-03-01T19:58:00+08:00"}
     answer = ask(served, "POST", "/v1/users/5/behaviors", json={"behaviors": [CLICK, {**watch, "ordinal": 2}]})
-    assert (answer.status_code, answer.json()) == (202, {"accepted": 2, "new": 2, "queued": True})
-    assert marked == [5]
+    assert (answer.status_code, answer.json()) == (202, {"accepted": 2, "queued": True})
+    assert marked == [(5, 3)]
     assert appended[0].action is Action.CLICK
     assert appended[1] == Behavior(
         user_id=5,
@@ -138,7 +140,7 @@ def test_behaviors_are_accepted_when_only_the_queue_is_down() -> None:
     assert served.counters["unqueued"] == 1
 
 
-@pytest.mark.parametrize("append", [raise_unavailable, lambda _: time.sleep(0.3)])
+@pytest.mark.parametrize("append", [raise_unavailable, lambda *_: time.sleep(0.3)])
 def test_behaviors_are_refused_for_a_retry_when_they_cannot_be_stored_in_time(append: Callable[..., int]) -> None:
     served = server(append=append, write_deadline_s=0.05)
     answer = ask(served, "POST", "/v1/users/5/behaviors", json={"behaviors": [CLICK]})

@@ -1,0 +1,140 @@
+"""Fixtures of the store's tests: databases with the feature store applied, and a small index."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import psycopg2
+import pytest
+from sqlalchemy import Engine
+
+from leadre.indexing.ad_index import AdIndex
+from leadre.services import Services
+from leadre.settings import Settings
+from leadre.store.database import connect, transaction
+from leadre.store.features import FeatureClient
+from leadre.store.releases import promote, record_index, record_release, record_sids
+from leadre.store.tables import ads
+
+ROOT = Path(__file__).parents[2]
+PROMOTED = datetime(2026, 1, 1, tzinfo=UTC)
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def applied_database(services: Services, template_database: str) -> str:
+    """A migrated database to which `feast apply` was applied, to clone: applying takes seconds, cloning does not."""
+    name = "template_feast"
+    _administer(services, f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY file_copy")
+    settings = Settings(
+        home=ROOT, database_url=_url(services, name), redis_url=services.redis_url, feature_repo=ROOT / "feature_repo"
+    )
+    command = [Path(sys.executable).with_name("feast"), "-c", ROOT / "feature_repo", "apply"]
+    subprocess.run(command, env={**os.environ, **settings.feast_environment()}, check=True, capture_output=True)
+    return name
+
+
+@pytest.fixture
+def applied(services: Services, applied_database: str, settings: Settings) -> Iterator[Settings]:
+    """Settings over a database with an applied feature store."""
+    name = f"applied_{next(_numbers)}"
+    _administer(services, f"CREATE DATABASE {name} TEMPLATE {applied_database} STRATEGY file_copy")
+    try:
+        yield replace(settings, database_url=_url(services, name))
+    finally:
+        _administer(services, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def features(applied: Settings) -> Iterator[FeatureClient]:
+    """A client of the applied feature store."""
+    client = FeatureClient(applied.feature_repo, applied.feast_environment())
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@pytest.fixture
+def database(applied: Settings) -> Iterator[Engine]:
+    """Connections to the database of `applied`."""
+    engine = connect(applied.database_url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def index() -> AdIndex:
+    """Thirty ads 100..129 in 3 codes of 4, 3 and 5, embeddings of width 2."""
+    rng = np.random.default_rng(5)
+    number = np.arange(30)
+    return AdIndex.assemble(
+        version="index-1",
+        ad_ids=(number + 100).astype(np.int64),
+        codes=np.stack([number % 4, number // 4 % 3, number // 12], axis=1).astype(np.int32),
+        first_categories=[f"first {n % 3}" for n in number],
+        second_categories=[f"second {n % 7}" for n in number],
+        advertiser_ids=(number % 6).astype(np.int64),
+        embeddings=rng.normal(size=(30, 2)).astype(np.float32),
+        code_counts=(4, 3, 5),
+        quality={},
+    )
+
+
+@pytest.fixture
+def promoted(database: Engine, index: AdIndex) -> None:
+    """The index and its ads in the database, its release live; all true since `PROMOTED`."""
+    everything = np.arange(len(index))
+    first, second = index.categories_at(everything)
+    with transaction(database) as connection:
+        rows = zip(index.ad_ids.tolist(), first, second, index.advertiser_ids.tolist(), strict=True)
+        values = [
+            {
+                "ad_id": ad_id,
+                "source_id": f"ad {ad_id}",
+                "name": f"name of {ad_id}",
+                "first_category": first_category,
+                "second_category": second_category,
+                "advertiser_id": advertiser_id,
+                "bid": ad_id / 100,
+                "event_at": PROMOTED,
+            }
+            for ad_id, first_category, second_category, advertiser_id in rows
+        ]
+        connection.execute(ads.insert(), values)
+        record_index(connection, index.version, uri="index", recipe={}, quality={})
+        record_sids(
+            connection,
+            index.version,
+            ad_ids=index.ad_ids,
+            sids=[str(index.sid_at(row)) for row in everything],
+            codes=index.codes,
+            embeddings=index.embeddings,
+            event_at=PROMOTED,
+        )
+        record_release(connection, "release-1", index_version=index.version, uri="", recipe={}, metrics={})
+        promote(connection, "release-1")
+        connection.exec_driver_sql("UPDATE releases SET promoted_at = '2026-01-01 00:00:00+00'")
+
+
+def _url(services: Services, database: str) -> str:
+    return f"{services.database_url.rpartition('/')[0]}/{database}"
+
+
+def _administer(services: Services, statement: str) -> None:
+    connection = psycopg2.connect(services.database_url)
+    try:
+        connection.autocommit = True
+        connection.cursor().execute(statement)
+    finally:
+        connection.close()

@@ -1,0 +1,84 @@
+"""Recipes: strict, bounded, and whole after a round trip."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from leadre.errors import ConfigError
+from leadre.recipe import Recipe, decode_recipe, encode_recipe, load_recipe
+
+SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text('[index]\nlevels = 3\ncodes = 17\n[sft]\ncurriculum = [["main"]]\nepochs = [2]\n')
+    return path
+
+
+@pytest.mark.parametrize("shipped", SHIPPED, ids=lambda path: path.stem)
+def test_a_recipe_that_ships_loads_and_survives_json(shipped: Path) -> None:
+    recipe = load_recipe(shipped)
+    assert decode_recipe(json.loads(json.dumps(encode_recipe(recipe))), source="json") == recipe
+
+
+def test_the_paper_s_numbers_are_the_defaults() -> None:
+    recipe = Recipe(name="paper")
+    assert (recipe.index.levels, recipe.index.codes, recipe.index.width) == (4, 1024, 8)  # §5.1.3
+    assert (recipe.prompt.budget_tokens, recipe.prompt.window_days) == (2096, 90)
+    assert (recipe.sft.learning_rate, recipe.sft.minimum_learning_rate) == (6e-5, 6e-6)
+    assert (recipe.sft.batch_size, recipe.sft.weight_decay, recipe.sft.epochs) == (64, 0.9, (3.0, 3.0, 3.0))
+    assert recipe.sft.curriculum == (("explicit",), ("implicit",), ("main",))
+    assert {1, 4, 8} <= set(recipe.evaluation.cutoffs)
+
+
+def test_a_file_is_laid_over_the_defaults_and_named_after_itself(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert (recipe.name, recipe.index.levels, recipe.index.codes) == ("tiny", 3, 17)
+    assert recipe.index.width == 8
+    assert recipe.sft.epochs == (2.0,)
+
+
+def test_overrides_are_toml_or_bare_strings(path: Path) -> None:
+    overrides = (
+        "sft.seed=5",
+        "sft.epochs=[0.5]",
+        "index.quantiser=residual_kmeans",
+        "prompt.summary=false",
+        'name="n"',
+    )
+    recipe = load_recipe(path, overrides=overrides)
+    assert (recipe.sft.seed, recipe.sft.epochs, recipe.index.quantiser) == (5, (0.5,), "residual_kmeans")
+    assert recipe.prompt.summary is False
+    assert recipe.name == "n"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("index.codes=1", r"tiny\.toml.*>= 2.*\$\.index\.codes"),
+        ("index.colour=1", r"unknown field `colour` - at `\$\.index`"),
+        ("index.quantiser=magic", r"Invalid enum value 'magic'.*\$\.index\.quantiser"),
+        ("sft.warmup_fraction=1.5", r"<= 1.*warmup_fraction"),
+        ("sft.epochs=[1, 2]", r"sft\.epochs has 2 numbers for 1 stages"),
+        ("sft.device_batch_size=7", r"batch_size=64 must be a multiple of device_batch_size=7"),
+        ("sft.seed", r"write section\.key=value"),
+        ("=3", r"write section\.key=value"),
+        ("name.first=3", r"name is not a section"),
+    ],
+)
+def test_a_value_that_cannot_work_is_named(path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(path, overrides=(override,))
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no recipe at .*nine\.toml"):
+        load_recipe(tmp_path / "nine.toml")
+    (tmp_path / "broken.toml").write_text("[index\n")
+    with pytest.raises(ConfigError, match=r"broken\.toml is not TOML"):
+        load_recipe(tmp_path / "broken.toml")

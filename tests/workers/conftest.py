@@ -1,0 +1,105 @@
+"""A small system: a world in the database, an index, and a release whose engine is the stub."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from leadre.artifacts import write_artifact
+from leadre.indexing.ad_index import AdIndex
+from leadre.indexing.build import index_ads
+from leadre.indexing.residual_kmeans import fit_residual_kmeans
+from leadre.prompts.vocabulary import Vocabulary
+from leadre.recipe import PromptRecipe, Recipe, encode_recipe
+from leadre.settings import Settings
+from leadre.store import catalog, events, releases
+from leadre.store.database import connect, transaction
+from leadre.synthetic import World, make_world
+from leadre.training.release_folder import RECIPE, TEXT_TOKENIZER, VOCABULARY
+from leadre.training.tokenizer import train_text_tokenizer
+
+USERS = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """What a worker test works on."""
+
+    settings: Settings
+    world: World
+    index: AdIndex
+    environment: dict[str, str]
+
+
+@pytest.fixture
+def system(settings: Settings, environment: dict[str, str]) -> System:
+    """Database filled, registry applied, release "r1" live."""
+    world = make_world(seed=5, ads=96, users=USERS, sessions=2, slate=3, days=20, now=datetime.now(UTC))
+    embeddings = np.random.default_rng(5).normal(size=(96, 12)).astype(np.float32)
+    quantiser = fit_residual_kmeans(embeddings, levels=2, codes=8, width=6, seed=5)
+    index = index_ads(world.ads, embeddings, quantiser, version="i1")
+    index.save(settings.indexes / "i1")
+    recipe = Recipe(name="tiny", prompt=PromptRecipe(budget_tokens=2000))
+    write_stub_release(settings.releases / "r1", index=index, recipe=recipe)
+    database = connect(settings.database_url)
+    with transaction(database) as connection:
+        catalog.upsert_ads(connection, world.ads)
+        catalog.upsert_users(connection, world.profiles, event_at=world.now)
+        catalog.upsert_content_items(connection, world.content_items)
+        events.upsert_behaviors(connection, world.behaviors)
+        plain = encode_recipe(recipe)
+        releases.record_index(connection, "i1", uri=str(settings.indexes / "i1"), recipe=plain["index"], quality={})
+        uri = str(settings.releases / "r1")
+        releases.record_release(connection, "r1", index_version="i1", uri=uri, recipe=plain, metrics={})
+        releases.promote(connection, "r1")
+    database.dispose()
+    feast = [sys.executable, "-m", "feast.cli.cli", "-c", str(settings.feature_repo), "apply"]
+    subprocess.run(feast, env=environment, check=True, capture_output=True)
+    environment = {**environment, "LEADRE_ENGINE": "stub", "LEADRE_LEASE_S": "1.5", "LEADRE_REFRESH_BATCH": "8"}
+    return System(settings=replace(settings, engine="stub"), world=world, index=index, environment=environment)
+
+
+def write_stub_release(folder: Path, *, index: AdIndex, recipe: Recipe) -> None:
+    """Write a release without a model: all that the stub engine and the prompt encoder read."""
+    tokenizer = train_text_tokenizer(["a small corpus", "for prompts"], size=300)
+    vocabulary = Vocabulary(text_size=tokenizer.get_vocab_size(), code_counts=index.code_counts)
+
+    def write(unfinished: Path) -> None:
+        tokenizer.save(str(unfinished / TEXT_TOKENIZER))
+        (unfinished / VOCABULARY).write_text(json.dumps(vocabulary.to_json()))
+        (unfinished / RECIPE).write_bytes(msgspec.toml.encode(encode_recipe(recipe)))
+
+    write_artifact(folder, kind="release", facts={"index_version": index.version}, write=write)
+
+
+@pytest.fixture
+def start(system: System, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start `celery -A <app> ...` under the system's environment; whatever still runs at the end is killed."""
+    processes = []
+
+    def run(app: str, *arguments: str) -> subprocess.Popen[bytes]:
+        path = f"{Path(__file__).parent}:{Path(__file__).parents[2]}"
+        log = (tmp_path / f"process-{len(processes)}.log").open("wb")
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "celery", "-A", app, *arguments],
+                env={**system.environment, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        )
+        return processes[-1]
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.wait()

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from leadre.domain.behavior import Action, Behavior, Domain
+from leadre.retrieval.refresh_queue import RefreshQueue
+from leadre.store import events, retrieval_log
+from leadre.store.database import connect, transaction
+from leadre.store.features import FeatureClient
+
+pytestmark = pytest.mark.slow
+
+WORKER = ("worker", "--pool=threads", "-c", "1", "-Q", "retrieval", "-l", "INFO")
+WORKER += ("--without-gossip", "--without-mingle", "--without-heartbeat")
+
+
+def wait_until(reached: Callable[[], bool], *, seconds: float, what: str, log: Path) -> None:
+    end = time.monotonic() + seconds
+    while not reached():
+        if time.monotonic() > end:
+            logs = "\n".join(path.read_text()[-3000:] for path in sorted(log.glob("process-*.log")))
+            pytest.fail(f"not within {seconds} s: {what}\n{logs}")
+        time.sleep(0.02)
+
+
+def check_lists(system, user_ids: list[int]) -> None:
+    """Every user has a list, online and in the log, made from its newest positive behavior."""
+    features = FeatureClient(system.settings.feature_repo, system.settings.feast_environment())
+    database = connect(system.settings.database_url)
+    with transaction(database) as connection:
+        newest = events.newest_positive_behavior(connection, user_ids)
+        logged = retrieval_log.newest(connection, user_ids)
+        assert events.stale_users(connection, now=datetime.now(UTC), limit=10) == []
+    database.dispose()
+    for user_id, found in zip(user_ids, features.retrieval_lists(user_ids), strict=True):
+        assert found is not None
+        assert len(found.ad_ids) == len(set(found.ad_ids)) == system.settings.beam_width
+        assert (system.index.rows(list(found.ad_ids)) >= 0).all()
+        assert found.release == "r1"
+        assert list(found.ad_ids) == logged[user_id]["retrieved_ad_ids"]
+        if user_id in newest:
+            assert abs(logged[user_id]["behavior_at"] - newest[user_id]) < timedelta(milliseconds=1)
+        else:
+            assert logged[user_id]["behavior_at"] is None
+    features.close()
+
+
+def test_a_marked_user_gets_a_list_through_a_real_worker_and_the_bell_wakes_it(system, start, tmp_path: Path) -> None:
+    queue = RefreshQueue.connect(system.settings.redis_url)
+    user_ids = [profile.user_id for profile in system.world.profiles]
+    queue.mark(user_ids)
+    worker = start("workers.app", *WORKER)
+
+    def done() -> bool:
+        return queue.depth() == queue.claimed() == 0
+
+    wait_until(done, seconds=120, what="50 lists", log=tmp_path)
+    check_lists(system, user_ids)
+
+    started = time.monotonic()
+    queue.mark(user_ids[:1])
+    wait_until(done, seconds=10, what="a list by the doorbell", log=tmp_path)
+    assert time.monotonic() - started < 2  # beat does not run here
+
+    worker.terminate()
+    assert worker.wait(timeout=30) == 0
+    log = (tmp_path / "process-0.log").read_text()
+    assert '"event": "release_loaded"' in log
+    assert "haidian" not in log.lower()  # a residence: no profile may be logged
+
+
+def test_sigkill_in_the_middle_of_batches_loses_no_user_and_leaves_none_stale(system, start, tmp_path: Path) -> None:
+    queue = RefreshQueue.connect(system.settings.redis_url)
+    user_ids = [profile.user_id for profile in system.world.profiles]
+    queue.mark(user_ids)
+    database = connect(system.settings.database_url)
+    rng = random.Random(11)
+    start("workers.app", "beat", "-l", "WARNING")
+
+    def working() -> bool:
+        return queue.claimed() > 0
+
+    for _ in range(3):
+        worker = start("slow_app", *WORKER)
+        wait_until(working, seconds=120, what="a claim", log=tmp_path)
+        # Half of the users do something new while the worker is at work; then it dies.
+        now = datetime.now(UTC)
+        active = rng.sample(user_ids, len(user_ids) // 2)
+        clicks = [
+            Behavior(
+                user_id=user_id,
+                domain=Domain.AD,
+                action=Action.CLICK,
+                item_id=rng.choice(system.world.ads).ad_id,
+                occurred_at=now,
+            )
+            for user_id in active
+        ]
+        with transaction(database) as connection:
+            events.append_behaviors(connection, clicks)
+        queue.mark(active)
+        time.sleep(rng.uniform(0.0, 0.6))
+        wait_until(working, seconds=30, what="a claim", log=tmp_path)
+        worker.kill()
+        worker.wait()
+        assert queue.claimed() > 0
+
+    start("slow_app", *WORKER)
+    wait_until(lambda: queue.depth() == queue.claimed() == 0, seconds=120, what="an empty queue", log=tmp_path)
+    assert queue.dead() == []
+    check_lists(system, user_ids)
+    database.dispose()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+def test_a_pool_that_cannot_hold_a_model_is_refused(system, start, tmp_path: Path, pool: str) -> None:
+    worker: subprocess.Popen[bytes] = start("workers.app", "worker", f"--pool={pool}")
+    assert worker.wait(timeout=60) == 1
+    assert "--pool=threads -c 1" in (tmp_path / "process-0.log").read_text()
