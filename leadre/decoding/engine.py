@@ -45,8 +45,7 @@ class Engine(Protocol):
 
         Raises:
             InvalidInput: an empty prompt, one longer than the model's limit, a token id outside the vocabulary,
-                `beam_width` below 1, filters that are not
-                one a prompt, or a filter of another index.
+                `beam_width` below 1, filters that are not one a prompt, or a filter of another index.
         """
         ...
 

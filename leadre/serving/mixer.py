@@ -177,11 +177,11 @@ def create_app(settings: Settings) -> Starlette:
         with transaction(database) as connection:
             return popular_ads(connection, now=datetime.now(UTC), days=7, limit=MAX_LIMIT)
 
-    live = Kept(load_live, initial=frozenset(), every_s=10)
-    popular = Kept(load_popular, initial=[], every_s=300)
+    live = Kept[frozenset[int]](load_live, initial=frozenset(), every_s=10)
+    popular = Kept[list[int]](load_popular, initial=[], every_s=300)
 
     lists = StoredLists(open_features, ttl_s=settings.list_ttl_s, clock=lambda: datetime.now(UTC))
-    opened = Kept(lists.open, initial=None, every_s=30)
+    opened = Kept[object](lists.open, initial=None, every_s=30)
     branches: list[tuple[Branch, int]] = [
         (StoredBranch(name="leadre", read=lists), 2),
         (FixedBranch(name="popular", ads=popular), 1),

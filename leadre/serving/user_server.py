@@ -218,7 +218,7 @@ def create_app(settings: Settings) -> Starlette:
         queue.mark([user_id], groups=[group])
 
     lists = StoredLists(open_features, ttl_s=settings.list_ttl_s, clock=lambda: datetime.now(UTC))
-    opened = Kept(lists.open, initial=None, every_s=30)
+    opened = Kept[object](lists.open, initial=None, every_s=30)
     return application(UserServer(read=lists, append=append, mark=mark), background=[opened.keep])
 
 

@@ -14,7 +14,7 @@ from io import StringIO
 from typing import Any, Literal
 
 import psycopg2
-from sqlalchemy import Boolean, Column, Connection, DateTime, Double, Integer, Table, Text, text
+from sqlalchemy import Boolean, Column, Connection, DateTime, Float, Integer, Table, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DataError, IntegrityError
 
@@ -54,6 +54,7 @@ def staged(
     """
     name = f"staged_{table.name}"
     quoted = ", ".join(f'"{column}"' for column in columns)
+    connection.execute(text(f"DROP TABLE IF EXISTS pg_temp.{name}"))  # of a load that failed in this transaction
     connection.execute(
         text(f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT {quoted} FROM {table.name} WITH NO DATA")  # noqa: S608
     )
@@ -192,7 +193,7 @@ def _element(column_type: object) -> Callable[[Any], str]:
             return _integer
         case Boolean():
             return _boolean
-        case Double():
+        case Float():  # and its kin, Double and REAL
             return _double
         case DateTime():
             return _time

@@ -134,7 +134,7 @@ def read_sequences(
                 read_options=csv.ReadOptions(column_names=columns),
                 convert_options=csv.ConvertOptions(column_types=dict(zip(columns, types, strict=True))),
             )
-            read = {column: np.array(parsed[column]) for column in columns}  # writable
+            read = {column: parsed[column].to_numpy().copy() for column in columns}  # writable
     users, starts = np.unique(read["user"], return_index=True)
     return Sequences(
         users=users,

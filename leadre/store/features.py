@@ -263,7 +263,7 @@ class FeatureClient:
             Unavailable: PostgreSQL or Redis does not answer.
             FeatureRowMismatch: a key of the source is not in the online store.
         """
-        views = self.store.list_feature_views()
+        views = sorted(self.store.list_feature_views(), key=lambda view: view.name)
         since = {view.name: view.most_recent_end_time or EPOCH for view in views}
         fresh = [name for name, start in since.items() if start == EPOCH]
         with _available():
@@ -294,7 +294,7 @@ class FeatureClient:
         older = sum(online < row.event_at for online, row in zip(written, newest, strict=True))
         if older:
             raise FeatureRowMismatch(
-                f"{older} of {len(newest)} {key}s of {view.name} are not in the online store, or older there, after the "
+                f"{older} of {len(newest)} {key}s of {view.name} are missing online, or older there, after the "
                 f"materialization up to {end.isoformat()}: run `feast materialize` over the whole time again"
             )
         return len(newest)

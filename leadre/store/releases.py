@@ -11,14 +11,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import repeat
 from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, func, literal_column, select, text, update
+from sqlalchemy import Connection, Row, literal_column, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from leadre.errors import ConfigError, InvalidInput, ReleaseMismatch
+from leadre.store.bulk import merge, staged
 from leadre.store.tables import index_versions, releases, semantic_ids
 
 Status = Literal["candidate", "live", "retired"]
@@ -38,6 +40,7 @@ class ReleaseRow:
     sequence: int
 
 
+_SID_COLUMNS = ("index_version", "ad_id", "sid", "codes", "embedding", "event_at")
 _COLUMNS = [releases.c[name] for name in ReleaseRow.__dataclass_fields__]
 
 
@@ -97,25 +100,26 @@ def record_sids(
             f"{len(ad_ids)} ads with {len(sids)} S-IDs, {len(codes)} rows of codes and {len(embeddings)} embeddings: "
             "pass as many of each"
         )
-    rows = zip(ad_ids.tolist(), sids, codes.tolist(), embeddings.tolist(), strict=True)
-    values = [
-        {
-            "index_version": index_version,
-            "ad_id": ad_id,
-            "sid": sid,
-            "codes": row_codes,
-            "embedding": embedding,
-            "event_at": event_at,
-        }
-        for ad_id, sid, row_codes, embedding in rows
-    ]
-    new = 0
-    for start in range(0, len(values), 1000):
-        statement = insert(semantic_ids).on_conflict_do_nothing().returning(semantic_ids.c.ad_id)
-        new += len(connection.execute(statement, values[start : start + 1000]).all())
-    if new < len(values):
-        _check_unchanged(connection, index_version, dict(zip(ad_ids.tolist(), sids, strict=True)))
-    return new
+    rows = zip(
+        repeat(index_version),
+        ad_ids.tolist(),
+        sids,
+        codes.tolist(),
+        embeddings.tolist(),
+        repeat(event_at),
+        strict=False,
+    )
+    with staged(connection, semantic_ids, _SID_COLUMNS, rows) as source:
+        changed = text(
+            f"SELECT new.ad_id, new.sid, old.sid AS old_sid FROM {source.name} AS new "  # noqa: S608 - names of ours
+            "JOIN semantic_ids AS old USING (index_version, ad_id) WHERE new.sid <> old.sid LIMIT 1"
+        )
+        if row := connection.execute(changed).one_or_none():
+            raise InvalidInput(
+                f"ad {row.ad_id} is {row.old_sid} in index version {index_version!r} and cannot become {row.sid}: "
+                "the S-IDs of a version do not change, build a new one"
+            )
+        return merge(connection, semantic_ids, source, key=("index_version", "ad_id"), on_conflict="nothing")
 
 
 def record_release(
@@ -269,20 +273,6 @@ def _metric(release: ReleaseRow, metric: str) -> float:
     for key in metric.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     return float(value) if isinstance(value, int | float) else math.nan
-
-
-def _check_unchanged(connection: Connection, index_version: str, sids: Mapping[int, str]) -> None:
-    stored = select(semantic_ids.c.ad_id, semantic_ids.c.sid).where(
-        semantic_ids.c.index_version == index_version, semantic_ids.c.ad_id == func.any(list(sids))
-    )
-    found = {row.ad_id: row.sid for row in connection.execute(stored)}
-    for ad_id, sid in sids.items():
-        if found.get(ad_id) != sid:
-            has = f"has {found[ad_id]}" if ad_id in found else "finds it given to another ad"
-            raise InvalidInput(
-                f"ad {ad_id} cannot become {sid} in index version {index_version!r}: it {has} there; "
-                "S-IDs of a version do not change, build a new one"
-            )
 
 
 def _release(row: Row[Any]) -> ReleaseRow:

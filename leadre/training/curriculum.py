@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from leadre.prompts.fit_length import PromptEncoder
 from leadre.recipe import SftRecipe
 from leadre.training.examples import Example, TrainingData
 from leadre.training.sft import Stage
 from leadre.training.tasks import explicit, implicit, main
 
-_TASKS: dict[str, Callable[[TrainingData], list[Example]]] = {
+_TASKS: dict[str, Callable[[TrainingData, PromptEncoder], list[Example]]] = {
     "explicit": explicit.examples,
     "implicit": implicit.examples,
     "main": main.examples,
 }
 
 
-def stages(recipe: SftRecipe, data: TrainingData) -> list[Stage]:
+def stages(recipe: SftRecipe, data: TrainingData, encoder: PromptEncoder) -> list[Stage]:
     """Return the stages in order; the tasks of one stage are mixed. A task's examples are made once."""
-    made = {task: _TASKS[task](data) for task in {task for stage in recipe.curriculum for task in stage}}
+    made = {task: _TASKS[task](data, encoder) for task in {task for stage in recipe.curriculum for task in stage}}
     return [
         Stage(name=" + ".join(tasks), examples=[example for task in tasks for example in made[task]], epochs=epochs)
         for tasks, epochs in zip(recipe.curriculum, recipe.epochs, strict=True)

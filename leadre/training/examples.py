@@ -6,9 +6,10 @@ supervised; its length is fixed, so no end of sequence is learned or needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -18,9 +19,11 @@ from leadre.domain.ads import Ad
 from leadre.domain.behavior import Behavior
 from leadre.domain.semantic_id import SemanticId
 from leadre.domain.users import Context
+from leadre.errors import UnknownAd
+from leadre.indexing.description import describe
 from leadre.prompts.augment import variation
-from leadre.prompts.fit_length import PromptEncoder, TargetedPrompt
-from leadre.prompts.render import Prompt, render
+from leadre.prompts.fit_length import TargetedPrompt
+from leadre.prompts.render import Prompt, Text, render, render_explicit
 from leadre.recipe import PromptRecipe
 from leadre.training.head import IGNORED
 
@@ -51,7 +54,6 @@ class TrainingData:
         targets: for each user the positions of `sequences` that may be learned; nothing at or after a held-out ad.
         contexts: what was known before each position.
         sid_of: S-ID of an ad; None when the index does not hold it.
-        encoder: from prompts to token ids.
         recipe: how prompts look.
         seed: of augmentation.
     """
@@ -61,16 +63,20 @@ class TrainingData:
     targets: Sequence[Sequence[int]]
     contexts: Contexts
     sid_of: Callable[[int], SemanticId | None]
-    encoder: PromptEncoder
     recipe: PromptRecipe
     seed: int
 
-    def response(self, user: int, position: int) -> list[int]:
-        """Return the token ids of the ad at a target position."""
-        sid = self.sid_of(self.sequences[user][position].item_id)
+    def answer(self, user: int, position: int) -> SemanticId:
+        """Return the S-ID of the ad at a target position.
+
+        Raises:
+            UnknownAd: the index does not hold it, so it should not have been a target.
+        """
+        ad_id = self.sequences[user][position].item_id
+        sid = self.sid_of(ad_id)
         if sid is None:
-            raise AssertionError(f"position {position} of user number {user} is a target without an S-ID")
-        return self.encoder.vocabulary.sid_ids(sid)
+            raise UnknownAd(f"ad {ad_id} is a training target but not in the index; leave it out of `targets`")
+        return sid
 
     def prompt(self, user: int, position: int, *, titles: bool = False, augment: bool = True) -> Prompt:
         """Return the prompt that asks for the ad at `position`, as of the moment of that ad.
@@ -91,6 +97,21 @@ class TrainingData:
             wording=drawn.wording if augment else 0,
             profile_seed=drawn.profile_seed if augment else None,
         )
+
+
+def corpus(data: TrainingData, *, users: int) -> Iterator[str]:
+    """Yield the text that a tokenizer for these prompts learns from, each segment as often as prompts repeat it.
+
+    Args:
+        data: its ads' descriptions are all read, and the newest prompts of some users.
+        users: how many, evenly spread.
+    """
+    chosen = [user for user, positions in enumerate(data.targets) if positions]
+    for user in chosen[:: max(1, len(chosen) // users)]:
+        for titles in (False, True):
+            yield from _texts(data.prompt(user, data.targets[user][-1], titles=titles))
+    for ad in data.ads:
+        yield from _texts(render_explicit(describe(ad), recipe=data.recipe))
 
 
 def with_response(ids: Sequence[int], response: Sequence[int]) -> Example:
@@ -117,3 +138,9 @@ def to_dataset(examples: Sequence[Example]) -> Dataset:
     return Dataset.from_dict(
         {"input_ids": [np.array(example.input_ids, np.int64) for example in examples], "labels": labels}
     ).with_format("numpy")
+
+
+def _texts(prompt: Prompt) -> Iterator[str]:
+    for segment in chain(prompt.head, *prompt.behaviors, prompt.tail):
+        if isinstance(segment, Text):
+            yield segment.text

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leadre.domain.behavior import Impression
+from leadre.prompts.fit_length import PromptEncoder
 from leadre.training.examples import TrainingData
 
 MINIMUM_GAIN = 1.2
@@ -116,7 +117,9 @@ def ecpm_of_ads(impressions: Iterable[Impression], bids: Mapping[int, float]) ->
     return {ad: means.get(ad, rate * bid) for ad, bid in bids.items()} | means
 
 
-def encode_pairs(pairs: Sequence[Preference], data: TrainingData, *, limit: int, seed: int) -> list[PreferenceExample]:
+def encode_pairs(
+    pairs: Sequence[Preference], data: TrainingData, encoder: PromptEncoder, *, limit: int, seed: int
+) -> list[PreferenceExample]:
     """Return at most `limit` pairs, drawn by `seed`, as token ids; the prompt is the serving form."""
     order = np.random.default_rng(seed).permutation(len(pairs))[:limit]
     prompts: dict[tuple[int, int], tuple[int, ...]] = {}
@@ -125,11 +128,11 @@ def encode_pairs(pairs: Sequence[Preference], data: TrainingData, *, limit: int,
         pair = pairs[at]
         key = (pair.user, pair.position)
         if key not in prompts:
-            prompts[key] = tuple(data.encoder.encode(data.prompt(*key, augment=False)))
+            prompts[key] = tuple(encoder.encode(data.prompt(*key, augment=False)))
         chosen, rejected = data.sid_of(pair.chosen), data.sid_of(pair.rejected)
         if chosen is None or rejected is None:
             continue
-        ids = data.encoder.vocabulary.sid_ids
+        ids = encoder.vocabulary.sid_ids
         examples.append(
             PreferenceExample(prompt=prompts[key], chosen=tuple(ids(chosen)), rejected=tuple(ids(rejected)))
         )

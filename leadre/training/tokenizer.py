@@ -35,7 +35,7 @@ def train_text_tokenizer(texts: Iterable[str], *, size: int) -> Tokenizer:
         min_frequency=2,
         show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        max_token_length=48,
+        max_token_length=64,
     )
     tokenizer.train_from_iterator(texts, trainer=trainer)
     return tokenizer

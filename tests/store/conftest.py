@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 import psycopg2
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
+from leadre.domain.retrieval import Beam, RetrievalList
 from leadre.indexing.ad_index import AdIndex
 from leadre.services import Services
 from leadre.settings import Settings
@@ -25,6 +26,7 @@ from leadre.store.releases import promote, record_index, record_release, record_
 from leadre.store.tables import ads
 
 ROOT = Path(__file__).parents[2]
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PROMOTED = datetime(2026, 1, 1, tzinfo=UTC)
 _numbers = count(1)
 
@@ -91,6 +93,27 @@ def index() -> AdIndex:
     )
 
 
+@pytest.fixture(scope="session")
+def make_list(index: AdIndex) -> Callable[..., RetrievalList]:
+    """Make lists of `index`: user, ads best first, and when."""
+
+    def make(user_id: int, *ad_ids: int, at: datetime = NOW, step: float = 0.5) -> RetrievalList:
+        beams = [
+            Beam(sid=index.sid(ad_id), ad_id=ad_id, log_probability=-1 - step * place)
+            for place, ad_id in enumerate(ad_ids)
+        ]
+        return RetrievalList(
+            user_id=user_id,
+            release="release-1",
+            index_version=index.version,
+            generated_at=at,
+            event_at=at - timedelta(hours=1),
+            beams=tuple(beams),
+        )
+
+    return make
+
+
 @pytest.fixture
 def promoted(database: Engine, index: AdIndex) -> None:
     """The index and its ads in the database, its release live; all true since `PROMOTED`."""
@@ -125,6 +148,17 @@ def promoted(database: Engine, index: AdIndex) -> None:
         record_release(connection, "release-1", index_version=index.version, uri="", recipe={}, metrics={})
         promote(connection, "release-1")
         connection.exec_driver_sql("UPDATE releases SET promoted_at = '2026-01-01 00:00:00+00'")
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[Connection]:
+    """An open transaction on a migrated database without a feature store; undone after the test."""
+    engine = connect(database_url)
+    try:
+        with engine.connect() as open_connection:
+            yield open_connection
+    finally:
+        engine.dispose()
 
 
 def _url(services: Services, database: str) -> str:

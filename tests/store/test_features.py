@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -19,21 +20,8 @@ from leadre.store.database import transaction
 from leadre.store.features import FeatureClient
 from leadre.store.tables import behavior_sequences, interest_summaries, users
 
+MakeList = Callable[..., RetrievalList]
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-def retrieval_list(index: AdIndex, user_id: int, *ad_ids: int, at: datetime = NOW, step: float = 0.5) -> RetrievalList:
-    beams = tuple(
-        Beam(sid=index.sid(ad_id), ad_id=ad_id, log_probability=-1 - step * place) for place, ad_id in enumerate(ad_ids)
-    )
-    return RetrievalList(
-        user_id=user_id,
-        release="release-1",
-        index_version=index.version,
-        generated_at=at,
-        event_at=at - timedelta(hours=1),
-        beams=beams,
-    )
 
 
 @pytest.fixture
@@ -98,9 +86,9 @@ def test_a_sequence_with_unequal_lists_is_refused_not_cut(
 
 
 def test_pushed_lists_are_read_back_equal_from_redis_and_from_the_log(
-    features: FeatureClient, promoted: None, index: AdIndex, database: Engine
+    features: FeatureClient, promoted: None, index: AdIndex, make_list: MakeList, database: Engine
 ) -> None:
-    lists = [retrieval_list(index, 7, 100, 104, 101), retrieval_list(index, 8), retrieval_list(index, 9, 129)]
+    lists = [make_list(7, 100, 104, 101), make_list(8), make_list(9, 129)]
     rows = features.push_lists(lists, index=index)
     features.push_lists(lists, index=index)  # again: harmless
 
@@ -127,9 +115,11 @@ def test_pushed_lists_are_read_back_equal_from_redis_and_from_the_log(
         assert logged[7][name] == (pytest.approx(rows[0][name]) if "embedding" in name else rows[0][name])
 
 
-def test_an_older_list_never_replaces_a_newer_one(features: FeatureClient, promoted: None, index: AdIndex) -> None:
-    features.push_lists([retrieval_list(index, 7, 100)], index=index)
-    features.push_lists([retrieval_list(index, 7, 101, at=NOW - timedelta(seconds=1))], index=index)
+def test_an_older_list_never_replaces_a_newer_one(
+    features: FeatureClient, promoted: None, index: AdIndex, make_list: MakeList
+) -> None:
+    features.push_lists([make_list(7, 100)], index=index)
+    features.push_lists([make_list(7, 101, at=NOW - timedelta(seconds=1))], index=index)
     (row,) = features.retrieval_lists([7])
     assert row is not None
     assert row.ad_ids == (100,)
@@ -144,17 +134,17 @@ def test_an_older_list_never_replaces_a_newer_one(features: FeatureClient, promo
     ],
 )
 def test_a_list_that_cannot_be_a_feature_is_refused(
-    index: AdIndex, change: dict[str, object], error: type[Exception]
+    index: AdIndex, make_list: MakeList, change: dict[str, object], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
-        retrieval_log.list_rows([replace(retrieval_list(index, 7), **change)], index=index, ecpms={})  # type: ignore[arg-type]
+        retrieval_log.list_rows([replace(make_list(7), **change)], index=index, ecpms={})  # type: ignore[arg-type]
 
 
 def test_ranker_features_of_present_absent_expired_and_future_lists(
-    features: FeatureClient, promoted: None, index: AdIndex
+    features: FeatureClient, promoted: None, index: AdIndex, make_list: MakeList
 ) -> None:
     assert features.materialize_incremental(NOW)["ad_index"] == 30
-    features.push_lists([retrieval_list(index, 7, 100, 104)], index=index)
+    features.push_lists([make_list(7, 100, 104)], index=index)
 
     row = features.ranker_features(7, [104, 100, 777], now=NOW + timedelta(seconds=9))
 

@@ -222,8 +222,11 @@ def test_sids_are_written_once_however_often_they_are_recorded(connection: Conne
 
 def test_the_sid_of_an_ad_does_not_change_within_a_version(connection: Connection) -> None:
     write_sids(connection, slice(0, 3))
-    for ad_ids, sids in (([11], [SIDS[3]]), ([99], [SIDS[0]])):
-        with pytest.raises(InvalidInput, match=f"ad {ad_ids[0]} cannot become"), connection.begin_nested():
+    for ad_ids, sids, message in (
+        ([11], [SIDS[3]], "ad 11 is <a_0, b_1, c_0>"),
+        ([99], [SIDS[0]], "uq_semantic_ids_sid"),
+    ):
+        with pytest.raises(InvalidInput, match=message), connection.begin_nested():
             record_sids(
                 connection,
                 "i1",

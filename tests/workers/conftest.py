@@ -88,15 +88,15 @@ def start(system: System, tmp_path: Path) -> Iterator[Callable[..., subprocess.P
 
     def run(app: str, *arguments: str) -> subprocess.Popen[bytes]:
         path = f"{Path(__file__).parent}:{Path(__file__).parents[2]}"
-        log = (tmp_path / f"process-{len(processes)}.log").open("wb")
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", app, *arguments],
-                env={**system.environment, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-                stdout=log,
-                stderr=subprocess.STDOUT,
+        with (tmp_path / f"process-{len(processes)}.log").open("wb") as log:
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "celery", "-A", app, *arguments],
+                    env={**system.environment, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
             )
-        )
         return processes[-1]
 
     yield run

@@ -19,7 +19,7 @@ from leadre.domain.identity import stable_id
 from leadre.domain.users import Profile
 from leadre.errors import InvalidInput
 from leadre.store.importers.load import ImportCounts, Progress, load
-from leadre.store.importers.values import MAX_NAME, clean
+from leadre.store.importers.values import MAX_NAME, clean, shown
 
 BID = 1.0
 """The data has no bids: every ad bids the same, so that eCPM orders ads by their probability."""
@@ -131,7 +131,7 @@ def _events(path: Path, item: str) -> Iterator[tuple[int, int, datetime]]:
     with _open(path) as file:
         lines = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         if (header := next(lines, None)) != columns:
-            raise InvalidInput(f"the header is {header}, expected {columns}", source=str(path))
+            raise InvalidInput(f"the header is {shown(header)}, expected {columns}", source=str(path))
         for row, line in enumerate(lines, start=1):
             if len(line) != len(columns):
                 raise InvalidInput(
@@ -170,19 +170,19 @@ def _whole(value: object, path: Path, row: int, column: str) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
-        raise InvalidInput(f"{value!r} is not a whole number from 0", source=str(path), row=row, column=column)
+        raise InvalidInput(f"{shown(value)} is not a whole number from 0", source=str(path), row=row, column=column)
     return value
 
 
 def _text(item: dict[str, Any], column: str, path: Path, row: int) -> str:
     value = item.get(column) or ""
     if not isinstance(value, str):
-        raise InvalidInput(f"{value!r} is not a text", source=str(path), row=row, column=column)
+        raise InvalidInput(f"{shown(value)} is not a text", source=str(path), row=row, column=column)
     return clean(value)
 
 
 def _categories(item: dict[str, Any], path: Path, row: int) -> tuple[str, ...]:
     value = item.get("categories") or []
     if not isinstance(value, list) or not all(isinstance(category, str) for category in value):
-        raise InvalidInput(f"{value!r} is not a list of texts", source=str(path), row=row, column="categories")
+        raise InvalidInput(f"{shown(value)} is not a list of texts", source=str(path), row=row, column="categories")
     return tuple(clean(category) for category in value)

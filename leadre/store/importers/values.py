@@ -30,10 +30,16 @@ def clean(value: str) -> str:
     return " ".join(_CONTROL.sub(" ", value).split())
 
 
+def shown(value: object) -> str:
+    """Return a value as an error message shows it: quoted, and cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
 def words(value: object) -> str:
     """Return a name, title or category, cleaned."""
     if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a text")
+        raise ValueError(f"{shown(value)} is not a text")
     cleaned = clean(value)
     if len(cleaned) > MAX_NAME:
         raise ValueError(f"the text is {len(cleaned)} characters long, at most {MAX_NAME} will do; shorten it")
@@ -51,7 +57,7 @@ def word_list(value: object) -> tuple[str, ...]:
     """Return several `words`: a Parquet list, or a text with `|` between them."""
     parts = value.split(LIST_SEPARATOR) if isinstance(value, str) else value
     if not isinstance(parts, list):
-        raise ValueError(f"{value!r} is not a list of texts; write a{LIST_SEPARATOR}b")
+        raise ValueError(f"{shown(value)} is not a list of texts; write a{LIST_SEPARATOR}b")
     return tuple(cleaned for part in parts if (cleaned := words(part)))
 
 
@@ -59,11 +65,11 @@ def identity(value: object) -> tuple[int, str]:
     """Return (id, source id): a whole number is itself; any other text gets the id `stable_id` derives from it."""
     text = value if isinstance(value, str) else str(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"{value!r} is neither a whole number nor a text")
+        raise ValueError(f"{shown(value)} is neither a whole number nor a text")
     if _WHOLE.fullmatch(text):
         number = int(text) if len(text) <= 20 else MAX_ID + 1
         if not 0 <= number <= MAX_ID:
-            raise ValueError(f"{text[:40]} is not from 0 to 2^63 - 1; give it a letter to make it a text")
+            raise ValueError(f"{shown(text)} is not from 0 to 2^63 - 1; give it a letter to make it a text")
         return number, text
     if text != clean(text) or len(text) > MAX_NAME:
         raise ValueError(f"an id is one line of at most {MAX_NAME} characters, without spaces at its ends")
@@ -81,7 +87,7 @@ def number(low: float, high: float) -> Callable[[object], float]:
             except (ValueError, OverflowError):
                 parsed = math.nan
         if not low <= parsed <= high:
-            raise ValueError(f"{value!r} is not a number from {low:g} to {high:g}")
+            raise ValueError(f"{shown(value)} is not a number from {low:g} to {high:g}")
         return parsed
 
     return parse
@@ -95,7 +101,7 @@ def whole(low: int, high: int) -> Callable[[object], int]:
             value = int(value)  # a Parquet column of whole numbers and gaps is often one of floats
         text = str(value)
         if isinstance(value, bool) or not _WHOLE.fullmatch(text) or len(text) > 20 or not low <= int(text) <= high:
-            raise ValueError(f"{value!r} is not a whole number from {low} to {high}")
+            raise ValueError(f"{shown(value)} is not a whole number from {low} to {high}")
         return int(text)
 
     return parse
@@ -108,10 +114,10 @@ def moment(value: object) -> datetime:
     if isinstance(value, int | float) and not isinstance(value, bool):
         low, high = _EARLIEST.timestamp(), _LATEST.timestamp()
         if not low <= value < high:
-            raise ValueError(f"{value!r} is not in Unix seconds of the years 1970 to 2099; are these milliseconds?")
+            raise ValueError(f"{shown(value)} is not in Unix seconds of the years 1970 to 2099; are these milliseconds?")
         return datetime.fromtimestamp(value, UTC)
     if not isinstance(value, datetime):
-        raise ValueError(f"{value!r} is not a time; write 2025-06-01T12:30:00+00:00 or Unix seconds")
+        raise ValueError(f"{shown(value)} is not a time; write 2025-06-01T12:30:00+00:00 or Unix seconds")
     if value.tzinfo is None:
         raise ValueError(f"{value.isoformat()} has no UTC offset; write {value.isoformat()}+00:00 if it is UTC")
     if not _EARLIEST <= value < _LATEST:
@@ -127,14 +133,14 @@ def _number_or_time(text: str) -> float | datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not a time; write 2025-06-01T12:30:00+00:00 or Unix seconds") from None
+        raise ValueError(f"{shown(text)} is not a time; write 2025-06-01T12:30:00+00:00 or Unix seconds") from None
 
 
 def yes_no(value: object) -> bool:
     """Return a truth value: true, yes or 1; false, no or 0."""
     parsed = _YES_NO.get(str(value).lower())
     if parsed is None:
-        raise ValueError(f"{value!r} is not one of {', '.join(_YES_NO)}")
+        raise ValueError(f"{shown(value)} is not one of {', '.join(_YES_NO)}")
     return parsed
 
 
@@ -147,6 +153,6 @@ def choice(options: type[StrEnum]) -> Callable[[object], StrEnum]:
         except ValueError:
             close = difflib.get_close_matches(str(value), list(options), n=1)
             hint = f"did you mean {str(close[0])!r}? " if close else ""
-            raise ValueError(f"{value!r} is unknown; {hint}known are {', '.join(options)}") from None
+            raise ValueError(f"{shown(value)} is unknown; {hint}known are {', '.join(options)}") from None
 
     return parse

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from leadre.indexing.description import describe
+from leadre.prompts.fit_length import PromptEncoder
 from leadre.prompts.render import render_explicit
 from leadre.training.examples import Example, TrainingData, with_response
 
 
-def examples(data: TrainingData) -> list[Example]:
+def examples(data: TrainingData, encoder: PromptEncoder) -> list[Example]:
     """Return one example for each ad of the index."""
     made = []
     for ad in data.ads:
         sid = data.sid_of(ad.ad_id)
         if sid is not None:
-            ids = data.encoder.encode(render_explicit(describe(ad), recipe=data.recipe))
-            made.append(with_response(ids, data.encoder.vocabulary.sid_ids(sid)))
+            ids = encoder.encode(render_explicit(describe(ad), recipe=data.recipe))
+            made.append(with_response(ids, encoder.vocabulary.sid_ids(sid)))
     return made

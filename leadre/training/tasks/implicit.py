@@ -5,16 +5,20 @@ Titles cost many tokens, so each user gives its last two targets at most, with o
 
 from __future__ import annotations
 
+from leadre.prompts.fit_length import PromptEncoder
 from leadre.training.examples import Example, TrainingData, with_response
 
 TARGETS_A_USER = 2
 
 
-def examples(data: TrainingData) -> list[Example]:
+def examples(data: TrainingData, encoder: PromptEncoder) -> list[Example]:
     """Return an example for each of a user's newest targets; without `reuse_positives`, for the newest one."""
     kept = TARGETS_A_USER if data.recipe.reuse_positives else 1
     return [
-        with_response(data.encoder.encode(data.prompt(user, position, titles=True)), data.response(user, position))
+        with_response(
+            encoder.encode(data.prompt(user, position, titles=True)),
+            encoder.vocabulary.sid_ids(data.answer(user, position)),
+        )
         for user, positions in enumerate(data.targets)
         for position in positions[-kept:]
     ]

@@ -1,0 +1,189 @@
+"""`leadre demo`: every stage for real, on a made-up ad world, in minutes.
+
+The same commands a user would type, in order. What is there already is not made again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from leadre.cli.console import console, print_table, progress_bars
+from leadre.cli.services import home
+from leadre.cli.session import connection, features, settings
+from leadre.errors import LeadreError, Unavailable
+from leadre.settings import Settings
+
+RECIPE = Path("recipes/demo.toml")
+REFRESHED_USERS = 200
+CANDIDATES = 20
+SHOWN = ("hit", "rank", "probability", "longest_shared_prefix", "prefix_mass_1", "second_category_mass", "max_cosine")
+
+
+@click.command()
+@click.option("--keep", is_flag=True, help="Leave PostgreSQL and Redis running afterwards.")
+def demo(*, keep: bool) -> None:
+    """Run the whole pipeline on a made-up ad world: data, index, training, a real worker, ranker features, report."""
+    from leadre import services
+
+    began = time.monotonic()
+    started_here = not services.status(home()).running
+    try:
+        _run()
+    finally:
+        if started_here and not keep:
+            services.down(home())
+    console.print(f"[dim]{time.monotonic() - began:.0f} s in all.[/]")
+    if started_here and not keep:
+        console.print('[dim]The servers are down again; `leadre services up` and `eval "$(leadre env)"` go on from here.[/]')
+
+
+def _run() -> None:
+    from leadre import services
+    from leadre.cli.learning import evaluate_release, train_release
+    from leadre.cli.report import make_report
+    from leadre.pipelines.build_index import build_index
+    from leadre.pipelines.summarize import summarize
+    from leadre.recipe import load_recipe
+    from leadre.store.database import migrate
+    from leadre.store.importers.synthetic import import_world
+    from leadre.store.releases import promote
+    from leadre.synthetic import make_world
+
+    _step(1, "PostgreSQL and Redis", "embedded, on loopback, no root")
+    services.up(home())
+    found = settings()
+    migrate(found.database_url)
+
+    now = _present(found)
+    recipe = load_recipe(RECIPE)
+    _step(2, "A made-up ad world", "ads, users, behaviors in two domains, impressions with simulated eCPM")
+    with progress_bars() as progress:
+        import_world(make_world(now=now), database_url=found.database_url, progress=progress)
+    summarize(found.database_url, now=now)
+
+    _step(3, "Ad index", "description → embedding → RQ-VAE → S-ID → trie")
+    with progress_bars() as progress:
+        index = build_index(
+            database_url=found.database_url, indexes=found.indexes, recipe=recipe.index, now=now, progress=progress
+        )
+    sample = index.sid_at(0)
+    console.print(f"  {len(index):,} ads, each with an S-ID of its own, e.g. [cyan]{sample}[/]".replace("[/]", "[/]"))
+
+    _step(4, "Training", "explicit alignment → implicit alignment → next ad → DPO on eCPM")
+    release, fresh = train_release(found, recipe, index=index, now=now)
+    if fresh:
+        evaluate_release(found, release)
+    with connection(found) as connected:
+        promote(connected, release)
+    console.print(f"  release [bold]{release}[/] is live")
+
+    _step(5, "Feature store", "feast apply, feast materialize-incremental")
+    _feast("apply")
+    _feast("materialize-incremental", now.isoformat())
+
+    _step(6, "Nearline worker", f"a Celery process retrieves ads for {REFRESHED_USERS} users of the refresh queue")
+    users = _refresh_through_a_worker(found)
+
+    _step(7, "A ranker reads its features", f"one user, {CANDIDATES} candidate ads, ranker_features_v1 through Feast")
+    _show_features(found, users[0], now=datetime.now(UTC))
+
+    _step(8, "Report", "one self-contained page")
+    path = make_report(found, release, user_id=users[0], now=datetime.now(UTC))
+    console.print(f"\n[bold green]✓[/] Done. Open [bold]{path}[/]")
+
+
+def _step(number: int, title: str, text: str) -> None:
+    console.print(f"\n[bold blue]{number}[/]  [bold]{title}[/]  [dim]{text}[/]")
+
+
+def _present(found: Settings) -> datetime:
+    """Return the world's present: the first run's midnight, so that a second run finds the same world."""
+    note = found.home / "demo.json"
+    if note.is_file():
+        then = datetime.fromisoformat(json.loads(note.read_text())["now"])
+        if datetime.now(UTC) - then < timedelta(days=14):
+            return then
+    now = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    note.write_text(json.dumps({"now": now.isoformat()}))
+    return now
+
+
+def _feast(*arguments: str) -> None:
+    """Run Feast's own command, as a user would."""
+    command = [sys.executable, "-m", "feast.cli.cli", "-c", "feature_repo", *arguments]
+    console.print(f"  [dim]$ feast -c feature_repo {' '.join(arguments)}[/]")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LeadreError(f"feast {arguments[0]} failed: {done.stderr.strip().splitlines()[-1]}")
+
+
+def _refresh_through_a_worker(found: Settings) -> list[int]:
+    """Mark users in the refresh queue, start a worker, wait for their lists."""
+    from leadre.retrieval.refresh_queue import RefreshQueue
+    from leadre.store.request_path import arpu_groups
+
+    users = list(range(REFRESHED_USERS))
+    with connection(found) as connected:
+        groups = arpu_groups(connected, users)
+    queue = RefreshQueue.connect(found.redis_url)
+    queue.mark(users, groups=groups)
+    with _worker(found) as log, progress_bars() as progress:
+        deadline = time.monotonic() + 180
+        while left := queue.depth() + queue.claimed():
+            progress("users refreshed", len(users) - left, len(users))
+            if time.monotonic() > deadline:
+                raise Unavailable(f"the worker did not finish in 180 s; its log is {log}")
+            time.sleep(0.2)
+        progress("users refreshed", len(users), len(users))
+    return users
+
+
+@contextmanager
+def _worker(found: Settings) -> Iterator[Path]:
+    """Run a Celery worker in its own process, and stop it warmly."""
+    log = found.home / "worker.log"
+    command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-Q", "retrieval", "--pool=threads", "-c", "1"]
+    command += ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"]
+    console.print(f"  [dim]$ celery {' '.join(command[3:])}[/]")
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=dict(os.environ))
+        try:
+            yield log
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _show_features(found: Settings, user_id: int, *, now: datetime) -> None:
+    from leadre.store.catalog import read_ads
+
+    client = features(found)
+    row = client.retrieval_lists([user_id])[0]
+    if row is None:
+        raise Unavailable(f"user {user_id} has no list in the online store; {found.home}/worker.log says why")
+    with connection(found) as connected:
+        names = {ad.ad_id: ad.name for ad in read_ads(connected)}
+    others = [ad for ad in names if ad not in row.ad_ids]
+    candidates = [*row.ad_ids[: CANDIDATES // 2], *others[:: max(1, len(others) // CANDIDATES)]][:CANDIDATES]
+    values = client.ranker_features(user_id, candidates, now=now)
+    print_table(
+        f"\nItem-side match scores of user {user_id}",
+        ("candidate ad", *SHOWN),
+        [(names[ad], *(values[name][place] for name in SHOWN)) for place, ad in enumerate(candidates)],
+    )
+    user_side = ("retrieved_count", "top_probability", "entropy", "category_concentration", "expected_ecpm", "release")
+    print_table("User-side features", user_side, [tuple(values[name][0] for name in user_side)])
