@@ -6,7 +6,7 @@ from ad_views import ad_features, ad_index
 from entities import user
 from feast import FeatureView, Field
 from feast.on_demand_feature_view import on_demand_feature_view
-from feast.types import Array, Float32, Float64, Int64, String, UnixTimestamp
+from feast.types import Array, Float32, Float64, Int64, String
 from sources import ranking_request, retrieved_ads_push
 
 retrieved_ads = FeatureView(
@@ -35,7 +35,12 @@ retrieved_ads = FeatureView(
         Field(
             name="generated_at_s", dtype=Float64, tags={"unit": "unix s"}, description="When the list was generated."
         ),
-        Field(name="behavior_at", dtype=UnixTimestamp, description="The newest behavior the list was made from."),
+        Field(
+            name="behavior_at_s",
+            dtype=Float64,
+            tags={"unit": "unix s"},
+            description="Newest behavior it was made from.",
+        ),
         Field(name="release", dtype=String, description="The release that made the list."),
         Field(name="index_version", dtype=String, description="The index whose S-IDs the list holds."),
     ],

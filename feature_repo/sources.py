@@ -70,7 +70,12 @@ semantic_ids = PostgreSQLSource(
 
 retrieval_log = PostgreSQLSource(
     name="retrieval_log",
-    query="SELECT *, extract(epoch FROM event_at)::float8 AS generated_at_s FROM retrieval_log",
+    # As numbers: Feast's own timestamps lose what is below a second on their way through the online store.
+    query="""
+        SELECT *, extract(epoch FROM event_at)::float8 AS generated_at_s,
+               extract(epoch FROM behavior_at)::float8 AS behavior_at_s
+        FROM retrieval_log
+    """,
     timestamp_field="event_at",
     created_timestamp_column="created_at",
     description="Every retrieval list ever written.",

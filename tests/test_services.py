@@ -9,11 +9,13 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import psycopg2
 import pytest
 import redis
@@ -115,6 +117,21 @@ def test_killed_servers_come_back_with_their_data(home: Path) -> None:
     assert (home / "services/postgres/postmaster.pid").exists()
     again = services.up(home)
     assert (again.database_url, again.redis_url) == (first.database_url, first.redis_url)
+    assert_kept(again)
+
+
+def test_a_child_that_outlives_a_killed_server_is_waited_for(home: Path) -> None:
+    first = services.up(home, durable=False)
+    write(first)
+    child = psutil.Process(first.postgres_pid).children()[0]
+    child.suspend()
+    kill(first.postgres_pid, first.redis_pid)
+    wait_until_dead(home)
+    resume = threading.Timer(1.0, child.resume)
+    resume.start()
+    again = services.up(home, durable=False)
+    resume.join()
+    assert "is still in use" in (home / "services/postgres.log").read_text()
     assert_kept(again)
 
 

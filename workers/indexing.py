@@ -25,4 +25,4 @@ def index_new_ads() -> None:
         index = add_new_ads(
             database_url=settings.database_url, indexes=settings.indexes, version=version, now=datetime.now(UTC)
         )
-    logger.info("new_ads_indexed", extra={"index_version": version, "ads": len(index)})
+    logger.debug("index_is_complete", extra={"index_version": version, "ads": len(index)})

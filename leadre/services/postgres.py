@@ -7,10 +7,11 @@ stops the server with the process that started it, and trusts every local user.
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 from leadre.errors import Unavailable
-from leadre.services.process import Launcher, find, last_words, launcher
+from leadre.services.process import PATIENCE_S, Launcher, find, last_words, launcher
 
 ROLE = "leadre"
 DATABASE = "leadre"
@@ -55,18 +56,26 @@ def start(folder: Path, *, password: str, port: int, durable: bool) -> None:
     programs = _launcher(folder)
     data, log = _data(folder), folder / "postgres.log"
     if not exists(folder):
-        _create(folder, programs, password=password)
+        _create(folder, programs, password=password, durable=durable)
     settings = data / "leadre.conf"
     settings.write_text(_SETTINGS.format(port=port, durable="on" if durable else "off"))
     # After a kill the file stays; its process id may be another process's by now, or a zombie's, and PostgreSQL would
-    # refuse. Surviving children of a killed server still hold its shared memory, which the start checks by itself.
+    # refuse.
     (data / "postmaster.pid").unlink(missing_ok=True)
     log.touch(mode=0o600)
     programs.own(settings, log)
-    try:
-        programs.run("pg_ctl", "start", "-D", str(data), "-l", str(log), "-w", "-t", "50", cwd=data)
-    except Unavailable:
-        raise Unavailable(f"PostgreSQL did not start on port {port}; see {log}: {last_words(log)}") from None
+    deadline = time.monotonic() + PATIENCE_S / 4
+    while True:
+        try:
+            programs.run("pg_ctl", "start", "-D", str(data), "-l", str(log), "-w", "-t", "50", cwd=data)
+        except Unavailable:
+            said = last_words(log)
+            # The last children of a killed server hold its shared memory until they notice.
+            if "is still in use" not in said or time.monotonic() > deadline:
+                raise Unavailable(f"PostgreSQL did not start on port {port}; see {log}: {said}") from None
+            time.sleep(0.2)
+        else:
+            return
 
 
 def stop(folder: Path) -> None:
@@ -85,7 +94,7 @@ def set_password(folder: Path, password: str) -> None:
     _single_user(_data(folder), _launcher(folder), "postgres", f"ALTER ROLE {ROLE} PASSWORD '{password}'")
 
 
-def _create(folder: Path, programs: Launcher, *, password: str) -> None:
+def _create(folder: Path, programs: Launcher, *, password: str, durable: bool) -> None:
     data = _data(folder)
     unfinished = data.with_name("postgres.new")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -95,6 +104,7 @@ def _create(folder: Path, programs: Launcher, *, password: str) -> None:
         "initdb",
         *("-D", str(unfinished), "--username=postgres", "--auth=reject", "--encoding=UTF8"),
         *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C", "--no-instructions"),
+        *(() if durable else ("--no-sync",)),
         cwd=unfinished,
     )
     (unfinished / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\n")

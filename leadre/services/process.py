@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,19 +118,26 @@ def find(pid_file: Path, *, argument: Path) -> int | None:
 
 
 def free_port(preferred: int | None = None) -> int:
-    """Return a free TCP port of the loopback: the preferred one, if it is free."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """Return a free TCP port of the loopback: the preferred one, if it is free or becomes so within a second."""
+    deadline = time.monotonic() + 1.0  # the last children of a killed server take a moment to let go of its port
+    while preferred and time.monotonic() < deadline:
         try:
-            listener.bind(("127.0.0.1", preferred or 0))
+            return _bind(preferred)
         except OSError:
-            listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+            time.sleep(0.02)
+    return _bind(0)
 
 
 def last_words(log: Path) -> str:
     """Return the end of a server's log, for an error message."""
     return _last_words(log.read_text(errors="replace")) if log.is_file() else "no log"
+
+
+def _bind(port: int) -> int:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        return int(listener.getsockname()[1])
 
 
 def _last_words(text: str) -> str:

@@ -233,7 +233,9 @@ def _time(value: datetime) -> str:
     return value.isoformat()
 
 
-def _text(value: str) -> str:
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("the value is not a text")
     if "\0" in value:
         raise ValueError("the text holds a NUL character, which PostgreSQL cannot store; remove it")
     if not value.isascii():

@@ -91,6 +91,9 @@ class FeatureClient:
             self._prompt_context = self.store.get_feature_service("prompt_context_v1")
             self._retrieval_list = self.store.get_feature_service("retrieval_list_v1")
             self._ranker_features = self.store.get_feature_service("ranker_features_v1")
+            self._ranker_names = [
+                field.name for view in self._ranker_features.feature_view_projections for field in view.features
+            ]
             self._list_features = [field.name for field in self.store.get_feature_view("retrieved_ads").features]
         self.retrieval_lists([0])  # warm: the first read opens the connections
 
@@ -177,13 +180,14 @@ class FeatureClient:
             if features["generated_at_s"] is None:
                 found.append(None)
                 continue
+            behavior_at_s = features["behavior_at_s"]
             found.append(
                 RetrievedRow(
                     user_id=user_id,
                     release=features["release"],
                     index_version=features["index_version"],
                     generated_at=datetime.fromtimestamp(features["generated_at_s"], UTC),
-                    behavior_at=_aware(features["behavior_at"]),
+                    behavior_at=None if behavior_at_s is None else datetime.fromtimestamp(behavior_at_s, UTC),
                     ad_ids=tuple(features["retrieved_ad_ids"] or ()),
                     sids=tuple(features["retrieved_sids"] or ()),
                     log_probabilities=tuple(features["retrieved_log_probabilities"] or ()),
@@ -198,7 +202,7 @@ class FeatureClient:
         As in the point-in-time join, a list that is older than the view's ttl or later than `now` counts as absent.
 
         Returns:
-            As many values as `ad_ids` by feature name, and `ad_id`.
+            As many values as `ad_ids` for `ad_id` and every feature of the service, in its order.
 
         Raises:
             Unavailable: Redis does not answer.
@@ -211,8 +215,7 @@ class FeatureClient:
         for name in self._list_features:  # Feast applies ttl to the join, not online
             pairs = zip(columns[name], columns["list_age_s"], strict=True)
             columns[name] = [value if age >= 0 else None for value, age in pairs]
-        del columns["user_id"]
-        return columns
+        return {name: columns[name] for name in ("ad_id", *self._ranker_names)}
 
     def point_in_time(self, entity_frame: pd.DataFrame) -> pd.DataFrame:
         """Join the ranker's features to training rows, each as of its own time.
@@ -222,7 +225,7 @@ class FeatureClient:
                 rows may share a user and an instant.
 
         Returns:
-            The frame's columns and rows, in its order, and every feature; `event_timestamp` in UTC.
+            The frame's columns and rows, in its order, and every feature of the service; `event_timestamp` in UTC.
 
         Raises:
             InvalidInput: a column is missing, or times without a zone.
@@ -248,8 +251,8 @@ class FeatureClient:
                 f"the point-in-time join returned {len(joined)} rows for {len(frame)}: a source holds two rows of one "
                 "entity with equal event_at and created_at, or the offline store drops rows"
             )
-        joined = joined.sort_values(_ROW, ignore_index=True).drop(columns=[_ROW, "request_time_s"])
-        return joined.assign(event_timestamp=at)
+        joined = joined.sort_values(_ROW, ignore_index=True).assign(event_timestamp=at)
+        return joined[[*entity_frame.columns, *self._ranker_names]]  # Feast adds the inputs of the on-demand view
 
     def materialize_incremental(self, now: datetime) -> dict[str, int]:
         """Copy what is new in the sources up to `now` to the online store, all of it the first time.
@@ -358,10 +361,6 @@ def _context(row: Mapping[str, Any], *, user_id: int, now: datetime) -> Context:
 def _source(view: FeatureView) -> str:
     assert view.batch_source is not None  # noqa: S101 - every view of feature_repo has one
     return str(view.batch_source.get_table_query_string())
-
-
-def _aware(time: datetime | None) -> datetime | None:
-    return time if time is None or time.tzinfo else time.replace(tzinfo=UTC)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ that come from one behavior, the one with the larger sequence is the newer.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +20,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from leadre.errors import ConfigError, InvalidInput, ReleaseMismatch
 from leadre.store.bulk import merge, staged
+from leadre.store.guard import shortfalls
 from leadre.store.tables import index_versions, releases, semantic_ids
 
 Status = Literal["candidate", "live", "retired"]
@@ -144,7 +144,7 @@ def record_release(
     Raises:
         ConfigError: the name is taken, or the index version was never recorded.
     """
-    if not connection.execute(select(index_versions.c.index_version).filter_by(index_version=index_version)).first():
+    if not connection.execute(select(index_versions).filter_by(index_version=index_version)).first():
         raise ConfigError(
             f"release {release!r} needs index version {index_version!r}, which is not recorded: build it first"
         )
@@ -188,7 +188,12 @@ def promote(
     if chosen.status == "live":
         return chosen
     if live is not None and not force:
-        _guard(chosen, live, guard or {})
+        problems = shortfalls(chosen.metrics, live.metrics, guard or {})
+        if problems:
+            raise ReleaseMismatch(
+                f"release {release!r} is not promoted over {live.release!r}: {'; '.join(problems)}. "
+                "Train a better one, or promote it by force"
+            )
     # Strictly later than any other, even when the clock was set back: rollback goes by this order.
     later = text("greatest(clock_timestamp(), (SELECT max(promoted_at) + interval '1 microsecond' FROM releases))")
     return _make_live(connection, release, promoted_at=later)
@@ -250,29 +255,6 @@ def _make_live(connection: Connection, release: str, *, promoted_at: Any) -> Rel
         .values(status="live", promoted_at=promoted_at, sequence=literal_column("DEFAULT"))
     )
     return _release(connection.execute(statement.returning(*_COLUMNS)).one())
-
-
-def _guard(candidate: ReleaseRow, live: ReleaseRow, guard: Mapping[str, float]) -> None:
-    problems = []
-    for metric, drop in guard.items():
-        if not 0 <= drop < 1:
-            raise ConfigError(f"guard {metric}={drop}: the allowed drop is a share in [0, 1)")
-        ours, theirs = _metric(candidate, metric), _metric(live, metric)
-        bound = theirs - drop * abs(theirs)
-        if not ours >= bound:  # so that a missing figure, not a number, is refused as well
-            problems.append(f"{metric} is {ours:.6g}, live has {theirs:.6g} and at least {bound:.6g} is asked for")
-    if problems:
-        raise ReleaseMismatch(
-            f"release {candidate.release!r} is not promoted over {live.release!r}: {'; '.join(problems)}. "
-            "Train a better one, or promote it by force"
-        )
-
-
-def _metric(release: ReleaseRow, metric: str) -> float:
-    value: Any = release.metrics
-    for key in metric.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def _release(row: Row[Any]) -> ReleaseRow:

@@ -79,6 +79,7 @@ def list_rows(lists: Sequence[RetrievalList], *, index: AdIndex, ecpms: Mapping[
                 "event_at": of_user.generated_at,
                 "generated_at_s": of_user.generated_at.timestamp(),
                 "behavior_at": of_user.event_at,
+                "behavior_at_s": None if of_user.event_at is None else of_user.event_at.timestamp(),
                 "release": of_user.release,
                 "index_version": of_user.index_version,
                 **{name: values[start:end] for name, values in per_ad.items()},

@@ -1,7 +1,8 @@
 """Contexts of the past: what was known of a user before one of his behaviors.
 
 LEADRE §4.2.1, §5.1.1. Training and offline evaluation ask for a user as of a target's time; the interest summary is
-counted over the behaviors before the target only, so that no target is in its own prompt.
+counted over the behaviors before the target only, so that no target is in its own prompt. It counts and orders as
+leadre.store.summaries does for serving.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,10 @@ from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.domain.users import Context, ContextBehavior, InterestSummary, Profile
 from leadre.errors import InvalidInput
 from leadre.recipe import PromptRecipe
+from leadre.store import catalog
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 DOMAINS = tuple(Domain)
 """By domain code: ads, then content."""
@@ -78,8 +83,8 @@ class ContextBuilder:
         sequences: positive behaviors of all users.
         profiles: by user id; a user without one gets an empty profile.
         titles: of ads and content items, as prompts show them; an unknown item has the title "".
-        categories: first-level categories, likewise; "" is not counted.
-        recipe: its window bounds the sequence, and `summary_categories` the summary.
+        categories: under which the summary counts them; "" is not counted.
+        recipe: its window bounds sequence and summary, `summary_categories` the summary.
     """
 
     def __init__(
@@ -92,9 +97,14 @@ class ContextBuilder:
         recipe: PromptRecipe,
     ) -> None:
         self._sequences, self._profiles, self._recipe = sequences, profiles, recipe
+        self._texts = titles, categories
         items = list(zip(sequences.domains.tolist(), sequences.item_ids.tolist(), strict=True))
         self._titles = [titles[domain].get(item, "") for domain, item in items]
         self._categories = [categories[domain].get(item, "") for domain, item in items]
+
+    def over(self, sequences: BehaviorArrays) -> ContextBuilder:
+        """Return a builder with the same catalog over other behaviors."""
+        return ContextBuilder(sequences, self._profiles, *self._texts, recipe=self._recipe)
 
     def behaviors(self, user: int) -> list[Behavior]:
         """Return all behaviors of the user with this number, oldest first."""
@@ -107,7 +117,7 @@ class ContextBuilder:
         Args:
             user: number of the user (not the id).
             upto: the position that is not seen any more, 0 to the user's number of behaviors.
-            now: the instant; behaviors more than `recipe.window_days` before it are counted in the summary only.
+            now: the instant; behaviors `recipe.window_days` or more before it are left out.
 
         Raises:
             InvalidInput: `upto` is beyond the user's behaviors.
@@ -118,10 +128,10 @@ class ContextBuilder:
         user_id = int(self._sequences.users[user])
         end = first + upto
         times = self._sequences.occurred_at_s[first:end]
-        oldest = first + int(np.searchsorted(times, now.timestamp() - self._recipe.window_days * _DAY_S))
+        oldest = first + int(np.searchsorted(times, now.timestamp() - self._recipe.window_days * _DAY_S, side="right"))
         return Context(
             profile=self._profiles.get(user_id) or Profile(user_id=user_id),
-            summary=InterestSummary(liked=self._liked(first, end)),
+            summary=InterestSummary(liked=self._liked(oldest, end)),
             behaviors=tuple(
                 ContextBehavior(behavior=self._behavior(user_id, at), title=self._titles[at])
                 for at in range(oldest, end)
@@ -134,9 +144,14 @@ class ContextBuilder:
         return int(offsets[user]), int(offsets[user + 1])
 
     def _liked(self, first: int, end: int) -> tuple[tuple[str, int], ...]:
-        counts = Counter(self._categories[first:end])
-        counts.pop("", None)
-        ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        counts: Counter[str] = Counter()
+        newest: dict[str, float] = {}
+        times = self._sequences.occurred_at_s[first:end].tolist()
+        for category, time_s in zip(self._categories[first:end], times, strict=True):
+            if category:
+                counts[category] += 1
+                newest[category] = time_s
+        ranked = sorted(counts.items(), key=lambda pair: (-pair[1], -newest[pair[0]], pair[0]))
         return tuple(ranked[: self._recipe.summary_categories])
 
     def _behavior(self, user_id: int, at: int) -> Behavior:
@@ -149,3 +164,24 @@ class ContextBuilder:
             occurred_at=datetime.fromtimestamp(float(arrays.occurred_at_s[at]), UTC),
             ordinal=int(arrays.ordinals[at]),
         )
+
+
+def read_contexts(connection: Connection, sequences: BehaviorArrays, *, recipe: PromptRecipe) -> ContextBuilder:
+    """Return the builder over `sequences` with the catalog's profiles, titles and categories.
+
+    Args:
+        connection: in a transaction.
+        sequences: as leadre.store.events.read_sequences gives them, positive behaviors only.
+        recipe: the release's.
+    """
+    ads, content = (catalog.item_labels(connection, domain) for domain in DOMAINS)
+    return ContextBuilder(
+        sequences,
+        catalog.profiles(connection, sequences.users.tolist()),
+        ({item: label.title for item, label in ads.items()}, {item: label.title for item, label in content.items()}),
+        (
+            {item: label.category for item, label in ads.items()},
+            {item: label.category for item, label in content.items()},
+        ),
+        recipe=recipe,
+    )

@@ -7,6 +7,7 @@ paper prints the ratios without the logarithm (docs/paper_map.md).
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
@@ -22,7 +22,7 @@ from leadre.recipe import DpoRecipe, SftRecipe
 from leadre.training.head import attach_head, detach_head
 from leadre.training.model import trains_in_bf16
 from leadre.training.preferences import PreferenceExample
-from leadre.training.progress import CurvePoint, Curves
+from leadre.training.progress import CurvePoint, Curves, Progress
 
 
 def run_dpo(
@@ -34,7 +34,7 @@ def run_dpo(
     tokenizer: PreTrainedTokenizerBase,
     code_blocks: Sequence[tuple[int, int]],
     work: Path,
-    console: Console | None = None,
+    progress: Progress | None = None,
 ) -> list[CurvePoint]:
     """Align `model` in place; the reference is the model as it comes in.
 
@@ -46,15 +46,15 @@ def run_dpo(
         tokenizer: Hugging Face's view of the vocabulary; gives the padding token.
         code_blocks: (first token id, count) of each level's codes.
         work: folder for the trainer's files.
-        console: where to draw progress; None is silent.
+        progress: called after each step.
 
     Returns:
         The training curve; its accuracy is the share of pairs whose chosen response gained more.
     """
     steps = max(1, round(ceil(len(pairs) / recipe.batch_size) * recipe.epochs))
-    curves = Curves(stage="dpo", console=console)
+    curves = Curves(stage="dpo", progress=progress)
     reference = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
-    trainer = _PairTrainer(
+    trainer = PairTrainer(
         model=model,
         ref_model=reference,
         args=DPOConfig(
@@ -71,7 +71,8 @@ def run_dpo(
             max_length=None,
             bf16=trains_in_bf16(sft.precision),
             use_cpu=not torch.cuda.is_available(),
-            gradient_checkpointing=False,
+            activation_checkpointing=False,
+            gradient_checkpointing=None,
             dataloader_pin_memory=torch.cuda.is_available(),
             logging_steps=max(1, steps // 50),
             save_strategy="no",
@@ -94,13 +95,16 @@ def run_dpo(
     attach_head(model, blocks=blocks)
     attach_head(reference, blocks=blocks)
     try:
-        trainer.train()
+        with warnings.catch_warnings():
+            # TRL 1.16 asks transformers 5.23 by a name that it has deprecated (2026-11)
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+            trainer.train()
     finally:
         detach_head(model)
     return curves.points
 
 
-class _PairTrainer(DPOTrainer):  # type: ignore[misc]
+class PairTrainer(DPOTrainer):  # type: ignore[misc]
     """TRL's trainer on token ids: prompts hold untrusted text, which its own tokenisation must not read."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import chain
-from typing import Protocol
 
 import numpy as np
 from datasets import Dataset
@@ -18,13 +16,13 @@ from datasets import Dataset
 from leadre.domain.ads import Ad
 from leadre.domain.behavior import Behavior
 from leadre.domain.semantic_id import SemanticId
-from leadre.domain.users import Context
 from leadre.errors import UnknownAd
 from leadre.indexing.description import describe
 from leadre.prompts.augment import variation
 from leadre.prompts.fit_length import TargetedPrompt
 from leadre.prompts.render import Prompt, Text, render, render_explicit
 from leadre.recipe import PromptRecipe
+from leadre.training.contexts import ContextBuilder
 from leadre.training.head import IGNORED
 
 
@@ -34,14 +32,6 @@ class Example:
 
     input_ids: tuple[int, ...]
     supervised: tuple[int, ...]
-
-
-class Contexts(Protocol):
-    """What was known of a user before a behavior (leadre.training.contexts has the real one)."""
-
-    def context(self, user: int, upto: int, now: datetime) -> Context:
-        """Return the context at `now` of the user with this number, from its first `upto` positive behaviors."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +51,7 @@ class TrainingData:
     ads: Sequence[Ad]
     sequences: Sequence[Sequence[Behavior]]
     targets: Sequence[Sequence[int]]
-    contexts: Contexts
+    contexts: ContextBuilder
     sid_of: Callable[[int], SemanticId | None]
     recipe: PromptRecipe
     seed: int

@@ -71,8 +71,8 @@ def trains_in_bf16(precision: Literal["auto", "bf16", "fp32"]) -> bool:
     if precision != "auto":
         return precision == "bf16"
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def _extend_base(base_model: str, *, vocabulary_size: int, positions: int, pad: int) -> PreTrainedModel:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,63 +59,62 @@ def from_impressions(
             liked.setdefault(number, []).append(shown)
     pairs = []
     for user, shows in liked.items():
-        position_of: dict[tuple[int, datetime], int] = {
-            (data.sequences[user][at].item_id, data.sequences[user][at].occurred_at): at for at in data.targets[user]
+        position_of = {
+            (data.sequences[user][at].item_id, _instant(data.sequences[user][at].occurred_at)): at
+            for at in data.targets[user]
         }
-        known = [
-            (position_of[shown.ad_id, shown.occurred_at], shown)
-            for shown in shows
-            if (shown.ad_id, shown.occurred_at) in position_of
-        ]
-        known.sort(key=lambda pair: pair[0])
-        # Neighbours in time: later ads answer to intents that the earlier context cannot show.
-        for (position, earlier), (_, later) in zip(known, known[1:], strict=False):
-            if earlier.ad_id == later.ad_id:
-                continue
+        placed = [(position_of.get((shown.ad_id, _instant(shown.occurred_at)), -1), shown) for shown in shows]
+        known = sorted((pair for pair in placed if pair[0] >= 0), key=lambda pair: pair[0])
+        # Neighbours in time only: later ads answer to intents that the earlier context cannot show.
+        for (position, earlier), (_, later) in pairwise(known):
             better, worse = (earlier, later) if earlier.ecpm > later.ecpm else (later, earlier)
-            if better.ecpm >= MINIMUM_GAIN * worse.ecpm:
+            if better.ad_id != worse.ad_id and better.ecpm >= MINIMUM_GAIN * worse.ecpm:
                 pairs.append(Preference(user=user, position=position, chosen=better.ad_id, rejected=worse.ad_id))
     return pairs
 
 
 def from_candidates(
-    candidates: Sequence[tuple[int, int, Sequence[int]]], ecpm: Mapping[int, float], *, pairs_each: int, seed: int
+    candidates: Sequence[tuple[int, int, Sequence[int]]],
+    ecpm: Mapping[int, float],
+    data: TrainingData,
+    *,
+    pairs_each: int,
+    seed: int,
 ) -> list[Preference]:
     """Pair ads that the fine-tuned model generated for one context: both likely, one earning more.
 
+    The ad that the user did click there counts as likely too, and is never the rejected one: that holds the hit ratio.
+
     Args:
-        candidates: (user number, position, ad ids best first) for each context.
+        candidates: (user number, position of a target, ad ids best first) for each context.
         ecpm: of each ad.
+        data: knows the targets.
         pairs_each: pairs of one context at most.
         seed: of the draw.
     """
     rng = np.random.default_rng(seed)
     pairs = []
-    for user, position, ads in candidates:
+    for user, position, generated in candidates:
+        clicked = data.sequences[user][position].item_id
+        ads = [clicked, *(ad for ad in generated if ad != clicked)]
         worth: NDArray[np.float64] = np.array([ecpm.get(ad, 0.0) for ad in ads])
-        better, worse = np.nonzero(worth[:, None] >= MINIMUM_GAIN * np.maximum(worth[None, :], 1e-12))
+        better, worse = np.nonzero(worth[:, None] >= MINIMUM_GAIN * np.maximum(worth[None, 1:], 1e-12))
         for pick in rng.permutation(len(better))[:pairs_each]:
-            chosen, rejected = ads[int(better[pick])], ads[int(worse[pick])]
+            chosen, rejected = ads[int(better[pick])], ads[int(worse[pick]) + 1]
             pairs.append(Preference(user=user, position=position, chosen=chosen, rejected=rejected))
     return pairs
 
 
-def ecpm_of_ads(impressions: Iterable[Impression], bids: Mapping[int, float]) -> dict[int, float]:
-    """Return each ad's mean eCPM over its impressions; one never shown gets its bid times the usual eCPM of a bid.
+def ecpm_of_ads(mean_ecpm: Mapping[int, float], bids: Mapping[int, float]) -> dict[int, float]:
+    """Return every ad's eCPM: the mean over its impressions; one never shown gets its bid times a bid's usual eCPM.
 
     Args:
-        impressions: the log.
+        mean_ecpm: of the ads that were shown.
         bids: of every ad.
     """
-    totals: dict[int, float] = {}
-    counts: dict[int, int] = {}
-    for shown in impressions:
-        totals[shown.ad_id] = totals.get(shown.ad_id, 0.0) + shown.ecpm
-        counts[shown.ad_id] = counts.get(shown.ad_id, 0) + 1
-    means = {ad: total / counts[ad] for ad, total in totals.items()}
-    paid = sum(bids.get(ad, 0.0) for ad in means)
-    rate = sum(means.values()) / paid if paid else 1.0
-    return {ad: means.get(ad, rate * bid) for ad, bid in bids.items()} | means
+    paid = sum(bids.get(ad, 0.0) for ad in mean_ecpm)
+    rate = sum(mean_ecpm.values()) / paid if paid else 1.0
+    return {ad: mean_ecpm.get(ad, rate * bid) for ad, bid in bids.items()}
 
 
 def encode_pairs(
@@ -137,3 +137,8 @@ def encode_pairs(
             PreferenceExample(prompt=prompts[key], chosen=tuple(ids(chosen)), rejected=tuple(ids(rejected)))
         )
     return examples
+
+
+def _instant(time: datetime) -> int:
+    """Return milliseconds since 1970: sequences keep times as floats, which round microseconds."""
+    return round(time.timestamp() * 1000)

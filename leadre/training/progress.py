@@ -6,17 +6,19 @@ LEADRE §5.1.3.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurvePoint:
-    """One report of a stage: means since the last one. `seconds` counts from the stage's start."""
+    """Means since the last point of a stage. `seconds` counts from its start; all tokens are counted, prompts' too."""
 
     stage: str
     step: int
@@ -32,38 +34,35 @@ class CurvePoint:
 
 
 class Curves(TrainerCallback):  # type: ignore[misc]
-    """Collects the curve of one stage, and draws a bar with rate and remaining time if given a console."""
+    """Collects the curve of one stage and reports its steps."""
 
-    def __init__(self, *, stage: str, console: Console | None = None) -> None:
+    def __init__(self, *, stage: str, progress: Progress | None = None) -> None:
         self.stage = stage
         self.points: list[CurvePoint] = []
-        self._bar = None if console is None else _bar(console)
-        self._began = self._reported = 0.0
+        self._progress = progress
+        self._began = self._reported = time.monotonic()
         self._tokens = 0.0
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any
-    ) -> None:
-        """Start the clock and the bar."""
+    def on_train_begin(self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **___: Any) -> None:
+        """Start the clock."""
         self._began = self._reported = time.monotonic()
-        if self._bar is not None:
-            self._bar.start()
-            self._bar.add_task(self.stage, total=state.max_steps, completed=state.global_step, loss="", rate="")
+        if self._progress is not None:
+            self._progress(f"train: {self.stage}", state.global_step, state.max_steps)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
-        """Move the bar."""
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=state.global_step)
+    def on_step_end(self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **___: Any) -> None:
+        """Report a step."""
+        if self._progress is not None:
+            self._progress(f"train: {self.stage}", state.global_step, state.max_steps)
 
     def on_log(
         self,
-        args: TrainingArguments,
+        _: TrainingArguments,
         state: TrainerState,
-        control: TrainerControl,
+        __: TrainerControl,
         logs: dict[str, float] | None = None,
-        **rest: Any,
+        **___: Any,
     ) -> None:
-        """Keep what the trainer reports."""
+        """Keep what the trainer says of the steps since it last did."""
         if not logs or "loss" not in logs:
             return
         now, tokens = time.monotonic(), float(logs.get("num_tokens", 0.0))
@@ -73,31 +72,10 @@ class Curves(TrainerCallback):  # type: ignore[misc]
             CurvePoint(
                 stage=self.stage,
                 step=state.global_step,
-                loss=float(logs["loss"]),
+                loss=round(float(logs["loss"]), 6),
                 learning_rate=float(logs.get("learning_rate", 0.0)),
                 seconds=round(now - self._began, 3),
                 tokens_per_s=round(rate, 1),
-                accuracy=float(logs.get("rewards/accuracies", logs.get("mean_token_accuracy", 0.0))),
+                accuracy=round(float(logs.get("rewards/accuracies", logs.get("mean_token_accuracy", 0.0))), 6),
             )
         )
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], loss=f"loss {logs['loss']:.3f}", rate=f"{rate:,.0f} tokens/s")
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
-        """Stop the bar."""
-        if self._bar is not None:
-            self._bar.stop()
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description:<18}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from rich.console import Console
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl import SFTConfig, SFTTrainer
@@ -22,7 +21,7 @@ from leadre.recipe import SftRecipe
 from leadre.training.examples import Example, to_dataset
 from leadre.training.head import attach_head, detach_head
 from leadre.training.model import trains_in_bf16
-from leadre.training.progress import CurvePoint, Curves
+from leadre.training.progress import CurvePoint, Curves, Progress
 
 _POOL_BATCHES = 32  # batches whose samples are sorted by length together: little padding, still random
 
@@ -44,7 +43,7 @@ def run_stage(
     tokenizer: PreTrainedTokenizerBase,
     code_blocks: Sequence[tuple[int, int]],
     work: Path,
-    console: Console | None = None,
+    progress: Progress | None = None,
 ) -> list[CurvePoint]:
     """Train `model` in place on one stage.
 
@@ -55,13 +54,13 @@ def run_stage(
         tokenizer: Hugging Face's view of the vocabulary; gives the padding token.
         code_blocks: (first token id, count) of each level's codes, for `recipe.level_loss`.
         work: folder for the trainer's files.
-        console: where to draw progress; None is silent.
+        progress: called after each step.
 
     Returns:
         The training curve.
     """
     steps = max(1, round(ceil(len(stage.examples) / recipe.batch_size) * stage.epochs))
-    curves = Curves(stage=stage.name, console=console)
+    curves = Curves(stage=stage.name, progress=progress)
     trainer = _StageTrainer(
         model=model,
         args=SFTConfig(
@@ -77,7 +76,8 @@ def run_stage(
             optim="adamw_torch_fused",
             bf16=trains_in_bf16(recipe.precision),
             use_cpu=not torch.cuda.is_available(),
-            gradient_checkpointing=False,
+            activation_checkpointing=False,
+            gradient_checkpointing=None,
             dataloader_pin_memory=torch.cuda.is_available(),
             dataset_kwargs={"skip_prepare_dataset": True},
             logging_steps=max(1, steps // 50),
@@ -119,8 +119,10 @@ class LengthBuckets(Sampler[int]):
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
         order = torch.randperm(len(self._lengths), generator=generator)
         batches: list[torch.Tensor] = []
-        for pool in order.split(_POOL_BATCHES * self._batch_size):
-            batches += pool[self._lengths[pool].argsort(stable=True)].split(self._batch_size)
+        for start in range(0, len(order), _POOL_BATCHES * self._batch_size):
+            pool = order[start : start + _POOL_BATCHES * self._batch_size]
+            pool = pool[self._lengths[pool].argsort(stable=True)]
+            batches += [pool[at : at + self._batch_size] for at in range(0, len(pool), self._batch_size)]
         short = [batch for batch in batches if len(batch) < self._batch_size]  # at most one: it must come last
         whole = [batch for batch in batches if len(batch) == self._batch_size]
         for place in torch.randperm(len(whole), generator=generator).tolist():

@@ -28,7 +28,10 @@ def train_text_tokenizer(texts: Iterable[str], *, size: int) -> Tokenizer:
         size: of the vocabulary at most, 256 bytes included.
     """
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    # "<" stands alone, so that no title can teach the tokenizer a token that is spelled like one of ours.
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split("<", "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,

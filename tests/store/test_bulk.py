@@ -89,7 +89,7 @@ def test_columns_that_are_not_given_stay(connection: Connection) -> None:
         ({"bid": float("nan")}, "bid", "finite"),
         ({"event_at": datetime(2025, 1, 1)}, "event_at", "offset"),
         ({"attributes": "text"}, "attributes", "list"),
-        ({"name": 7}, "name", ""),
+        ({"name": 7}, "name", "not a text"),
     ],
 )
 def test_a_bad_value_names_row_and_column(

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from sqlalchemy import Connection
 
 from leadre.artifacts import write_artifact
 from leadre.indexing.ad_index import AdIndex
@@ -28,6 +29,7 @@ from leadre.training.release_folder import RECIPE, TEXT_TOKENIZER, VOCABULARY
 from leadre.training.tokenizer import train_text_tokenizer
 
 USERS = 50
+RECIPE_OF_TESTS = Recipe(name="tiny", prompt=PromptRecipe(budget_tokens=2000))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,13 @@ class System:
     index: AdIndex
     environment: dict[str, str]
 
+    def add_release(self, connection: Connection, name: str) -> None:
+        """Write and record a release of the same index."""
+        folder = self.settings.releases / name
+        write_stub_release(folder, index=self.index, recipe=RECIPE_OF_TESTS)
+        plain = encode_recipe(RECIPE_OF_TESTS)
+        releases.record_release(connection, name, index_version="i1", uri=str(folder), recipe=plain, metrics={})
+
 
 @pytest.fixture
 def system(settings: Settings, environment: dict[str, str]) -> System:
@@ -48,24 +57,21 @@ def system(settings: Settings, environment: dict[str, str]) -> System:
     quantiser = fit_residual_kmeans(embeddings, levels=2, codes=8, width=6, seed=5)
     index = index_ads(world.ads, embeddings, quantiser, version="i1")
     index.save(settings.indexes / "i1")
-    recipe = Recipe(name="tiny", prompt=PromptRecipe(budget_tokens=2000))
-    write_stub_release(settings.releases / "r1", index=index, recipe=recipe)
+    environment = {**environment, "LEADRE_ENGINE": "stub", "LEADRE_LEASE_S": "1.5", "LEADRE_REFRESH_BATCH": "8"}
+    made = System(settings=replace(settings, engine="stub"), world=world, index=index, environment=environment)
     database = connect(settings.database_url)
     with transaction(database) as connection:
         catalog.upsert_ads(connection, world.ads)
         catalog.upsert_users(connection, world.profiles, event_at=world.now)
         catalog.upsert_content_items(connection, world.content_items)
         events.upsert_behaviors(connection, world.behaviors)
-        plain = encode_recipe(recipe)
-        releases.record_index(connection, "i1", uri=str(settings.indexes / "i1"), recipe=plain["index"], quality={})
-        uri = str(settings.releases / "r1")
-        releases.record_release(connection, "r1", index_version="i1", uri=uri, recipe=plain, metrics={})
+        releases.record_index(connection, "i1", uri=str(settings.indexes / "i1"), recipe={}, quality={})
+        made.add_release(connection, "r1")
         releases.promote(connection, "r1")
     database.dispose()
     feast = [sys.executable, "-m", "feast.cli.cli", "-c", str(settings.feature_repo), "apply"]
     subprocess.run(feast, env=environment, check=True, capture_output=True)
-    environment = {**environment, "LEADRE_ENGINE": "stub", "LEADRE_LEASE_S": "1.5", "LEADRE_REFRESH_BATCH": "8"}
-    return System(settings=replace(settings, engine="stub"), world=world, index=index, environment=environment)
+    return made
 
 
 def write_stub_release(folder: Path, *, index: AdIndex, recipe: Recipe) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -10,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from leadre.domain.behavior import Action, Behavior, Domain
+from leadre.pipelines.refresh import LiveRetriever
 from leadre.retrieval.refresh_queue import RefreshQueue
-from leadre.store import events, retrieval_log
+from leadre.retrieval.retriever import LIVE_ADS_AGE
+from leadre.store import catalog, events, releases, retrieval_log
 from leadre.store.database import connect, transaction
 from leadre.store.features import FeatureClient
 
@@ -119,8 +120,36 @@ def test_sigkill_in_the_middle_of_batches_loses_no_user_and_leaves_none_stale(sy
     database.dispose()
 
 
-@pytest.mark.parametrize("pool", ["prefork", "gevent"])
-def test_a_pool_that_cannot_hold_a_model_is_refused(system, start, tmp_path: Path, pool: str) -> None:
-    worker: subprocess.Popen[bytes] = start("workers.app", "worker", f"--pool={pool}")
-    assert worker.wait(timeout=60) == 1
-    assert "--pool=threads -c 1" in (tmp_path / "process-0.log").read_text()
+def test_a_refresh_in_process_sees_promotions_and_paused_ads(system) -> None:
+    now = datetime.now(UTC)
+    features = FeatureClient(system.settings.feature_repo, system.settings.feast_environment())
+    database = connect(system.settings.database_url)
+    live = LiveRetriever(system.settings, database=database, features=features)
+    user = system.world.profiles[3].user_id
+
+    (first,) = live.refresh([user], now=now)
+    assert (first.release, first.index_version) == ("r1", "i1")
+    retriever = live.current()
+    assert live.current() is retriever  # loaded once
+
+    best = first.beams[0].ad_id
+    with transaction(database) as connection:
+        catalog.set_live(connection, [best], live=False)
+    (second,) = live.refresh([user], now=now + LIVE_ADS_AGE)
+    assert best not in {beam.ad_id for beam in second.beams}
+    assert len(second.beams) == system.settings.beam_width
+
+    with transaction(database) as connection:
+        system.add_release(connection, "r2")
+        releases.promote(connection, "r2")
+    (third,) = live.refresh([user], now=now + 2 * LIVE_ADS_AGE)
+    assert third.release == "r2"
+    stored = features.retrieval_lists([user])[0]
+    assert stored is not None
+    assert (stored.release, list(stored.ad_ids)) == ("r2", [beam.ad_id for beam in third.beams])
+
+    with transaction(database) as connection:
+        releases.rollback(connection)
+    assert live.current().release == "r1"
+    features.close()
+    database.dispose()

@@ -114,7 +114,9 @@ def moment(value: object) -> datetime:
     if isinstance(value, int | float) and not isinstance(value, bool):
         low, high = _EARLIEST.timestamp(), _LATEST.timestamp()
         if not low <= value < high:
-            raise ValueError(f"{shown(value)} is not in Unix seconds of the years 1970 to 2099; are these milliseconds?")
+            raise ValueError(
+                f"{shown(value)} is not in Unix seconds of the years 1970 to 2099; are these milliseconds?"
+            )
         return datetime.fromtimestamp(value, UTC)
     if not isinstance(value, datetime):
         raise ValueError(f"{shown(value)} is not a time; write 2025-06-01T12:30:00+00:00 or Unix seconds")

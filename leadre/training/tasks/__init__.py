@@ -1,0 +1,1 @@
+"""The three training tasks. LEADRE §4.3.1."""

@@ -1,0 +1,155 @@
+"""Baselines every figure is printed beside: popularity and co-visitation.
+
+Ours; the paper prints none. Both give full lists: co-visitation fills up with popular items. Whether what a user
+already has may come again is the data's affair (a product is bought once, an ad is clicked twice): the caller says it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from leadre.evaluation.ranking import ABSENT
+
+FARTHEST = 50
+"""Items further apart in a sequence are not counted as visited together."""
+_ROWS_AT_ONCE = 2_048
+REPEATED_FROM = 0.01
+"""From this share of repeated items on, the data has repeats."""
+
+Seen = Literal["keep", "leave_out"]
+"""What becomes of the items of a row's own history."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histories:
+    """Item sequences, flat: row i holds items[offsets[i]:offsets[i + 1]], oldest first (int64[n + 1], int64[B])."""
+
+    offsets: NDArray[np.int64]
+    items: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Row of each item, int64[B]."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    @property
+    def seen(self) -> Seen:
+        """Whether items repeat within a row often enough to be worth recommending again."""
+        distinct = len(np.unique(np.stack([self.rows, self.items]), axis=1).T)
+        return "keep" if len(self.items) - distinct >= max(1, REPEATED_FROM * len(self.items)) else "leave_out"
+
+
+class Popularity:
+    """The most frequent items of the training histories."""
+
+    def __init__(self, ranked: NDArray[np.int64]) -> None:
+        self._ranked = ranked
+        self._by_id = np.argsort(ranked, kind="stable")
+
+    @classmethod
+    def fit(cls, train: Histories) -> Popularity:
+        """Count; among equally frequent items the smaller id is first."""
+        items, counts = np.unique(train.items, return_counts=True)
+        return cls(items[np.lexsort((items, -counts))])
+
+    def top(self, histories: Histories, k: int, *, seen: Seen) -> NDArray[np.int64]:
+        """Return the k most popular items for each row: int64[n, k], padded with `ABSENT`."""
+        if seen == "keep":
+            top = np.full((len(histories), k), ABSENT, np.int64)
+            top[:, : len(self._ranked)] = self._ranked[:k]
+            return top
+        longest = int(np.diff(histories.offsets).max(initial=0))
+        candidates = self._ranked[: k + longest]
+        had = np.zeros((len(histories), len(candidates)), np.bool_)
+        place, known = _places(histories.items, self._ranked[self._by_id])
+        place = self._by_id[place]
+        near = known & (place < len(candidates))
+        had[histories.rows[near], place[near]] = True
+        return _first_valid(np.broadcast_to(candidates, had.shape), ~had, k)
+
+
+class CoVisitation:
+    """Items that followed the items of a history in other users' sequences.
+
+    A later item at distance d adds 1 / d to its pair; the i-th newest item of the asking history weighs 1 / i.
+    """
+
+    def __init__(self, items: NDArray[np.int64], pairs: sparse.csr_array, popularity: Popularity) -> None:
+        self._items, self._pairs, self._popularity = items, pairs, popularity
+
+    @classmethod
+    def fit(cls, train: Histories) -> CoVisitation:
+        """Count the pairs of the training histories, up to `FARTHEST` apart."""
+        items, numbers = np.unique(train.items, return_inverse=True)
+        rows = train.rows
+        pairs = sparse.csr_array((len(items), len(items)))
+        for distance in range(1, FARTHEST + 1):
+            together = rows[distance:] == rows[:-distance]
+            if not together.any():
+                break
+            earlier, later = numbers[:-distance][together], numbers[distance:][together]
+            weights = np.full(len(earlier), 1.0 / distance)
+            pairs += sparse.coo_array((weights, (earlier, later)), shape=pairs.shape).tocsr()
+        return cls(items, pairs, Popularity.fit(train))
+
+    def top(self, histories: Histories, k: int, *, seen: Seen) -> NDArray[np.int64]:
+        """Return the k best items for each row: int64[n, k], padded with `ABSENT`."""
+        found = np.full((len(histories), k), ABSENT, np.int64)
+        for start in range(0, len(histories), _ROWS_AT_ONCE):
+            stop = min(start + _ROWS_AT_ONCE, len(histories))
+            low, high = histories.offsets[start], histories.offsets[stop]
+            part = Histories(offsets=histories.offsets[start : stop + 1] - low, items=histories.items[low:high])
+            found[start:stop] = self._top(part, k, seen)
+        popular = self._popularity.top(histories, 2 * k, seen=seen)
+        repeated = (popular[:, :, None] == found[:, None, :]).any(axis=2)
+        both = np.hstack([found, popular])
+        return _first_valid(both, np.hstack([found != ABSENT, ~repeated & (popular != ABSENT)]), k)
+
+    def _top(self, histories: Histories, k: int, seen: Seen) -> NDArray[np.int64]:
+        shape = (len(histories), len(self._items))
+        rows = histories.rows
+        age = histories.offsets[1:][rows] - np.arange(len(rows))  # 1 for a row's newest item
+        number, known = _places(histories.items, self._items)
+        rows, number, age = rows[known], number[known], age[known]
+        asked = sparse.coo_array((1.0 / age, (rows, number)), shape=shape).tocsr()
+        scores = asked @ self._pairs
+        if seen == "leave_out":
+            had = asked.copy()
+            had.data[:] = 1.0
+            scores = scores - scores.multiply(had)
+        scores = scores.tocsr()
+        found = np.full((len(histories), k), ABSENT, np.int64)
+        for row, (low, high) in enumerate(zip(scores.indptr[:-1], scores.indptr[1:], strict=True)):
+            score, column = scores.data[low:high], scores.indices[low:high]
+            if len(score) > k:
+                near = score >= np.partition(score, -k)[-k]
+                score, column = score[near], column[near]
+            best = np.lexsort((column, -score))[: min(k, int((score > 0).sum()))]
+            found[row, : len(best)] = self._items[column[best]]
+        return found
+
+
+def _places(items: NDArray[np.int64], ascending: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return where each item stands among `ascending`, and whether it is there."""
+    if len(ascending) == 0:
+        return np.zeros(len(items), np.int64), np.zeros(len(items), np.bool_)
+    place = np.minimum(np.searchsorted(ascending, items), len(ascending) - 1)
+    return place, ascending[place] == items
+
+
+def _first_valid(values: NDArray[np.int64], valid: NDArray[np.bool_], k: int) -> NDArray[np.int64]:
+    """Return the first k valid values of each row, in their order: int64[n, k], padded with `ABSENT`."""
+    place = np.cumsum(valid, axis=1) - 1
+    chosen = valid & (place < k)
+    row, column = np.nonzero(chosen)
+    first = np.full((len(values), k), ABSENT, np.int64)
+    first[row, place[row, column]] = values[row, column]
+    return first

@@ -1,0 +1,322 @@
+"""Train a release: data, tokenizer, curriculum, business alignment, release folder.
+
+LEADRE §4.3: explicit alignment, implicit alignment, next ad, then DPO on eCPM. A user's last two positive ads are held
+out for validation and test, and so is all that follows the first of them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from leadre.decoding.load import engine_of
+from leadre.domain.behavior import Domain
+from leadre.errors import InvalidInput, ReleaseMismatch
+from leadre.evaluation.split import leave_one_out
+from leadre.indexing.ad_index import AdIndex
+from leadre.prompts.fit_length import PromptEncoder
+from leadre.prompts.vocabulary import Vocabulary
+from leadre.recipe import Recipe
+from leadre.store.catalog import item_labels, profiles, read_ads
+from leadre.store.database import connect, transaction
+from leadre.store.events import read_sequences
+from leadre.store.impressions import liked_impressions, mean_ecpm
+from leadre.training.contexts import DOMAINS, ContextBuilder
+from leadre.training.curriculum import stages
+from leadre.training.dpo import run_dpo
+from leadre.training.examples import TrainingData, corpus
+from leadre.training.model import build_model
+from leadre.training.preferences import (
+    PreferenceExample,
+    ecpm_of_ads,
+    encode_pairs,
+    from_candidates,
+    from_impressions,
+)
+from leadre.training.progress import CurvePoint, Progress
+from leadre.training.release_folder import (
+    MODEL,
+    load_text_tokenizer,
+    load_vocabulary,
+    open_release,
+    write_release,
+)
+from leadre.training.sft import run_stage
+from leadre.training.tokenizer import (
+    load_base_tokenizer,
+    model_tokenizer,
+    text_encoder,
+    text_tokenizer_of,
+    train_text_tokenizer,
+)
+
+TOKENIZER_USERS = 2000
+CANDIDATE_ADS = 16
+"""Of a generated list, the ads that count as likely."""
+PAIRS_A_LIST = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingResult:
+    """The release's folder, and that of the model before business alignment (None when the recipe has none)."""
+
+    folder: Path
+    sft_folder: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Learner:
+    model: PreTrainedModel
+    vocabulary: Vocabulary
+    text_tokenizer: Tokenizer
+    tokenizer: PreTrainedTokenizerBase
+    encoder: PromptEncoder
+
+    @property
+    def code_blocks(self) -> list[tuple[int, int]]:
+        return list(zip(self.vocabulary.level_offsets, self.vocabulary.code_counts, strict=True))
+
+
+def train(
+    *,
+    database_url: str,
+    releases: Path,
+    index: AdIndex,
+    recipe: Recipe,
+    now: datetime,
+    name: str | None = None,
+    progress: Progress | None = None,
+    warm_start: Path | None = None,
+) -> TrainingResult:
+    """Train a model for an index and write it as a release; with DPO, the model before it as `<name>-sft` too.
+
+    Recording, evaluating and promoting are the caller's.
+
+    Args:
+        database_url: the system of record.
+        releases: folder of releases.
+        index: whose S-IDs the model learns.
+        recipe: everything about the training.
+        now: later events are not read.
+        name: of the release; by default the recipe's name and `now`.
+        progress: called as training goes on.
+        warm_start: a release of the same index to go on from, for daily training.
+
+    Raises:
+        FileExistsError: there is a release of that name.
+        InvalidInput: no user has an ad to learn.
+        ReleaseMismatch: `warm_start` speaks of another index.
+        ConfigError: a base model that cannot be used.
+        Unavailable: the database does not answer.
+    """
+    folder = releases / (name or f"{recipe.name}-{now:%Y%m%dT%H%M%S}")
+    sft_folder = folder.with_name(f"{folder.name}-sft") if recipe.dpo.enabled else None
+    for taken in (folder, sft_folder):
+        if taken is not None and taken.exists():
+            raise FileExistsError(f"{taken} exists; releases are not changed in place, give the new one its own name")
+    data = read_training_data(database_url=database_url, index=index, recipe=recipe, now=now)
+    learner = _warm(recipe, index, warm_start) if warm_start else _fresh(recipe, index, data)
+    curves: list[CurvePoint] = []
+    sizes: dict[str, Any] = {"parameters": learner.model.num_parameters(), "vocabulary": learner.vocabulary.size}
+
+    def write(target: Path) -> None:
+        write_release(
+            target,
+            model=learner.model,
+            tokenizer=learner.tokenizer,
+            text_tokenizer=learner.text_tokenizer,
+            vocabulary=learner.vocabulary,
+            recipe=recipe,
+            metrics={"training": sizes},
+            curves=curves,
+            index_version=index.version,
+        )
+
+    with tempfile.TemporaryDirectory(prefix="leadre-train-") as work:
+        for stage in stages(recipe.sft, data, learner.encoder):
+            sizes[stage.name] = {
+                "examples": len(stage.examples),
+                "tokens": sum(len(example.input_ids) for example in stage.examples),
+                "supervised_tokens": sum(len(example.supervised) for example in stage.examples),
+            }
+            curves += run_stage(
+                learner.model,
+                stage,
+                recipe=recipe.sft,
+                tokenizer=learner.tokenizer,
+                code_blocks=learner.code_blocks,
+                work=Path(work),
+                progress=progress,
+            )
+        if sft_folder is None:
+            write(folder)
+            return TrainingResult(folder=folder, sft_folder=None)
+        write(sft_folder)
+        pairs = _preference_pairs(
+            database_url=database_url,
+            index=index,
+            recipe=recipe,
+            now=now,
+            data=data,
+            learner=learner,
+            progress=progress,
+        )
+        sizes["preference_pairs"] = len(pairs)
+        if pairs:
+            curves += run_dpo(
+                learner.model,
+                pairs,
+                recipe=recipe.dpo,
+                sft=recipe.sft,
+                tokenizer=learner.tokenizer,
+                code_blocks=learner.code_blocks,
+                work=Path(work),
+                progress=progress,
+            )
+        write(folder)
+    return TrainingResult(folder=folder, sft_folder=sft_folder)
+
+
+def read_training_data(*, database_url: str, index: AdIndex, recipe: Recipe, now: datetime) -> TrainingData:
+    """Read what the tasks make examples of.
+
+    Raises:
+        InvalidInput: no user has an ad to learn.
+        Unavailable: the database does not answer.
+    """
+    engine = connect(database_url)
+    with transaction(engine) as connection:
+        ads = read_ads(connection)
+        sequences = read_sequences(connection)
+        known = profiles(connection, sequences.users.tolist())
+        labels = (item_labels(connection, Domain.AD), item_labels(connection, Domain.CONTENT))
+    engine.dispose()
+    contexts = ContextBuilder(
+        sequences,
+        known,
+        ({i: label.title for i, label in labels[0].items()}, {i: label.title for i, label in labels[1].items()}),
+        ({i: label.category for i, label in labels[0].items()}, {i: label.category for i, label in labels[1].items()}),
+        recipe=recipe.prompt,
+    )
+    sids = {int(ad_id): index.sid_at(row) for row, ad_id in enumerate(index.ad_ids)}
+    behaviors = [contexts.behaviors(user) for user in range(len(sequences.users))]
+    is_ad = sequences.domains == DOMAINS.index(Domain.AD)
+    split = leave_one_out(
+        sequences.offsets, is_ad & (sequences.occurred_at_s <= now.timestamp()), sequences.occurred_at_s
+    )
+    targets = [
+        [
+            at
+            for at, behavior in enumerate(rows[:seen])
+            if behavior.domain is Domain.AD and behavior.item_id in sids and behavior.occurred_at <= now
+        ]
+        for rows, seen in zip(behaviors, (split.learn_until - sequences.offsets[:-1]).tolist(), strict=True)
+    ]
+    if not any(targets):
+        raise InvalidInput(
+            f"no user has a click or conversion on an ad of index {index.version} that is not held out, so there is "
+            "nothing to learn; import behaviors, or build the index of these ads"
+        )
+    return TrainingData(
+        ads=[ad for ad in ads if ad.ad_id in sids],
+        sequences=behaviors,
+        targets=targets,
+        contexts=contexts,
+        sid_of=sids.get,
+        recipe=recipe.prompt,
+        seed=recipe.sft.seed,
+    )
+
+
+def _fresh(recipe: Recipe, index: AdIndex, data: TrainingData) -> _Learner:
+    base: PreTrainedTokenizerBase | Tokenizer
+    if recipe.model.base_model:
+        base = load_base_tokenizer(recipe.model.base_model)
+        text_tokenizer = text_tokenizer_of(base)
+        text_size = max(base.get_vocab().values()) + 1
+    else:
+        text_tokenizer = train_text_tokenizer(corpus(data, users=TOKENIZER_USERS), size=recipe.model.text_vocabulary)
+        base, text_size = text_tokenizer, text_tokenizer.get_vocab_size()
+    vocabulary = Vocabulary(text_size=text_size, code_counts=index.code_counts)
+    model = build_model(
+        recipe.model,
+        vocabulary_size=vocabulary.size,
+        positions=recipe.prompt.budget_tokens + vocabulary.levels,
+        pad=vocabulary.pad_id,
+        eos=vocabulary.eos_id,
+        seed=recipe.sft.seed,
+    )
+    return _Learner(
+        model=model,
+        vocabulary=vocabulary,
+        text_tokenizer=text_tokenizer,
+        tokenizer=model_tokenizer(base, vocabulary),
+        encoder=PromptEncoder(vocabulary, text_encoder(text_tokenizer), recipe.prompt),
+    )
+
+
+def _warm(recipe: Recipe, index: AdIndex, release: Path) -> _Learner:
+    trained_for = open_release(release).facts["index_version"]
+    if trained_for != index.version:
+        raise ReleaseMismatch(
+            f"release {release.name} was trained for index {trained_for}, this is index {index.version}; "
+            "train without a warm start"
+        )
+    vocabulary, text_tokenizer = load_vocabulary(release), load_text_tokenizer(release)
+    return _Learner(
+        model=AutoModelForCausalLM.from_pretrained(release / MODEL, use_safetensors=True, local_files_only=True),
+        vocabulary=vocabulary,
+        text_tokenizer=text_tokenizer,
+        tokenizer=load_base_tokenizer(str(release / MODEL)),
+        encoder=PromptEncoder(vocabulary, text_encoder(text_tokenizer), recipe.prompt),
+    )
+
+
+def _preference_pairs(
+    *,
+    database_url: str,
+    index: AdIndex,
+    recipe: Recipe,
+    now: datetime,
+    data: TrainingData,
+    learner: _Learner,
+    progress: Progress | None,
+) -> Sequence[PreferenceExample]:
+    """Return pairs from the log, filled up with pairs of ads that the model itself finds likely."""
+    engine = connect(database_url)
+    with transaction(engine) as connection:
+        liked = liked_impressions(connection, before=now)
+        earned = mean_ecpm(connection, before=now)
+    engine.dispose()
+    user_numbers = {rows[0].user_id: number for number, rows in enumerate(data.sequences) if rows}
+    pairs = from_impressions(liked, data, user_numbers=user_numbers)
+    missing = recipe.dpo.max_pairs - len(pairs)
+    if missing > 0:
+        ecpm = ecpm_of_ads(earned, {ad.ad_id: ad.bid for ad in data.ads})
+        candidates = _candidates(index, recipe, data=data, learner=learner, lists=missing, progress=progress)
+        pairs += from_candidates(candidates, ecpm, data, pairs_each=PAIRS_A_LIST, seed=recipe.dpo.seed)
+    return encode_pairs(pairs, data, learner.encoder, limit=recipe.dpo.max_pairs, seed=recipe.dpo.seed)
+
+
+def _candidates(
+    index: AdIndex, recipe: Recipe, *, data: TrainingData, learner: _Learner, lists: int, progress: Progress | None
+) -> list[tuple[int, int, list[int]]]:
+    """Return (user, position, likeliest ads) for the newest target of up to `lists` users."""
+    engine = engine_of(learner.model, index=index, vocabulary=learner.vocabulary, score=recipe.decoding.score)
+    users = [user for user, positions in enumerate(data.targets) if positions][:lists]
+    batch, made = recipe.evaluation.batch_users, []
+    for start in range(0, len(users), batch):
+        places = [(user, data.targets[user][-1]) for user in users[start : start + batch]]
+        prompts = [learner.encoder.encode(data.prompt(*place, augment=False)) for place in places]
+        for place, beams in zip(places, engine.generate(prompts, beam_width=CANDIDATE_ADS), strict=True):
+            made.append((*place, [beam.ad_id for beam in beams]))
+        if progress is not None:
+            progress("generate candidates", min(start + batch, len(users)), len(users))
+    return made

@@ -1,0 +1,170 @@
+"""The real applications over real servers, Redis behind a proxy that can be cut or frozen."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from sqlalchemy import text
+from starlette.applications import Starlette
+
+from leadre.domain.ads import Ad
+from leadre.domain.behavior import Action, Behavior, Domain
+from leadre.retrieval.refresh_queue import RefreshQueue
+from leadre.serving import mixer, user_server
+from leadre.settings import Settings
+from leadre.store import catalog, events
+from leadre.store.database import connect, transaction
+
+pytestmark = pytest.mark.slow
+CLICK = {"domain": "ad", "action": "click", "item_id": 7, "occurred_at": "2025-03-01T12:00:00Z"}
+
+
+class Proxy:
+    """Passes bytes on to Redis until it is frozen or cut."""
+
+    def __init__(self, url: str) -> None:
+        self._target = urlsplit(url)
+        self._writers: list[asyncio.StreamWriter] = []
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+
+    async def start(self) -> str:
+        """Listen; return the Redis URL of the proxy."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        return self._target._replace(
+            netloc=f"{self._target.netloc.rpartition(':')[0].rpartition('@')[0]}@127.0.0.1:{port}"
+        ).geturl()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_reader, to_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
+        self._writers += [writer, to_writer]
+        await asyncio.gather(self._pump(reader, to_writer), self._pump(to_reader, writer), return_exceptions=True)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            await self._flowing.wait()
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    def freeze(self) -> None:
+        """Keep connections open and pass nothing on."""
+        self._flowing.clear()
+
+    def cut(self) -> None:
+        """Close every connection and refuse new ones."""
+        self._flowing.set()
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+
+
+@asynccontextmanager
+async def running(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://server", timeout=30) as client:
+            yield client
+
+
+async def until(answered: Callable[[], Awaitable[bool]], *, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not await answered():
+        assert time.monotonic() < end, "not in time"
+        await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+def applied(settings: Settings, environment: dict[str, str]) -> Settings:
+    """The settings, over a database that holds the registry, two ads and a click."""
+    feast = [sys.executable, "-m", "feast.cli.cli", "-c", str(settings.feature_repo), "apply"]
+    subprocess.run(feast, env=environment, check=True, capture_output=True)
+    now = datetime.now(UTC)
+    database = connect(settings.database_url)
+    with transaction(database) as connection:
+        inventory = [
+            Ad(
+                ad_id=ad_id,
+                source_id=str(ad_id),
+                name=f"ad {ad_id}",
+                ad_type="",
+                first_category="",
+                second_category="",
+                attributes=(),
+                advertiser_id=1,
+                bid=1.0,
+                created_at=now,
+            )
+            for ad_id in (7, 8)
+        ]
+        catalog.upsert_ads(connection, inventory)
+        click = Behavior(user_id=1, domain=Domain.AD, action=Action.CLICK, item_id=8, occurred_at=now)
+        events.append_behaviors(connection, [click])
+    database.dispose()
+    return settings
+
+
+def test_requests_are_answered_while_redis_hangs_and_after_it_died(applied: Settings) -> None:
+    async def scenario() -> None:
+        proxy = Proxy(applied.redis_url)
+        behind = replace(applied, redis_url=await proxy.start())
+        served, mixed = user_server.create_app(behind), mixer.create_app(behind)
+        async with running(served) as users, running(mixed) as candidates:
+
+            async def healthy() -> bool:
+                answer = (await users.get("/v1/users/5/ads")).json()
+                mix = (await candidates.get("/v1/users/5/candidates")).json()
+                return not answer["degraded"] and not mix["degraded"] and mix["ads"] != []
+
+            async def degraded() -> None:
+                started = time.monotonic()
+                answer = await users.get("/v1/users/5/ads")
+                assert (answer.status_code, answer.json()["degraded"]) == (200, True)
+                mix = (await candidates.get("/v1/users/5/candidates")).json()
+                assert mix["failed_branches"] == ["leadre"]
+                assert mix["ads"] == [{"ad_id": 8, "branches": ["popular"]}]
+                assert time.monotonic() - started < 2
+
+            await until(healthy, seconds=60)
+            answer = await users.post("/v1/users/5/behaviors", json={"behaviors": [CLICK]})
+            assert (answer.status_code, answer.json()) == (202, {"accepted": 1, "queued": True})
+            assert RefreshQueue.connect(applied.redis_url).depth() == 1
+
+            proxy.freeze()
+            for _ in range(5):
+                await degraded()
+            proxy.cut()
+            for _ in range(5):
+                await degraded()
+            later = {**CLICK, "occurred_at": "2025-03-01T12:00:01Z"}
+            answer = await users.post("/v1/users/6/behaviors", json={"behaviors": [later]})
+            assert (answer.status_code, answer.json()) == (202, {"accepted": 1, "queued": False})
+            assert (await users.get("/metrics-lite")).json()["unqueued"] == 1
+
+    asyncio.run(scenario())
+    database = connect(applied.database_url)
+    with transaction(database) as connection:
+        assert connection.scalar(text("SELECT count(*) FROM behaviors WHERE user_id IN (5, 6)")) == 2
+    database.dispose()
+
+
+def test_a_server_that_starts_without_redis_answers_degraded(applied: Settings) -> None:
+    async def scenario() -> None:
+        async with running(user_server.create_app(replace(applied, redis_url="redis://127.0.0.1:1/0"))) as users:
+            for _ in range(3):
+                answer = await users.get("/v1/users/5/ads")
+                assert (answer.status_code, answer.json()["degraded"]) == (200, True)
+            assert (await users.get("/healthz")).status_code == 200
+
+    asyncio.run(scenario())

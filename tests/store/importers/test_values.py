@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leadre.domain.behavior import Action
+from leadre.domain.identity import stable_id
+from leadre.store.importers.values import (
+    choice,
+    clean,
+    identity,
+    moment,
+    name,
+    number,
+    whole,
+    word_list,
+    words,
+    yes_no,
+)
+
+
+@given(st.text())
+def test_a_cleaned_text_is_one_line_without_control_characters(text: str) -> None:
+    cleaned = clean(text)
+    assert not any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in cleaned)
+    assert cleaned == cleaned.strip() == clean(cleaned)
+
+
+def test_control_characters_become_one_space() -> None:
+    assert words("  Lip\t\n\0stick\u2028red ") == "Lip stick red"
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_a_whole_number_is_its_own_id(value: int) -> None:
+    assert identity(value) == identity(str(value)) == (value, str(value))
+
+
+@pytest.mark.parametrize("text", ["B004756YJA", "007", "1.0", "user 5", "1_000", "١٢"])
+def test_any_other_text_gets_the_id_derived_from_it(text: str) -> None:
+    assert identity(text) == (stable_id(text), text)
+
+
+def test_times_of_every_kind_are_one_instant() -> None:
+    at = datetime(2025, 6, 1, 12, 30, tzinfo=UTC)
+    elsewhere = at.astimezone(timezone(timedelta(hours=8)))
+    forms = [
+        "2025-06-01T12:30:00Z",
+        "2025-06-01 20:30:00+08:00",
+        at.timestamp(),
+        str(at.timestamp()),
+        "1748781000",
+        elsewhere,
+    ]
+    assert {moment(form) for form in forms} == {at}
+
+
+@pytest.mark.parametrize(
+    ("parse", "value", "problem"),
+    [
+        (identity, -5, "from 0 to 2"),
+        (identity, "9223372036854775808", "from 0 to 2"),
+        (identity, "9" * 5000, "from 0 to 2"),
+        (identity, 1.0, "neither"),
+        (identity, True, "neither"),
+        (identity, "a\nb", "one line"),
+        (identity, " a", "one line"),
+        (identity, "\ud800", "surrogates"),
+        (words, "x" * 257, "257 characters long, at most 256"),
+        (words, 5, "not a text"),
+        (name, "\t \n", "visible"),
+        (word_list, 5, "a list of texts"),
+        (word_list, [5], "not a text"),
+        (number(0, 10), "nan", "from 0 to 10"),
+        (number(0, 10), "inf", "from 0 to 10"),
+        (number(0, 10), -0.01, "from 0 to 10"),
+        (number(0, 10), "1,5", "from 0 to 10"),
+        (number(0, 10), True, "from 0 to 10"),
+        (whole(0, 150), "22.5", "from 0 to 150"),
+        (whole(0, 150), 22.5, "from 0 to 150"),
+        (whole(0, 150), 151, "from 0 to 150"),
+        (whole(0, 150), "9" * 5000, "from 0 to 150"),
+        (moment, "yesterday", "not a time"),
+        (moment, "2025-06-01T12:30:00", "no UTC offset"),
+        (moment, "2025-06-01", "no UTC offset"),
+        (moment, datetime(2025, 6, 1), "no UTC offset"),
+        (moment, 1748781000000, "milliseconds"),
+        (moment, "nan", "milliseconds"),
+        (moment, "1969-12-31T23:59:59Z", "1970 to 2099"),
+        (moment, "0001-01-01T00:00:00+14:00", "1970 to 2099"),
+        (moment, [], "not a time"),
+        (yes_no, "maybe", "not one of true, yes"),
+        (choice(Action), "clik", "did you mean 'click'"),
+    ],
+)
+def test_a_bad_value_says_what_would_do(parse: Callable[[object], object], value: object, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem) as error:
+        parse(value)
+    assert len(str(error.value)) < 250
+
+
+def test_lists_are_written_with_bars_or_given_as_lists() -> None:
+    assert word_list("brand_Lu| 50 ml||") == word_list(["brand_Lu", "50\nml", ""]) == ("brand_Lu", "50 ml")
+
+
+def test_truth_is_written_in_three_ways() -> None:
+    assert [yes_no(value) for value in ["TRUE", "yes", 1, True, "false", "No", 0, False]] == [True] * 4 + [False] * 4
+
+
+def test_a_whole_float_is_a_whole_number() -> None:
+    assert whole(0, 150)(22.0) == whole(0, 150)("22") == 22

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from celery.concurrency import get_implementation
+
+from workers.app import app, refuse_prefork
+from workers.schedule import BEAT_SCHEDULE
+
+
+@pytest.fixture(autouse=True)
+def urls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEADRE_REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("LEADRE_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+
+
+@pytest.mark.parametrize("pool", ["prefork", "gevent", get_implementation("processes")])
+def test_a_pool_that_cannot_hold_a_model_is_refused(pool: str | type) -> None:
+    with pytest.raises(SystemExit, match="--pool=threads -c 1"):
+        refuse_prefork(sender=SimpleNamespace(pool_cls=pool))
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo", get_implementation("threads"), get_implementation("solo")])
+def test_pools_of_one_process_are_accepted(pool: str | type) -> None:
+    refuse_prefork(sender=SimpleNamespace(pool_cls=pool))
+
+
+def test_a_worker_of_processes_ends_at_once_with_a_clear_message() -> None:
+    command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "--pool=processes"]
+    worker = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert worker.returncode == 1
+    assert worker.stderr.rstrip().endswith("start the worker with --pool=threads -c 1")
+
+
+def test_messages_are_json_and_nothing_else_is_accepted() -> None:
+    assert app.conf.accept_content == ["json"]
+    assert app.conf.task_serializer == "json"
+    assert app.conf.task_ignore_result
+
+
+def test_what_beat_says_is_a_task_and_goes_to_its_queue() -> None:
+    app.loader.import_default_modules()
+    for entry in BEAT_SCHEDULE.values():
+        assert entry["task"] in app.tasks
+        queue = app.amqp.router.route({}, entry["task"])["queue"].name
+        assert queue == ("retrieval" if ".retrieval." in entry["task"] else "maintenance")
+    ours = {name for name in app.tasks if name.startswith("workers.")}
+    assert ours == {entry["task"] for entry in BEAT_SCHEDULE.values()}
+
+
+def test_long_tasks_are_acknowledged_before_they_run_so_that_none_runs_twice() -> None:
+    app.loader.import_default_modules()
+    late = {name for name, task in app.tasks.items() if name.startswith("workers.") and task.acks_late}
+    assert late == {"workers.retrieval.refresh_users", "workers.retrieval.revive_dead"}
+
+
+def test_beat_and_the_doorbell_load_no_model_library() -> None:
+    code = (
+        "import sys; from workers.app import app; app.loader.import_default_modules();"
+        "print([name for name in ('torch', 'feast', 'transformers', 'pandas') if name in sys.modules])"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
