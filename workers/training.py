@@ -18,18 +18,15 @@ ALLOWED_DROP = 0.05
 
 @app.task(acks_late=False)  # type: ignore[untyped-decorator]
 def train_daily() -> None:
-    """Build the index of today's ads, train the live release's recipe on it, evaluate, and promote under a guard.
+    """Add the new ads to the live index, train the live release on with the new events, and promote under a guard.
 
-    While the ads are the same the index is as well, and training goes on from the live model.
+    The codebooks stay as they are, so the model goes on from the live one and knows the old ads' S-IDs.
     """
-    from leadre.decoding.load import load_engine
-    from leadre.pipelines.build_index import build_index
-    from leadre.pipelines.evaluate import LEADRE, evaluate
-    from leadre.pipelines.train import train
-    from leadre.recipe import encode_recipe
+    from leadre.pipelines.build_index import add_new_ads
+    from leadre.pipelines.release import make_release
     from leadre.store.database import transaction
-    from leadre.store.releases import live_release, promote, record_release
-    from leadre.training.release_folder import load_prompt_encoder, load_recipe_of
+    from leadre.store.releases import live_release, promote
+    from leadre.training.release_folder import load_recipe_of
 
     held = resources()
     database_url, now = held.settings.database_url, datetime.now(UTC)
@@ -40,33 +37,18 @@ def train_daily() -> None:
             logger.warning("not_training", extra={"reason": "no release is live" if alone else "one is at it"})
             return
         recipe = load_recipe_of(Path(live.uri))
-        index = build_index(database_url=database_url, indexes=held.settings.indexes, recipe=recipe.index, now=now)
-        trained = train(
+        made = make_release(
             database_url=database_url,
             releases=held.settings.releases,
-            index=index,
+            index=add_new_ads(
+                database_url=database_url, indexes=held.settings.indexes, version=live.index_version, now=now
+            ),
             recipe=recipe,
             now=now,
-            warm_start=Path(live.uri) if live.index_version == index.version else None,
+            warm_start=Path(live.uri),
         )
-        name = trained.folder.name
-        evaluation = evaluate(
-            database_url=database_url,
-            index=index,
-            engine=load_engine(trained.folder, index=index),
-            encoder=load_prompt_encoder(trained.folder),
-            recipe=recipe,
-        )
-        with transaction(held.database) as connection:
-            record_release(
-                connection,
-                name,
-                index_version=index.version,
-                uri=str(trained.folder),
-                recipe=encode_recipe(recipe),
-                metrics=evaluation.to_json(),
-            )
-        figure = f"metrics.{LEADRE}.canonical.HR@{evaluation.cutoffs[-1]}.mean"
+        name = made.release
+        figure = f"metrics.leadre.canonical.HR@{max(recipe.evaluation.cutoffs)}.mean"
         try:
             with transaction(held.database) as connection:
                 promote(connection, name, guard={figure: ALLOWED_DROP})

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import click
 from rich.console import Console
@@ -23,8 +23,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-ProgressCall = Callable[[str, int, int | None], None]
-"""What pipelines report to: (what is being done, how much is done, of how much or None)."""
+
+class ProgressCall(Protocol):
+    """What pipelines report to."""
+
+    def __call__(self, what: str, done: int, total: int | None = None, /) -> None:
+        """Say what is being done, how much of it is done, and of how much if that is known."""
+
 
 console = Console(highlight=False)
 
@@ -70,7 +75,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         right = bool(rows) and all(isinstance(row[place], int | float) for row in rows)
         table.add_column(column, justify="right" if right else "left")
     for row in rows:
-        table.add_row(*[f"{cell:,.4f}" if isinstance(cell, float) else f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row])
+        table.add_row(
+            *[
+                f"{cell:,.4f}" if isinstance(cell, float) else f"{cell:,}" if isinstance(cell, int) else str(cell)
+                for cell in row
+            ]
+        )
     console.print(table)
     console.print()
 

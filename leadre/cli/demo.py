@@ -5,6 +5,7 @@ The same commands a user would type, in order. What is there already is not made
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -15,10 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
 from leadre.cli.console import console, print_table, progress_bars
+from leadre.cli.learning import print_evaluation
 from leadre.cli.services import home
 from leadre.cli.session import connection, features, settings
 from leadre.errors import LeadreError, Unavailable
@@ -45,19 +48,21 @@ def demo(*, keep: bool) -> None:
             services.down(home())
     console.print(f"[dim]{time.monotonic() - began:.0f} s in all.[/]")
     if started_here and not keep:
-        console.print('[dim]The servers are down again; `leadre services up` and `eval "$(leadre env)"` go on from here.[/]')
+        console.print(
+            '[dim]The servers are down again; `leadre services up` and `eval "$(leadre env)"` go on from here.[/]'
+        )
 
 
 def _run() -> None:
     from leadre import services
-    from leadre.cli.learning import evaluate_release, train_release
     from leadre.cli.report import make_report
     from leadre.pipelines.build_index import build_index
+    from leadre.pipelines.release import make_release
     from leadre.pipelines.summarize import summarize
-    from leadre.recipe import load_recipe
+    from leadre.recipe import encode_recipe, load_recipe
     from leadre.store.database import migrate
     from leadre.store.importers.synthetic import import_world
-    from leadre.store.releases import promote
+    from leadre.store.releases import list_releases, promote
     from leadre.synthetic import make_world
 
     _step(1, "PostgreSQL and Redis", "embedded, on loopback, no root")
@@ -78,14 +83,27 @@ def _run() -> None:
             database_url=found.database_url, indexes=found.indexes, recipe=recipe.index, now=now, progress=progress
         )
     sample = index.sid_at(0)
-    console.print(f"  {len(index):,} ads, each with an S-ID of its own, e.g. [cyan]{sample}[/]".replace("[/]", "[/]"))
+    console.print(f"  {len(index):,} ads, each with an S-ID of its own, for example [cyan]{sample}[/]")
 
     _step(4, "Training", "explicit alignment → implicit alignment → next ad → DPO on eCPM")
-    release, fresh = train_release(found, recipe, index=index, now=now)
-    if fresh:
-        evaluate_release(found, release)
+    release = f"demo-{index.version}-{_fingerprint(encode_recipe(recipe))}"
     with connection(found) as connected:
-        promote(connected, release)
+        made = {row.release: row for row in list_releases(connected)}.get(release)
+    if made is None:
+        with progress_bars() as progress:
+            made = make_release(
+                database_url=found.database_url,
+                releases=found.releases,
+                index=index,
+                recipe=recipe,
+                now=now,
+                name=release,
+                progress=progress,
+            )
+    print_evaluation(release, made.metrics)
+    if made.status != "live":
+        with connection(found) as connected:
+            promote(connected, release)
     console.print(f"  release [bold]{release}[/] is live")
 
     _step(5, "Feature store", "feast apply, feast materialize-incremental")
@@ -117,6 +135,10 @@ def _present(found: Settings) -> datetime:
     now = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     note.write_text(json.dumps({"now": now.isoformat()}))
     return now
+
+
+def _fingerprint(recipe: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _feast(*arguments: str) -> None:
@@ -153,7 +175,19 @@ def _refresh_through_a_worker(found: Settings) -> list[int]:
 def _worker(found: Settings) -> Iterator[Path]:
     """Run a Celery worker in its own process, and stop it warmly."""
     log = found.home / "worker.log"
-    command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-Q", "retrieval", "--pool=threads", "-c", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "workers.app",
+        "worker",
+        "-Q",
+        "retrieval",
+        "--pool=threads",
+        "-c",
+        "1",
+    ]
     command += ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"]
     console.print(f"  [dim]$ celery {' '.join(command[3:])}[/]")
     with log.open("w") as output:

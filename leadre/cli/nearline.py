@@ -42,7 +42,9 @@ def refresh(user_ids: tuple[int, ...], *, now: datetime, as_json: bool) -> None:
 @click.command()
 @click.argument("user_id", metavar="USER", type=int, required=False)
 @click.argument("ad_ids", metavar="AD...", type=int, nargs=-1)
-@click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Write the walk to this file instead.")
+@click.option(
+    "--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Write the walk to this file instead."
+)
 @now_option
 def trace(user_id: int | None, ad_ids: tuple[int, ...], *, markdown: Path | None, now: datetime) -> None:
     """Follow one user through every step: events, context, prompt, beams, list, features for the given ads.

@@ -53,7 +53,7 @@ def features(found: Settings) -> FeatureClient:
     return FeatureClient(found.feature_repo, environment=found.feast_environment())
 
 
-class Instant(click.ParamType):
+class Instant(click.ParamType):  # type: ignore[type-arg]  # generic to type checkers only
     """An instant on the command line: ISO 8601; without an offset it is UTC."""
 
     name = "instant"
@@ -72,5 +72,9 @@ class Instant(click.ParamType):
 def now_option(command: Any) -> Any:
     """Add `--now`, for data whose present is in the past."""
     return click.option(
-        "--now", type=Instant(), default=lambda: datetime.now(UTC), show_default="the present", help="Act as of this instant."
+        "--now",
+        type=Instant(),
+        default=lambda: datetime.now(UTC),
+        show_default="the present",
+        help="Act as of this instant.",
     )(command)

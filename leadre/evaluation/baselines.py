@@ -70,9 +70,9 @@ class Popularity:
         candidates = self._ranked[: k + longest]
         had = np.zeros((len(histories), len(candidates)), np.bool_)
         place, known = _places(histories.items, self._ranked[self._by_id])
-        place = self._by_id[place]
-        near = known & (place < len(candidates))
-        had[histories.rows[near], place[near]] = True
+        row, place = histories.rows[known], self._by_id[place[known]]
+        near = place < len(candidates)
+        had[row[near], place[near]] = True
         return _first_valid(np.broadcast_to(candidates, had.shape), ~had, k)
 
 

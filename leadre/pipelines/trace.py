@@ -170,7 +170,12 @@ def _sections(trace: Trace, command: str) -> Iterator[list[str]]:
     ]
     yield ["## 1. Events", "", "Positive behaviors of both domains, oldest first (PostgreSQL, table `behaviors`).", ""]
     rows = [
-        (f"{entry.behavior.occurred_at:%m-%d %H:%M}", entry.behavior.domain.value, entry.behavior.action.value, entry.title)
+        (
+            f"{entry.behavior.occurred_at:%m-%d %H:%M}",
+            entry.behavior.domain.value,
+            entry.behavior.action.value,
+            entry.title,
+        )
         for entry in trace.context.behaviors
     ]
     yield _table(("time", "domain", "action", "title"), rows)
@@ -214,16 +219,23 @@ def _sections(trace: Trace, command: str) -> Iterator[list[str]]:
         ],
     )
     yield ["## 6. User-side features", "", "Derived when the list was written; the same for every target ad.", ""]
-    user_side = ("retrieved_count", "top_probability", "entropy", "category_concentration", "expected_ecpm", "list_age_s")
+    user_side = (
+        "retrieved_count",
+        "top_probability",
+        "entropy",
+        "category_concentration",
+        "expected_ecpm",
+        "list_age_s",
+    )
     yield _table(
-        ("feature", "value"), [(name, _number(trace.features[name][0])) for name in user_side if name in trace.features]
+        ("feature", "value"), [(name, written(trace.features[name][0])) for name in user_side if name in trace.features]
     )
     yield ["## 7. Item-side features", "", "Derived when read, one row a target ad (`ranker_features_v1`).", ""]
     shown = [name for name in SHOWN_FEATURES if name in trace.features]
     yield _table(
         ("target ad", "name", *shown),
         [
-            (str(ad), trace.ads[ad].name if ad in trace.ads else "", *(_number(trace.features[f][row]) for f in shown))
+            (str(ad), trace.ads[ad].name if ad in trace.ads else "", *(written(trace.features[f][row]) for f in shown))
             for row, ad in enumerate(trace.target_ads)
         ],
     )
@@ -235,5 +247,6 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [*lines, ""]
 
 
-def _number(value: object) -> str:
+def written(value: object) -> str:
+    """Return a feature's value as a page shows it."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

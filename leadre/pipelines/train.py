@@ -24,11 +24,11 @@ from leadre.indexing.ad_index import AdIndex
 from leadre.prompts.fit_length import PromptEncoder
 from leadre.prompts.vocabulary import Vocabulary
 from leadre.recipe import Recipe
-from leadre.store.catalog import item_labels, profiles, read_ads
+from leadre.store.catalog import read_ads
 from leadre.store.database import connect, transaction
 from leadre.store.events import read_sequences
 from leadre.store.impressions import liked_impressions, mean_ecpm
-from leadre.training.contexts import DOMAINS, ContextBuilder
+from leadre.training.contexts import DOMAINS, read_contexts
 from leadre.training.curriculum import stages
 from leadre.training.dpo import run_dpo
 from leadre.training.examples import TrainingData, corpus
@@ -192,25 +192,17 @@ def read_training_data(*, database_url: str, index: AdIndex, recipe: Recipe, now
         Unavailable: the database does not answer.
     """
     engine = connect(database_url)
-    with transaction(engine) as connection:
-        ads = read_ads(connection)
-        sequences = read_sequences(connection)
-        known = profiles(connection, sequences.users.tolist())
-        labels = (item_labels(connection, Domain.AD), item_labels(connection, Domain.CONTENT))
-    engine.dispose()
-    contexts = ContextBuilder(
-        sequences,
-        known,
-        ({i: label.title for i, label in labels[0].items()}, {i: label.title for i, label in labels[1].items()}),
-        ({i: label.category for i, label in labels[0].items()}, {i: label.category for i, label in labels[1].items()}),
-        recipe=recipe.prompt,
-    )
-    sids = {int(ad_id): index.sid_at(row) for row, ad_id in enumerate(index.ad_ids)}
+    try:
+        with transaction(engine) as connection:
+            ads = read_ads(connection)
+            sequences = read_sequences(connection)
+            contexts = read_contexts(connection, sequences, recipe=recipe.prompt)
+    finally:
+        engine.dispose()
+    sids = {ad_id: index.sid_at(row) for row, ad_id in enumerate(index.ad_ids.tolist())}
     behaviors = [contexts.behaviors(user) for user in range(len(sequences.users))]
     is_ad = sequences.domains == DOMAINS.index(Domain.AD)
-    split = leave_one_out(
-        sequences.offsets, is_ad & (sequences.occurred_at_s <= now.timestamp()), sequences.occurred_at_s
-    )
+    split = leave_one_out(sequences.offsets, is_ad, sequences.occurred_at_s)
     targets = [
         [
             at
@@ -291,10 +283,12 @@ def _preference_pairs(
 ) -> Sequence[PreferenceExample]:
     """Return pairs from the log, filled up with pairs of ads that the model itself finds likely."""
     engine = connect(database_url)
-    with transaction(engine) as connection:
-        liked = liked_impressions(connection, before=now)
-        earned = mean_ecpm(connection, before=now)
-    engine.dispose()
+    try:
+        with transaction(engine) as connection:
+            liked = liked_impressions(connection, before=now)
+            earned = mean_ecpm(connection, before=now)
+    finally:
+        engine.dispose()
     user_numbers = {rows[0].user_id: number for number, rows in enumerate(data.sequences) if rows}
     pairs = from_impressions(liked, data, user_numbers=user_numbers)
     missing = recipe.dpo.max_pairs - len(pairs)

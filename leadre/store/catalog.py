@@ -13,14 +13,14 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Table, select, text, update
+from sqlalchemy import Connection, Table, func, select, text, update
 
 from leadre.domain.ads import Ad, ContentItem
 from leadre.domain.behavior import Domain
 from leadre.domain.users import Profile
 from leadre.errors import InvalidInput, UnknownAd
 from leadre.store.bulk import ROW, Staged, merge, staged
-from leadre.store.tables import ads, content_items, users
+from leadre.store.tables import ads, behaviors, content_items, impressions, users
 
 _AD = tuple(name for name in Ad.__dataclass_fields__ if name != "created_at")
 _PROFILE = tuple(name for name in Profile.__dataclass_fields__ if name != "user_id")
@@ -124,6 +124,12 @@ def profiles(connection: Connection, user_ids: Collection[int]) -> dict[int, Pro
     query = select(users.c.user_id, *(users.c[column] for column in _PROFILE))
     query = query.where(users.c.user_id.in_([int(user_id) for user_id in user_ids]))
     return {row.user_id: Profile(**row._mapping) for row in connection.execute(query)}
+
+
+def row_counts(connection: Connection) -> dict[str, int]:
+    """Return how many rows each table of the data set has."""
+    tables = (ads, users, content_items, behaviors, impressions)
+    return {table.name: connection.scalar(select(func.count()).select_from(table)) or 0 for table in tables}
 
 
 def item_labels(connection: Connection, domain: Domain) -> dict[int, ItemLabel]:

@@ -133,7 +133,8 @@ class FeatureClient:
             )
             with transaction(self._database) as connection:
                 rows = connection.execute(statement, {"user_ids": list(user_ids), "now": now}).mappings().all()
-            self._write(view, [dict(row) for row in rows])
+            # Feast keeps what it has when times are equal; a late behavior leaves its row's time as it was.
+            self._write(view, [{**row, "event_at": now} for row in rows])
 
     def push_lists(
         self, lists: Sequence[RetrievalList], *, index: AdIndex, ecpms: Mapping[int, float] | None = None

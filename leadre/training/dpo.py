@@ -97,7 +97,9 @@ def run_dpo(
     try:
         with warnings.catch_warnings():
             # TRL 1.16 asks transformers 5.23 by a name that it has deprecated (2026-11)
-            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+            warnings.filterwarnings(
+                "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
+            )
             trainer.train()
     finally:
         detach_head(model)

@@ -88,7 +88,7 @@ def _extend_base(base_model: str, *, vocabulary_size: int, positions: int, pad: 
     if longest < positions:
         raise ConfigError(f"model.base_model={base_model!r} reads {longest} tokens, prompts may have {positions}")
     embedding = model.get_input_embeddings().weight
-    known, scale = embedding.shape[0], float(embedding.std())
+    known, scale = embedding.shape[0], float(embedding.detach().std())
     if vocabulary_size > known:
         model.resize_token_embeddings(vocabulary_size, mean_resizing=False)
         with torch.no_grad():

@@ -18,7 +18,7 @@ INK, MUTED, GRID = "#1d2433", "#5b6577", "#e3e7ee"
 OURS, OTHERS = "#2f6bff", ("#9aa5b8", "#c3cbd8", "#7d879a", "#b0b9c9")
 STAGES = ("#2f6bff", "#12a594", "#f5a623", "#d6409f", "#8e4ec6", "#e5484d")
 
-_STYLE = {
+_STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 10,
     "svg.fonttype": "none",

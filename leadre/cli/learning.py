@@ -1,0 +1,187 @@
+"""`leadre train`, `leadre evaluate` and `leadre release`. LEADRE §4.3, §5.2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from leadre.cli.console import console, print_json, print_table, progress_bars
+from leadre.cli.index import newest_version
+from leadre.cli.session import connection, now_option, settings
+from leadre.errors import ConfigError
+from leadre.recipe import load_recipe
+
+SHOWN_METRICS = ("HR@1", "HR@4", "HR@8", "HR@10", "NDCG@4", "NDCG@8", "NDCG@10")
+GUARD_DROP = 0.05
+"""A release whose HR falls short of the live one's by more than this share is not promoted (ours)."""
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path), default=Path("recipes/demo.toml"))
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one value of the recipe.")
+@click.option("--base-model", help="Hugging Face name or local path of a causal LM; same as --set model.base_model=…")
+@click.option("--name", help="Name of the release; by default the recipe's name and the time.")
+@click.option("--index", "version", help="Index version; by default the newest.")
+@now_option
+def train(
+    recipe: Path,
+    overrides: tuple[str, ...],
+    *,
+    base_model: str | None,
+    name: str | None,
+    version: str | None,
+    now: datetime,
+) -> None:
+    """Train a release: EX → IM → Main, then DPO on eCPM; then evaluate and record it as a candidate.
+
+    Example: leadre train recipes/demo.toml --set sft.seed=1 --base-model Qwen/Qwen2.5-0.5B
+    """
+    from leadre.indexing.ad_index import AdIndex
+    from leadre.pipelines.release import make_release
+
+    found = settings()
+    if base_model:
+        overrides = (*overrides, f'model.base_model="{base_model}"')
+    wanted = load_recipe(recipe, overrides=overrides)
+    index = AdIndex.load(found.indexes / (version or newest_version(found)))
+    with progress_bars() as progress:
+        made = make_release(
+            database_url=found.database_url,
+            releases=found.releases,
+            index=index,
+            recipe=wanted,
+            now=now,
+            name=name,
+            progress=progress,
+        )
+    print_evaluation(made.release, made.metrics)
+    console.print(f"Recorded as a candidate. Next:  leadre release promote {made.release}")
+
+
+@click.command()
+@click.argument("release", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate(release: str | None, *, as_json: bool) -> None:
+    """Measure a release (the newest unless named) on every user's last ad, beside popularity and co-visitation."""
+    from leadre.indexing.ad_index import AdIndex
+    from leadre.pipelines.release import evaluate_release
+    from leadre.store.releases import list_releases
+
+    found = settings()
+    with connection(found) as connected:
+        known = {row.release: row for row in list_releases(connected)}
+    row = known.get(release) if release else next(iter(known.values()), None)
+    if row is None:
+        raise ConfigError(f"there is no release {release or ''}; `leadre release list` shows those there are")
+    with progress_bars() as progress:
+        measured = evaluate_release(
+            Path(row.uri),
+            database_url=found.database_url,
+            index=AdIndex.load(found.indexes / row.index_version),
+            progress=progress,
+        )
+    if as_json:
+        print_json({"release": row.release, **measured.to_json()})
+    else:
+        print_evaluation(row.release, measured.to_json())
+
+
+@click.group()
+def release() -> None:
+    """List, promote and roll back releases. Exactly one is live; workers swap between batches."""
+
+
+@release.command("list")
+def list_() -> None:
+    """List the releases, newest first."""
+    from leadre.store.releases import list_releases
+
+    with connection(settings()) as connected:
+        rows = list_releases(connected)
+    print_table(
+        "Releases",
+        ("release", "status", "index", "HR@10", "promoted"),
+        [
+            (
+                row.release,
+                row.status,
+                row.index_version,
+                f"{_figure(row.metrics, 'HR@10'):.4f}",
+                f"{row.promoted_at:%Y-%m-%d %H:%M}" if row.promoted_at else "",
+            )
+            for row in rows
+        ],
+    )
+
+
+@release.command()
+@click.argument("name", required=False)
+@click.option("--force", is_flag=True, help="Promote even if the hit ratio falls.")
+def promote(name: str | None, *, force: bool) -> None:
+    """Make a release (the newest unless named) the live one, guarded by its hit ratio; atomic and reversible."""
+    from leadre.store.releases import list_releases
+    from leadre.store.releases import promote as make_live
+
+    with connection(settings()) as connected:
+        if name is None:
+            candidates = [row.release for row in list_releases(connected) if not row.release.endswith("-sft")]
+            if not candidates:
+                raise ConfigError("there is no release yet: `leadre train` makes one")
+            name = candidates[0]
+        make_live(connected, name, guard={"metrics.leadre.canonical.HR@10.mean": GUARD_DROP}, force=force)
+    console.print(f"[green]✓[/] release {name} is live")
+
+
+@release.command()
+def rollback() -> None:
+    """Make the release live that was live before."""
+    from leadre.store.releases import rollback as roll_back
+
+    with connection(settings()) as connected:
+        live = roll_back(connected)
+    console.print(f"[green]✓[/] release {live.release} is live again")
+
+
+def print_evaluation(name: str, evaluation: Mapping[str, Any]) -> None:
+    """Print HR and NDCG beside the baselines: in the data's order, and, where times tie, without and with ties shuffled."""
+    views = ["canonical"] + (["untied", "shuffled"] if evaluation["tied"] else [])
+    for view in views:
+        print_table(
+            f"{name}: {evaluation['users']:,} users, {_VIEWS[view]}",
+            ("system", *_metrics(evaluation)),
+            [
+                (system, *(float(by_view[view][metric]["mean"]) for metric in _metrics(evaluation)))
+                for system, by_view in evaluation["metrics"].items()
+            ],
+        )
+    print_table(
+        "The first 8 ads of each list",
+        ("system", "mean eCPM", "diversity", "concentration", "abundance"),
+        [
+            (system, lists["mean_ecpm"], lists["diversity"], lists["concentration"], lists["abundance"])
+            for system, lists in evaluation["lists"].items()
+        ],
+    )
+
+
+_VIEWS = {
+    "canonical": "in the data's order",
+    "untied": "only users whose held-out ads have different times",
+    "shuffled": "ties shuffled",
+}
+
+
+def _metrics(evaluation: Mapping[str, Any]) -> Sequence[str]:
+    known = evaluation["metrics"]["leadre"]["canonical"]
+    return [metric for metric in SHOWN_METRICS if metric in known]
+
+
+def _figure(metrics: Mapping[str, Any], metric: str) -> float:
+    try:
+        return float(metrics["metrics"]["leadre"]["canonical"][metric]["mean"])
+    except (KeyError, TypeError):
+        return float("nan")

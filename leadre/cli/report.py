@@ -1,0 +1,68 @@
+"""`leadre report`: one page on a release."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from leadre.cli.console import console
+from leadre.cli.session import connection, features, now_option, settings
+from leadre.errors import ConfigError
+from leadre.settings import Settings
+
+
+@click.command()
+@click.argument("release", required=False)
+@click.option("--user", "user_id", type=int, help="Whose walk to show; by default a user with many behaviors.")
+@now_option
+def report(release: str | None, *, user_id: int | None, now: datetime) -> None:
+    """Write report.html on a release (the live one unless named): index, training, quality, one user's walk."""
+    path = make_report(settings(), release, user_id=user_id, now=now)
+    console.print(f"[green]✓[/] wrote {path}")
+
+
+def make_report(found: Settings, release: str | None, *, user_id: int | None, now: datetime) -> Path:
+    """Write the report on a release.
+
+    Raises:
+        ConfigError: no such release, or none is live.
+        Unavailable: a server does not answer.
+    """
+    from leadre.indexing.ad_index import AdIndex
+    from leadre.pipelines.report import Report, write_report
+    from leadre.pipelines.trace import trace_user
+    from leadre.store.catalog import row_counts
+    from leadre.store.releases import list_releases
+
+    with connection(found) as connected:
+        rows = {row.release: row for row in list_releases(connected)}
+        counts = row_counts(connected)
+    live = next((row for row in rows.values() if row.status == "live"), None)
+    row = rows.get(release) if release else live
+    if row is None:
+        raise ConfigError(
+            f"there is no release {release}" if release else "no release is live: `leadre release promote`"
+        )
+    before = rows.get(f"{row.release}-sft")
+    walk = trace_user(found, user_id, now=now, features=features(found)) if row is live else None
+    path = found.home / "report.html"
+    write_report(
+        Report(
+            release=row.release,
+            index_version=row.index_version,
+            dataset=f"{counts['ads']:,} ads, {counts['users']:,} users, {counts['behaviors']:,} behaviors",
+            now=datetime.now(UTC),
+            counts=counts,
+            recipe=row.recipe,
+            quality=AdIndex.load(found.indexes / row.index_version).quality,
+            curves=json.loads((Path(row.uri) / "curves.json").read_text()),
+            evaluation=row.metrics,
+            before_dpo=before.metrics if before else None,
+            trace=walk,
+        ),
+        path,
+    )
+    return path

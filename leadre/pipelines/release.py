@@ -1,0 +1,109 @@
+"""Make a release: train, measure, record. Promotion is a decision of its own.
+
+LEADRE §4.4.1 (daily training), §5.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from leadre.decoding.load import load_engine
+from leadre.indexing.ad_index import AdIndex
+from leadre.pipelines.evaluate import Evaluation, evaluate
+from leadre.pipelines.train import train
+from leadre.recipe import Recipe, encode_recipe
+from leadre.store.database import connect, transaction
+from leadre.store.releases import ReleaseRow, record_release
+from leadre.training.release_folder import load_prompt_encoder, load_recipe_of
+
+Progress = Callable[[str, int, int | None], None]
+
+
+def make_release(
+    *,
+    database_url: str,
+    releases: Path,
+    index: AdIndex,
+    recipe: Recipe,
+    now: datetime,
+    name: str | None = None,
+    warm_start: Path | None = None,
+    progress: Progress | None = None,
+) -> ReleaseRow:
+    """Train a release, evaluate it, and record it as a candidate with its figures.
+
+    With DPO, the model before it is recorded as `<name>-sft`, evaluated in the same way.
+
+    Args:
+        database_url: the system of record.
+        releases: folder of releases.
+        index: whose S-IDs the model learns.
+        recipe: everything about the training.
+        now: later events are not read.
+        name: of the release; by default the recipe's name and `now`.
+        warm_start: a release of the same index to go on from.
+        progress: called with what is being done, how much is done, and how much there is.
+
+    Returns:
+        The release; its metrics are `Evaluation.to_json()`.
+
+    Raises:
+        FileExistsError, InvalidInput, ReleaseMismatch, ConfigError, Unavailable: as `train` and `evaluate`.
+    """
+    trained = train(
+        database_url=database_url,
+        releases=releases,
+        index=index,
+        recipe=recipe,
+        now=now,
+        name=name,
+        progress=progress,
+        warm_start=warm_start,
+    )
+    folders = [folder for folder in (trained.sft_folder, trained.folder) if folder is not None]
+    measured = [
+        evaluate_release(folder, database_url=database_url, index=index, progress=progress) for folder in folders
+    ]
+    database = connect(database_url, application_name="leadre train")
+    try:
+        with transaction(database) as connection:
+            recorded = [
+                record_release(
+                    connection,
+                    folder.name,
+                    index_version=index.version,
+                    uri=str(folder),
+                    recipe=encode_recipe(recipe),
+                    metrics=evaluation.to_json(),
+                )
+                for folder, evaluation in zip(folders, measured, strict=True)
+            ]
+    finally:
+        database.dispose()
+    return recorded[-1]
+
+
+def evaluate_release(
+    folder: Path, *, database_url: str, index: AdIndex, progress: Progress | None = None
+) -> Evaluation:
+    """Measure the release in a folder by its own recipe.
+
+    Raises:
+        ArtifactIncomplete, ReleaseMismatch: the release is not whole, or not of this index.
+        InvalidInput, Unavailable: as `evaluate`.
+    """
+
+    def report(what: str, done: int, total: int | None) -> None:
+        if progress is not None:
+            progress(f"{what}, {folder.name}", done, total)
+
+    return evaluate(
+        database_url=database_url,
+        index=index,
+        engine=load_engine(folder, index=index),
+        encoder=load_prompt_encoder(folder),
+        recipe=load_recipe_of(folder),
+        progress=report,
+    )

@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leadre.evaluation.diversity import dice, diversity, ltr_recall, mean_ecpm
+from leadre.evaluation.ranking import ABSENT
+
+
+@given(st.lists(st.lists(st.integers(0, 3), max_size=5), max_size=7))
+def test_diversity_equals_the_plain_count(lists):
+    padded = np.array([[*row, *[ABSENT] * (5 - len(row))] for row in lists], np.int64).reshape(-1, 5)
+    found = diversity(padded)
+    kept = [row for row in lists if row]
+    shares = [max(map(row.count, row)) / len(row) for row in kept]
+    assert found.concentration == pytest.approx(np.mean(shares) if kept else 0)
+    assert found.abundance == pytest.approx(np.mean([len(set(row)) for row in kept]) if kept else 0)
+    assert 0 <= found.score < 1
+
+
+def test_mean_ecpm_counts_lists_not_ads():
+    values = np.array([[4.0, 2.0, 9.0], [1.0, np.nan, np.nan], [np.nan] * 3])
+    assert mean_ecpm(values, cutoff=2) == (3 + 1) / 2
+    assert mean_ecpm(values[2:], cutoff=2) == 0
+
+
+def test_ltr_recall_leaves_out_users_without_labels():
+    lists = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
+    assert ltr_recall(lists, [{1, 3}, (), [9, 7]], cutoff=2) == (1 / 2 + 1 / 2) / 2
+    assert ltr_recall(lists, [(), (), ()], cutoff=2) == 0
+
+
+@given(st.sets(st.integers(0, 9)), st.sets(st.integers(0, 9)))
+def test_dice_is_symmetric_and_one_for_equal_lists(first, second):
+    assert dice(first, second) == dice(second, first)
+    assert 0 <= dice(first, second) <= 1
+    assert (dice(first, second) == 1) == (first == second)

@@ -1,0 +1,83 @@
+"""LEADRE §4.3.2: the DPO loss, by hand.
+
+The paper prints sigmoid(beta * pi(chosen)/pi_ref(chosen) - beta * pi(rejected)/pi_ref(rejected)) without the logarithm
+of the ratios. The text names DPO, whose loss has it: -log sigmoid(beta * (log-ratio of chosen - that of rejected)).
+"""
+
+from __future__ import annotations
+
+from math import exp, log, log1p
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, set_seed
+from trl import DPOConfig
+
+from leadre.training.dpo import PairTrainer
+from leadre.training.head import attach_head
+
+# TRL 1.16 asks transformers 5.23 by a name that it has deprecated (2026-11)
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+BETA = 0.3
+PROMPT, CHOSEN, REJECTED = [3, 4, 5], [6, 9], [7, 8]
+
+
+def test_the_arithmetic_of_a_pair() -> None:
+    # The policy gives the chosen ad probability 0.3 (reference 0.2) and the rejected one 0.1 (reference 0.2):
+    # the log-ratios are log 1.5 and log 0.5, they differ by log 3, and the loss is -log sigmoid(0.3 * log 3).
+    margin = log(0.3 / 0.2) - log(0.1 / 0.2)
+    assert margin == pytest.approx(log(3))
+    assert log1p(exp(-BETA * margin)) == pytest.approx(log(1 + 3**-BETA)) == pytest.approx(0.5418, abs=1e-4)
+
+
+def sequence_log_probability(model: PreTrainedModel, response: list[int]) -> float:
+    with torch.no_grad():
+        scores = model(input_ids=torch.tensor([PROMPT + response])).logits[0].log_softmax(-1)
+    return sum(float(scores[len(PROMPT) - 1 + at, token]) for at, token in enumerate(response))
+
+
+def test_the_trainer_computes_the_loss_with_the_logarithm(tmp_path: Path) -> None:
+    config = Qwen2Config(
+        vocab_size=11,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        intermediate_size=12,
+        initializer_range=0.5,
+    )
+    set_seed(0)
+    policy, reference = Qwen2ForCausalLM(config).eval(), Qwen2ForCausalLM(config).eval()
+    chosen = sequence_log_probability(policy, CHOSEN) - sequence_log_probability(reference, CHOSEN)
+    rejected = sequence_log_probability(policy, REJECTED) - sequence_log_probability(reference, REJECTED)
+    by_hand = log1p(exp(-BETA * (chosen - rejected)))
+
+    backend = Tokenizer(models.WordLevel({str(at): at for at in range(11)}, unk_token="0"))
+    trainer = PairTrainer(
+        model=policy,
+        ref_model=reference,
+        args=DPOConfig(
+            output_dir=str(tmp_path),
+            beta=BETA,
+            bf16=False,
+            use_cpu=True,
+            report_to="none",
+            activation_checkpointing=False,
+            gradient_checkpointing=None,
+            max_length=None,
+            dataloader_pin_memory=False,
+        ),
+        train_dataset=Dataset.from_dict({"prompt_ids": [PROMPT], "chosen_ids": [CHOSEN], "rejected_ids": [REJECTED]}),
+        processing_class=PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="0", eos_token="1"),
+    )
+    attach_head(policy)
+    attach_head(reference)
+    batch = trainer.data_collator([trainer.train_dataset[0]])
+    assert float(trainer.compute_loss(policy, batch)) == pytest.approx(by_hand, rel=1e-5)
+
+    without_logarithm = log1p(exp(-BETA * (exp(chosen) - exp(rejected))))
+    assert abs(without_logarithm - by_hand) > 0.01

@@ -1,0 +1,165 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from leadre.decoding.stub import StubEngine
+from leadre.domain.behavior import Domain
+from leadre.domain.retrieval import Beam
+from leadre.errors import InvalidInput, ReleaseMismatch
+from leadre.indexing.ad_index import AdIndex
+from leadre.pipelines.evaluate import evaluate
+from leadre.prompts.fit_length import PromptEncoder
+from leadre.prompts.vocabulary import Vocabulary
+from leadre.recipe import DecodingRecipe, EvaluationRecipe, PromptRecipe, Recipe
+from leadre.store import catalog, events
+from leadre.store.database import connect, transaction
+from leadre.synthetic import make_world
+
+RECIPE = Recipe(
+    name="tiny",
+    decoding=DecodingRecipe(beam_width=9),
+    evaluation=EvaluationRecipe(cutoffs=(8, 1, 10), batch_users=7),
+)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return make_world(seed=2, ads=97, users=50, sessions=6)
+
+
+@pytest.fixture(scope="module")
+def index(world):
+    count = len(world.ads)
+    return AdIndex.assemble(
+        version="v1",
+        ad_ids=np.array([ad.ad_id for ad in world.ads]),
+        codes=np.array([(at // 16, at % 16, 0) for at in range(count)], np.int32),
+        first_categories=[ad.first_category for ad in world.ads],
+        second_categories=[ad.second_category for ad in world.ads],
+        advertiser_ids=np.array([ad.advertiser_id for ad in world.ads]),
+        embeddings=np.zeros((count, 5), np.float32),
+        code_counts=(7, 16, 2),
+        quality={},
+    )
+
+
+@pytest.fixture(scope="module")
+def encoder(index):
+    vocabulary = Vocabulary(text_size=256, code_counts=index.code_counts)
+    return PromptEncoder(vocabulary, lambda text: list(text.encode()), PromptRecipe())
+
+
+@pytest.fixture
+def loaded(database_url, world):
+    engine = connect(database_url)
+    with transaction(engine) as connection:
+        catalog.upsert_ads(connection, world.ads)
+        catalog.upsert_users(connection, world.profiles, event_at=world.now)
+        catalog.upsert_content_items(connection, world.content_items)
+        events.upsert_behaviors(connection, world.behaviors)
+        events.upsert_impressions(connection, world.impressions)
+    engine.dispose()
+    return database_url
+
+
+class Repeating:
+    """Answers every prompt with the same ads: popularity, as an engine."""
+
+    def __init__(self, index, ad_ids):
+        self.index_version, self._index, self._ads, self.prompts = index.version, index, ad_ids, []
+
+    def generate(self, prompts, *, beam_width, filters=None):
+        self.prompts += prompts
+        beams = [Beam(sid=self._index.sid(ad), ad_id=ad, log_probability=-float(at)) for at, ad in enumerate(self._ads)]
+        return [beams[:beam_width] for _ in prompts]
+
+
+def last_ads(world):
+    """Each user's positive ads, oldest first."""
+    rows = [row for row in world.behaviors if row.positive and row.domain is Domain.AD]
+    rows.sort(key=lambda row: (row.user_id, row.occurred_at, row.ordinal))
+    found = {}
+    for row in rows:
+        found.setdefault(row.user_id, []).append(row.item_id)
+    return [ads for ads in found.values() if len(ads) >= 3]
+
+
+def test_figures_are_those_counted_by_hand(loaded, world, index, encoder):
+    ads = sorted(int(ad) for ad in index.ad_ids)[:20]
+    engine = Repeating(index, ads)
+    found = evaluate(database_url=loaded, index=index, engine=engine, encoder=encoder, recipe=RECIPE)
+    wanted = last_ads(world)
+    assert found.users == len(wanted)
+    assert found.cutoffs == (1, 8, 10)
+    assert found.mean("HR@8") == pytest.approx(np.mean([row[-1] in ads[:8] for row in wanted]))
+    assert found.mean("HR@10") == pytest.approx(np.mean([row[-1] in ads[:10] for row in wanted]))
+    categories = [{ad.ad_id: ad.first_category for ad in world.ads}[ad] for ad in ads[:8]]
+    assert found.lists["leadre"].abundance == len(set(categories))
+    difference = found.differences["popularity"]["HR@10"].mean
+    assert difference == pytest.approx(found.mean("HR@10") - found.mean("HR@10", system="popularity"))
+
+
+def test_the_target_and_what_follows_are_not_in_the_prompt(loaded, world, index, encoder):
+    engine = Repeating(index, [int(index.ad_ids[0])])
+    evaluate(database_url=loaded, index=index, engine=engine, encoder=encoder, recipe=RECIPE)
+    histories = [row[:-1] for row in last_ads(world)]
+    sids = [[token for ad in row for token in encoder.vocabulary.sid_ids(index.sid(ad))] for row in histories]
+    own = [[token for token in prompt if encoder.vocabulary.level_of(token) is not None] for prompt in engine.prompts]
+    assert len(own) == len(sids)  # the times of this world differ
+    assert sorted(own) == sorted(sids)
+
+
+def test_a_real_engine_and_the_baselines_give_a_plain_report(loaded, index, encoder):
+    told = []
+    found = evaluate(
+        database_url=loaded,
+        index=index,
+        engine=StubEngine(index, vocabulary_size=encoder.vocabulary.size),
+        encoder=encoder,
+        recipe=replace_evaluation(max_users=11),
+        progress=lambda *said: told.append(said),
+    )
+    assert told[-1] == ("users evaluated", 11, 11)
+    plain = json.loads(json.dumps(found.to_json()))
+    assert plain["users"] == 11
+    assert set(plain["metrics"]) == set(plain["lists"]) == {"leadre", "popularity", "co_visitation"}
+    for views in plain["metrics"].values():
+        assert set(views) == {"canonical", "untied", "shuffled"}
+        for figure in views["shuffled"].values():
+            assert 0 <= figure["low"] <= figure["mean"] <= figure["high"] <= 1
+    assert plain["lists"]["leadre"]["mean_ecpm"] > 0
+
+
+def test_ties_are_shuffled_in_prompts_and_targets_alike(loaded, world, index, encoder):
+    """With all behaviors at one instant every user is tied; a perfect engine stays perfect in either order."""
+    engine = connect(loaded)
+    at = world.now
+    with transaction(engine) as connection:
+        connection.exec_driver_sql("DELETE FROM behaviors")
+        rows = [replace(row, occurred_at=at, ordinal=number) for number, row in enumerate(world.behaviors)]
+        events.upsert_behaviors(connection, rows)
+    engine.dispose()
+    asked = Repeating(index, sorted(index.ad_ids.tolist()))
+    wide = replace_evaluation(cutoffs=(len(index),))
+    found = evaluate(database_url=loaded, index=index, engine=asked, encoder=encoder, recipe=wide)
+    assert found.tied == found.users
+    assert found.users * 1.2 < len(asked.prompts) < found.users * 1.8
+    metric = f"HR@{len(index)}"
+    assert found.mean(metric) == found.mean(metric, view="shuffled") == 1
+    assert found.metrics["leadre"]["untied"][metric].mean == 0
+    ndcg = f"NDCG@{len(index)}"
+    assert found.mean(ndcg) != found.mean(ndcg, view="shuffled")
+
+
+def test_another_index_and_no_users_are_refused(database_url, index, encoder):
+    other = replace(index, version="v2")
+    with pytest.raises(ReleaseMismatch, match="v1"):
+        evaluate(database_url=database_url, index=other, engine=Repeating(index, []), encoder=encoder, recipe=RECIPE)
+    with pytest.raises(InvalidInput, match="import behaviors"):
+        evaluate(database_url=database_url, index=index, engine=Repeating(index, []), encoder=encoder, recipe=RECIPE)
+
+
+def replace_evaluation(**settings):
+    return Recipe(name="tiny", decoding=RECIPE.decoding, evaluation=EvaluationRecipe(**{"cutoffs": (1, 8), **settings}))

@@ -1,0 +1,186 @@
+"""The training pipeline over a real database: from tables to a release that an engine can serve."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from leadre.artifacts import open_artifact
+from leadre.decoding.load import load_engine
+from leadre.errors import ConfigError, InvalidInput, ReleaseMismatch
+from leadre.indexing.ad_index import AdIndex
+from leadre.indexing.build import index_ads, version_of
+from leadre.indexing.description import describe
+from leadre.indexing.encoder import encode
+from leadre.indexing.fit import fit_quantiser
+from leadre.pipelines.train import TrainingResult, read_training_data, train
+from leadre.prompts.render import render_explicit
+from leadre.prompts.vocabulary import Vocabulary
+from leadre.recipe import DpoRecipe, IndexRecipe, ModelRecipe, PromptRecipe, Recipe, SftRecipe
+from leadre.store.importers.synthetic import import_world
+from leadre.synthetic import make_world
+from leadre.training.release_folder import load_prompt_encoder, load_vocabulary
+from leadre.training.tokenizer import model_tokenizer, train_text_tokenizer
+
+WORLD = make_world(seed=2, ads=96, users=50, sessions=5, slate=4)
+RECIPE = Recipe(
+    name="tiny",
+    index=IndexRecipe(encoder="hashed", quantiser="residual_kmeans", levels=2, codes=16, epochs=5),
+    prompt=PromptRecipe(template="one_pass", budget_tokens=300),
+    model=ModelRecipe(hidden_size=32, layers=1, heads=2, feed_forward=48, text_vocabulary=700),
+    sft=SftRecipe(
+        epochs=(1.0, 1.0, 1.0), learning_rate=1e-3, minimum_learning_rate=1e-4, batch_size=16, device_batch_size=16
+    ),
+    dpo=DpoRecipe(batch_size=8, max_pairs=24),
+)
+WITHOUT_DPO = msgspec.structs.replace(RECIPE, dpo=DpoRecipe(enabled=False))
+
+
+@pytest.fixture(scope="module")
+def index() -> AdIndex:
+    embeddings = encode([describe(ad) for ad in WORLD.ads], encoder=RECIPE.index.encoder)
+    return index_ads(
+        WORLD.ads,
+        embeddings,
+        fit_quantiser(embeddings, RECIPE.index),
+        version=version_of(WORLD.ads, RECIPE.index),
+    )
+
+
+@pytest.fixture
+def world_url(database_url: str) -> str:
+    import_world(WORLD, database_url=database_url)
+    return database_url
+
+
+def run(url: str, releases: Path, index: AdIndex, *, recipe: Recipe, name: str) -> TrainingResult:
+    return train(database_url=url, releases=releases, index=index, recipe=recipe, now=WORLD.now, name=name)
+
+
+def test_a_release_is_trained_with_the_model_before_dpo_beside_it_and_both_retrieve_ads(
+    world_url: str, tmp_path: Path, index: AdIndex
+) -> None:
+    reported: set[str] = set()
+    result = train(
+        database_url=world_url,
+        releases=tmp_path,
+        index=index,
+        recipe=RECIPE,
+        now=WORLD.now,
+        progress=lambda what, _, __: reported.add(what),
+    )
+    assert result.folder.name == f"tiny-{WORLD.now:%Y%m%dT%H%M%S}"
+    assert result.sft_folder is not None
+    assert {"train: explicit", "train: implicit", "train: main", "train: dpo"} <= reported
+    metrics = json.loads((result.folder / "metrics.json").read_text())["training"]
+    assert metrics["explicit"]["examples"] == 96
+    assert 0 < metrics["preference_pairs"] <= 24
+    stages = [point["stage"] for point in json.loads((result.folder / "curves.json").read_text())]
+    assert list(dict.fromkeys(stages)) == ["explicit", "implicit", "main", "dpo"]
+    data = read_training_data(database_url=world_url, index=index, recipe=RECIPE, now=WORLD.now)
+    user = next(user for user, positions in enumerate(data.targets) if positions)
+    for folder in (result.folder, result.sft_folder):
+        prompt = load_prompt_encoder(folder).encode(data.prompt(user, data.targets[user][-1], augment=False))
+        beams = load_engine(folder, index=index).generate([prompt], beam_width=7)[0]
+        assert len({beam.ad_id for beam in beams}) == 7
+
+
+def test_a_warm_start_goes_on_from_a_release_and_keeps_its_vocabulary(
+    world_url: str, tmp_path: Path, index: AdIndex
+) -> None:
+    first = run(world_url, tmp_path, index, recipe=WITHOUT_DPO, name="monday").folder
+    warm = train(
+        database_url=world_url,
+        releases=tmp_path,
+        index=index,
+        recipe=WITHOUT_DPO,
+        now=WORLD.now,
+        name="tuesday",
+        warm_start=first,
+    )
+    assert warm.sft_folder is None
+    assert load_vocabulary(warm.folder) == load_vocabulary(first)
+    losses = [json.loads((folder / "curves.json").read_text())[0]["loss"] for folder in (first, warm.folder)]
+    assert losses[1] < losses[0] - 0.3
+    with pytest.raises(FileExistsError, match="monday"):
+        run(world_url, tmp_path, index, recipe=WITHOUT_DPO, name="monday")
+
+
+def test_a_warm_start_from_another_index_is_refused(world_url: str, tmp_path: Path, index: AdIndex) -> None:
+    first = run(world_url, tmp_path, index, recipe=WITHOUT_DPO, name="monday").folder
+    other = AdIndex(**{name: getattr(index, name) for name in AdIndex.__slots__} | {"version": "other"})
+    with pytest.raises(ReleaseMismatch, match="other"):
+        train(
+            database_url=world_url,
+            releases=tmp_path,
+            index=other,
+            recipe=WITHOUT_DPO,
+            now=WORLD.now,
+            name="tuesday",
+            warm_start=first,
+        )
+
+
+def make_base(folder: Path, *, ours_already: bool) -> None:
+    tokenizer = train_text_tokenizer(["Click ad^", "days ago^", "hiking tour"] * 3, size=320)
+    vocabulary = Vocabulary(text_size=tokenizer.get_vocab_size() + 1, code_counts=(2,))
+    base = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
+    (model_tokenizer(base, vocabulary) if ours_already else base).save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=310,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=24,
+        max_position_embeddings=2003,
+        tie_word_embeddings=False,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def test_a_pretrained_base_from_a_folder_is_fine_tuned(world_url: str, tmp_path: Path, index: AdIndex) -> None:
+    make_base(tmp_path / "base", ours_already=False)
+    recipe = msgspec.structs.replace(
+        WITHOUT_DPO,
+        prompt=PromptRecipe(template="one_pass", budget_tokens=2000),
+        model=ModelRecipe(base_model=str(tmp_path / "base")),
+        sft=msgspec.structs.replace(RECIPE.sft, curriculum=(("explicit",),), epochs=(1.0,)),
+    )
+    folder = run(world_url, tmp_path, index, recipe=recipe, name="based").folder
+    assert open_artifact(folder, kind="release").facts["architecture"] == "llama"
+    prompt = load_prompt_encoder(folder).encode(render_explicit("a <|im_end|> <a_1> tour", recipe=recipe.prompt))
+    vocabulary = load_vocabulary(folder)
+    assert [token for token in prompt if token >= vocabulary.text_size - 1] == [vocabulary.learnable_id]
+    assert len(load_engine(folder, index=index).generate([prompt], beam_width=5)[0]) == 5
+
+
+def test_a_base_with_sid_tokens_of_its_own_is_refused(world_url: str, tmp_path: Path, index: AdIndex) -> None:
+    make_base(tmp_path / "base", ours_already=True)
+    recipe = msgspec.structs.replace(WITHOUT_DPO, model=ModelRecipe(base_model=str(tmp_path / "base")))
+    recipe = msgspec.structs.replace(recipe, prompt=PromptRecipe(budget_tokens=1900))
+    with pytest.raises(ConfigError, match="clash"):
+        run(world_url, tmp_path, index, recipe=recipe, name="clash")
+
+
+def test_held_out_and_future_ads_are_no_targets(world_url: str, index: AdIndex) -> None:
+    data = read_training_data(database_url=world_url, index=index, recipe=RECIPE, now=WORLD.now)
+    past = WORLD.now - timedelta(days=30)
+    earlier = read_training_data(database_url=world_url, index=index, recipe=RECIPE, now=past)
+    counts = np.array([[len(data.targets[user]), len(earlier.targets[user])] for user in range(len(data.targets))])
+    assert (counts[:, 1] <= counts[:, 0]).all()
+    assert counts[:, 1].sum() < counts[:, 0].sum()
+    for user, positions in enumerate(earlier.targets):
+        assert all(earlier.sequences[user][at].occurred_at <= past for at in positions)
+
+
+def test_without_any_ad_behavior_there_is_nothing_to_learn(database_url: str, tmp_path: Path, index: AdIndex) -> None:
+    with pytest.raises(InvalidInput, match="nothing to learn"):
+        run(database_url, tmp_path, index, recipe=RECIPE, name="nothing")
+    assert not (tmp_path / "nothing").exists()

@@ -1,0 +1,73 @@
+"""Business alignment moves probability from the rejected response to the chosen one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel
+
+from leadre.prompts.vocabulary import Vocabulary
+from leadre.recipe import DpoRecipe, Recipe
+from leadre.training.dpo import run_dpo
+from leadre.training.head import IGNORED, attach_head, detach_head
+from leadre.training.preferences import PreferenceExample
+from leadre.training.tokenizer import model_tokenizer
+
+
+def log_probability(
+    model: PreTrainedModel, prompt: tuple[int, ...], response: tuple[int, ...], blocks: list[tuple[int, int]]
+) -> float:
+    attach_head(model, blocks=blocks)
+    ids = torch.tensor([prompt + response])
+    labels = torch.full_like(ids, IGNORED)
+    labels[:, len(prompt) :] = ids[:, len(prompt) :]
+    with torch.no_grad():
+        out = model(input_ids=ids, labels=labels, fused_lm_head=True)
+    detach_head(model)
+    return float(out.log_probs.sum())
+
+
+@pytest.mark.parametrize(("sft_weight", "level_loss"), [(0.0, True), (0.7, False)])
+def test_the_chosen_response_gains_on_the_rejected_one(
+    sft_weight: float,
+    level_loss: bool,
+    model: PreTrainedModel,
+    recipe: Recipe,
+    vocabulary: Vocabulary,
+    text_tokenizer: Tokenizer,
+    code_blocks: list[tuple[int, int]],
+    tmp_path: Path,
+) -> None:
+    first, second, last = vocabulary.level_offsets
+    pairs = [
+        PreferenceExample(
+            prompt=tuple(range(3, 3 + length)), chosen=(first, second + 1, last), rejected=(first + 1, second, last + 1)
+        )
+        for length in range(4, 16)
+    ]
+    blocks = code_blocks if level_loss else []
+
+    def margin() -> float:
+        pair = pairs[0]
+        return log_probability(model, pair.prompt, pair.chosen, blocks) - log_probability(
+            model, pair.prompt, pair.rejected, blocks
+        )
+
+    before = margin()
+    points = run_dpo(
+        model,
+        pairs,
+        recipe=DpoRecipe(learning_rate=3e-3, batch_size=5, epochs=4.0, sft_weight=sft_weight),
+        sft=msgspec.structs.replace(recipe.sft, level_loss=level_loss),
+        tokenizer=model_tokenizer(text_tokenizer, vocabulary),
+        code_blocks=code_blocks,
+        work=tmp_path,
+    )
+    assert margin() > before + 0.5
+    assert points[-1].loss < points[0].loss
+    assert points[-1].accuracy == 1.0
+    assert "forward" not in vars(model)

@@ -1,0 +1,82 @@
+"""Models: from sizes, or from a checkpoint on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from leadre.errors import ConfigError
+from leadre.recipe import ModelRecipe
+from leadre.training.model import build_model, trains_in_bf16
+
+
+def build(recipe: ModelRecipe, *, vocabulary_size: int = 70, positions: int = 40):  # type: ignore[no-untyped-def]
+    return build_model(recipe, vocabulary_size=vocabulary_size, positions=positions, pad=61, eos=62, seed=4)
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "qwen3", "llama"])
+def test_every_architecture_has_the_sizes_asked_for(architecture: str) -> None:
+    model = build(ModelRecipe(architecture=architecture, hidden_size=24, layers=3, heads=2, feed_forward=20))  # type: ignore[arg-type]
+    assert model.config.model_type == architecture
+    assert model.get_input_embeddings().weight.shape == (70, 24)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert (model.config.num_hidden_layers, model.config.max_position_embeddings) == (3, 40)
+
+
+def test_the_seed_decides_the_weights() -> None:
+    recipe = ModelRecipe(hidden_size=16, layers=1, heads=2, feed_forward=12)
+    for mine, again in zip(build(recipe).parameters(), build(recipe).parameters(), strict=True):
+        assert torch.equal(mine, again)
+
+
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(ConfigError, match="heads"):
+        build(ModelRecipe(hidden_size=20, heads=3))
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=12,
+        max_position_embeddings=64,
+        tie_word_embeddings=False,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_base_keeps_its_weights_and_gains_rows_for_the_codes(checkpoint: Path) -> None:
+    base = AutoModelForCausalLM.from_pretrained(checkpoint)
+    model = build(ModelRecipe(base_model=str(checkpoint)))
+    for layer, old in (
+        (model.get_input_embeddings(), base.get_input_embeddings()),
+        (model.get_output_embeddings(), base.get_output_embeddings()),
+    ):
+        assert layer.weight.shape == (70, 16)
+        assert torch.equal(layer.weight[:50], old.weight)
+        assert 0.5 < float((layer.weight[50:].std() / old.weight.std()).detach()) < 2.0
+    assert model.config.vocab_size == 70
+
+
+def test_a_base_that_reads_too_little_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match="reads 64 tokens, prompts may have 65"):
+        build(ModelRecipe(base_model=str(checkpoint)), positions=65)
+
+
+def test_a_base_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="base_model"):
+        build(ModelRecipe(base_model=str(tmp_path / "nothing")))
+
+
+def test_precision_follows_the_recipe() -> None:
+    assert trains_in_bf16("bf16")
+    assert not trains_in_bf16("fp32")
+    assert isinstance(trains_in_bf16("auto"), bool)
