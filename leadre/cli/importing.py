@@ -21,7 +21,10 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 @click.group("import")
 def import_() -> None:
-    """Load ads, users and behaviors. Importing again changes nothing; a bad row stops the import and nothing is kept."""
+    """Load ads, users and behaviors.
+
+    Importing again changes nothing; a bad row stops the import and nothing is kept.
+    """
 
 
 @import_.command()

@@ -147,7 +147,7 @@ def rollback() -> None:
 
 
 def print_evaluation(name: str, evaluation: Mapping[str, Any]) -> None:
-    """Print HR and NDCG beside the baselines: in the data's order, and, where times tie, without and with ties shuffled."""
+    """Print HR and NDCG beside the baselines; where times tie, also without ties and with ties shuffled."""
     views = ["canonical"] + (["untied", "shuffled"] if evaluation["tied"] else [])
     for view in views:
         print_table(

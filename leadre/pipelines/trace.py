@@ -1,7 +1,7 @@
 """Follows one user through every step: events, context, prompt, beams, list, ranker features.
 
-LEADRE §4.2.1 (prompt), §3.4 (beams), §4.4.1 (list), §5.3 (features). For operators and for docs/walkthrough.md: it shows a
-user's personal data on purpose.
+LEADRE §4.2.1 (prompt), §3.4 (beams), §4.4.1 (list), §5.3 (features). For operators and for docs/walkthrough.md: it
+shows a user's personal data on purpose.
 """
 
 from __future__ import annotations
