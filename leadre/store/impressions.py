@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, exists, func, select
 
 from leadre.domain.behavior import Impression
 from leadre.store.tables import impressions
@@ -26,3 +26,9 @@ def mean_ecpm(connection: Connection, *, before: datetime) -> dict[int, float]:
     columns = impressions.c
     query = select(columns.ad_id, func.avg(columns.ecpm)).where(columns.occurred_at < before).group_by(columns.ad_id)
     return {ad_id: float(ecpm) for ad_id, ecpm in connection.execute(query)}
+
+
+def ecpm_is_simulated(connection: Connection) -> bool:
+    """Return whether any impression's eCPM is not a real one: figures made from it say so."""
+    found: bool = connection.scalar(select(exists().where(impressions.c.simulated))) or False
+    return found

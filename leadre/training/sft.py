@@ -23,7 +23,7 @@ from leadre.training.head import attach_head, detach_head
 from leadre.training.model import trains_in_bf16
 from leadre.training.progress import CurvePoint, Curves, Progress
 
-_POOL_BATCHES = 32  # batches whose samples are sorted by length together: little padding, still random
+_POOL_BATCHES = 256  # so many batches are sorted by length together: hardly any padding, still shuffled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
