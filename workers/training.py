@@ -8,6 +8,7 @@ from pathlib import Path
 
 from leadre.errors import ReleaseMismatch
 from workers.app import app
+from workers.indexing import index_new_ads
 from workers.resources import resources
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ def train_daily() -> None:
 
     The codebooks stay as they are, so the model goes on from the live one and knows the old ads' S-IDs.
     """
-    from leadre.pipelines.build_index import add_new_ads
+    from leadre.indexing.ad_index import AdIndex
     from leadre.pipelines.release import make_release
     from leadre.store.database import transaction
     from leadre.store.releases import live_release, promote
@@ -36,13 +37,12 @@ def train_daily() -> None:
         if not alone or live is None:
             logger.warning("not_training", extra={"reason": "no release is live" if alone else "one is at it"})
             return
+        index_new_ads.run()  # here and now, under its own lock
         recipe = load_recipe_of(Path(live.uri))
         made = make_release(
             database_url=database_url,
             releases=held.settings.releases,
-            index=add_new_ads(
-                database_url=database_url, indexes=held.settings.indexes, version=live.index_version, now=now
-            ),
+            index=AdIndex.load(held.settings.indexes / live.index_version),
             recipe=recipe,
             now=now,
             warm_start=Path(live.uri),

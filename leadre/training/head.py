@@ -17,6 +17,8 @@ import torch
 from transformers import PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
+from leadre.training import attention
+
 IGNORED = -100
 """The label of a token that is not supervised (PyTorch's convention)."""
 
@@ -63,10 +65,14 @@ def attach_head(model: PreTrainedModel, *, blocks: Sequence[tuple[int, int]] = (
         )
 
     model.forward = types.MethodType(forward, model)
+    if attention.suits(model):
+        model.set_attn_implementation(attention.NAME)
 
 
 def detach_head(model: PreTrainedModel) -> None:
-    """Give the model its own forward back (also from accelerate's autocast wrapper)."""
+    """Give the model its own forward (also from accelerate's autocast wrapper) and attention back."""
+    if model.config._attn_implementation == attention.NAME:
+        model.set_attn_implementation("sdpa")
     for name in ("forward", "_original_forward"):
         model.__dict__.pop(name, None)
 

