@@ -47,8 +47,8 @@ def progress_bars() -> Iterator[ProgressCall]:
     """Give a callable that shows one bar for each thing reported, with rate, elapsed and remaining time."""
     with Progress(
         SpinnerColumn(finished_text="[green]✓"),
-        TextColumn("{task.description:<34}"),
-        BarColumn(bar_width=24),
+        TextColumn("{task.description:<24}"),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         _Rate(),
         TimeElapsedColumn(),
@@ -73,7 +73,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
     for place, column in enumerate(columns):
         right = bool(rows) and all(isinstance(row[place], int | float) for row in rows)
-        table.add_column(column, justify="right" if right else "left")
+        width = None if place == 0 else len(column)  # only the first column may be cut
+        table.add_column(column, justify="right" if right else "left", no_wrap=True, min_width=width)
     for row in rows:
         table.add_row(
             *[

@@ -30,7 +30,7 @@ from leadre.settings import Settings
 RECIPE = Path("recipes/demo.toml")
 REFRESHED_USERS = 200
 CANDIDATES = 20
-SHOWN = ("hit", "rank", "probability", "longest_shared_prefix", "prefix_mass_1", "second_category_mass", "max_cosine")
+SHOWN = ("hit", "rank", "probability", "prefix_mass_1", "max_cosine")
 
 
 @click.command()
@@ -100,6 +100,8 @@ def _run() -> None:
                 name=release,
                 progress=progress,
             )
+    else:
+        console.print("  [dim]trained by an earlier run[/]")
     print_evaluation(release, made.metrics)
     if made.status != "live":
         with connection(found) as connected:
@@ -108,7 +110,7 @@ def _run() -> None:
 
     _step(5, "Feature store", "feast apply, feast materialize-incremental")
     _feast("apply")
-    _feast("materialize-incremental", now.isoformat())
+    _feast("materialize-incremental", datetime.now(UTC).isoformat(timespec="seconds"))
 
     _step(6, "Nearline worker", f"a Celery process retrieves ads for {REFRESHED_USERS} users of the refresh queue")
     users = _refresh_through_a_worker(found)
@@ -220,4 +222,8 @@ def _show_features(found: Settings, user_id: int, *, now: datetime) -> None:
         [(names[ad], *(values[name][place] for name in SHOWN)) for place, ad in enumerate(candidates)],
     )
     user_side = ("retrieved_count", "top_probability", "entropy", "category_concentration", "expected_ecpm", "release")
-    print_table("User-side features", user_side, [tuple(values[name][0] for name in user_side)])
+    print_table("User-side features", ("feature", "value"), [(name, _shown(values[name][0])) for name in user_side])
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -159,7 +159,7 @@ def print_evaluation(name: str, evaluation: Mapping[str, Any]) -> None:
             ],
         )
     print_table(
-        "The first 8 ads of each list",
+        "The first 8 ads of each list" + (" (eCPM simulated)" if evaluation["simulated_ecpm"] else ""),
         ("system", "mean eCPM", "diversity", "concentration", "abundance"),
         [
             (system, lists["mean_ecpm"], lists["diversity"], lists["concentration"], lists["abundance"])

@@ -35,13 +35,11 @@ def make_report(found: Settings, release: str | None, *, user_id: int | None, no
     from leadre.pipelines.report import Report, write_report
     from leadre.pipelines.trace import trace_user
     from leadre.store.catalog import row_counts
-    from leadre.store.impressions import ecpm_is_simulated
     from leadre.store.releases import list_releases
 
     with connection(found) as connected:
         rows = {row.release: row for row in list_releases(connected)}
         counts = row_counts(connected)
-        simulated = ecpm_is_simulated(connected)
     live = next((row for row in rows.values() if row.status == "live"), None)
     row = rows.get(release) if release else live
     if row is None:
@@ -63,7 +61,6 @@ def make_report(found: Settings, release: str | None, *, user_id: int | None, no
             curves=json.loads((Path(row.uri) / "curves.json").read_text()),
             evaluation=row.metrics,
             before_dpo=before.metrics if before else None,
-            simulated=simulated,
             trace=walk,
         ),
         path,

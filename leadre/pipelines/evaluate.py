@@ -64,6 +64,7 @@ class Evaluation:
         metrics: system, view and metric ("HR@10", "NDCG@10") to its mean and 95 % interval.
         differences: baseline and metric to the canonical view's "release minus baseline".
         lists: system to its lists' diversity and eCPM.
+        simulated_ecpm: whether the eCPM rests on simulated values.
     """
 
     users: int
@@ -72,6 +73,7 @@ class Evaluation:
     metrics: Mapping[str, Mapping[str, Mapping[str, Interval]]]
     differences: Mapping[str, Mapping[str, Interval]]
     lists: Mapping[str, Lists]
+    simulated_ecpm: bool
 
     def mean(self, metric: str, *, system: str = LEADRE, view: str = "canonical") -> float:
         """Return one figure's mean, for example `mean("HR@8")`."""
@@ -112,7 +114,7 @@ def evaluate(
             f"the engine generates ads of index {engine.index_version}, evaluation has {index.version}; load that one"
         )
     asked = recipe.evaluation
-    sequences, contexts, ecpm = _read(database_url, encoder)
+    sequences, contexts, ecpm, simulated = _read(database_url, encoder)
     split = leave_one_out(sequences.offsets, sequences.domains == _AD, sequences.occurred_at_s)
     if len(split.users) == 0:
         raise InvalidInput("no user has 3 clicks or conversions on ads; import behaviors before evaluating")
@@ -141,10 +143,11 @@ def evaluate(
             for data in (sequences, shuffled)
         )
         lists[name] = (canonical, other)
-    return _measure(lists, split, (sequences, shuffled), index=index, ecpm=ecpm, recipe=asked)
+    measured = _measure(lists, split, (sequences, shuffled), index=index, ecpm=ecpm, recipe=asked)
+    return replace(measured, simulated_ecpm=simulated)
 
 
-def _read(database_url: str, encoder: PromptEncoder) -> tuple[Sequences, ContextBuilder, dict[int, float]]:
+def _read(database_url: str, encoder: PromptEncoder) -> tuple[Sequences, ContextBuilder, dict[int, float], bool]:
     engine = connect(database_url)
     try:
         with transaction(engine) as connection:
@@ -152,9 +155,10 @@ def _read(database_url: str, encoder: PromptEncoder) -> tuple[Sequences, Context
             contexts = read_contexts(connection, sequences, recipe=encoder.recipe)
             shown = impressions.mean_ecpm(connection, before=datetime.max.replace(tzinfo=UTC))
             bids = {ad.ad_id: ad.bid for ad in read_ads(connection)}
+            simulated = impressions.ecpm_is_simulated(connection)
     finally:
         engine.dispose()
-    return sequences, contexts, ecpm_of_ads(shown, bids)
+    return sequences, contexts, ecpm_of_ads(shown, bids), simulated
 
 
 def _sample(split: Split, users: int, *, seed: int) -> Split:
@@ -243,6 +247,7 @@ def _measure(
             if system != LEADRE
         },
         lists={system: _describe(made, index=index, ecpm=ecpm) for system, (made, _) in lists.items()},
+        simulated_ecpm=False,
     )
 
 

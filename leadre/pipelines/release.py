@@ -63,9 +63,10 @@ def make_release(
         warm_start=warm_start,
     )
     folders = [folder for folder in (trained.sft_folder, trained.folder) if folder is not None]
-    measured = [
-        evaluate_release(folder, database_url=database_url, index=index, progress=progress) for folder in folders
-    ]
+    measured = []
+    for folder in folders:
+        when = " before DPO" if folder == trained.sft_folder else ""
+        measured.append(evaluate_release(folder, database_url=database_url, index=index, when=when, progress=progress))
     database = connect(database_url, application_name="leadre train")
     try:
         with transaction(database) as connection:
@@ -86,9 +87,16 @@ def make_release(
 
 
 def evaluate_release(
-    folder: Path, *, database_url: str, index: AdIndex, progress: Progress | None = None
+    folder: Path, *, database_url: str, index: AdIndex, when: str = "", progress: Progress | None = None
 ) -> Evaluation:
     """Measure the release in a folder by its own recipe.
+
+    Args:
+        folder: of the release.
+        database_url: the system of record.
+        index: the release's.
+        when: said in the progress, for example " before DPO".
+        progress: as in `make_release`.
 
     Raises:
         ArtifactIncomplete, ReleaseMismatch: the release is not whole, or not of this index.
@@ -97,7 +105,7 @@ def evaluate_release(
 
     def report(what: str, done: int, total: int | None) -> None:
         if progress is not None:
-            progress(f"{what}, {folder.name}", done, total)
+            progress(f"{what}{when}", done, total)
 
     return evaluate(
         database_url=database_url,

@@ -7,6 +7,7 @@ lists go to the retrieval log by SQL because its push cannot write list columns.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -74,6 +75,8 @@ class FeatureClient:
 
     def __init__(self, feature_repo: Path, environment: Mapping[str, str]) -> None:
         os.environ.update(environment)
+        # Feast warns that a registry cache lags by up to its ttl, which is what feature_store.yaml asks for.
+        logging.getLogger("feast.repo_config").setLevel(logging.ERROR)
         self._database = connect(
             URL.create(
                 "postgresql",

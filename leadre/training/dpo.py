@@ -20,7 +20,7 @@ from trl import DPOConfig, DPOTrainer
 
 from leadre.recipe import DpoRecipe, SftRecipe
 from leadre.training.head import attach_head, detach_head
-from leadre.training.model import trains_in_bf16
+from leadre.training.model import training_type
 from leadre.training.preferences import PreferenceExample
 from leadre.training.progress import CurvePoint, Curves, Progress
 
@@ -69,7 +69,7 @@ def run_dpo(
             loss_type=["sigmoid", "sft"] if recipe.sft_weight else ["sigmoid"],
             loss_weights=[1.0, recipe.sft_weight] if recipe.sft_weight else None,
             max_length=None,
-            bf16=trains_in_bf16(sft.precision),
+            bf16=False,  # attach_head multiplies in bfloat16
             use_cpu=not torch.cuda.is_available(),
             activation_checkpointing=False,
             gradient_checkpointing=None,
@@ -92,8 +92,8 @@ def run_dpo(
     )
     trainer.remove_callback(PrinterCallback)
     blocks = code_blocks if sft.level_loss else ()
-    attach_head(model, blocks=blocks)
-    attach_head(reference, blocks=blocks)
+    for each in (model, reference):
+        attach_head(each, blocks=blocks, multiply_in=training_type(sft.precision))
     try:
         with warnings.catch_warnings():
             # TRL 1.16 asks transformers 5.23 by a name that it has deprecated (2026-11)

@@ -23,7 +23,9 @@ IGNORED = -100
 """The label of a token that is not supervised (PyTorch's convention)."""
 
 
-def attach_head(model: PreTrainedModel, *, blocks: Sequence[tuple[int, int]] = ()) -> None:
+def attach_head(
+    model: PreTrainedModel, *, blocks: Sequence[tuple[int, int]] = (), multiply_in: torch.dtype = torch.float32
+) -> None:
     """Let `model(..., labels=…, fused_lm_head=True)` return per-token log-probabilities.
 
     Args:
@@ -31,6 +33,8 @@ def attach_head(model: PreTrainedModel, *, blocks: Sequence[tuple[int, int]] = (
             mask right padding needs no attention mask, and without one attention is faster.
         blocks: (first token id, count) of each level's codes: a token's probability is then over its own block.
             None: over the whole vocabulary.
+        multiply_in: autocast to this type. The trainer's own `bf16` will not do: accelerate prepares a model once, and
+            from the second stage on it would silently train in float32.
     """
 
     def forward(
@@ -47,11 +51,11 @@ def attach_head(model: PreTrainedModel, *, blocks: Sequence[tuple[int, int]] = (
             return type(self).forward(
                 self, input_ids, labels=labels, attention_mask=attention_mask, use_cache=use_cache, **rest
             )
-        hidden = self.base_model(input_ids=input_ids, use_cache=False).last_hidden_state[:, :-1]
         targets = labels[:, 1:]
         mask = targets != IGNORED
-        weight = self.get_output_embeddings().weight
-        scored = _scores(hidden[mask], weight, targets[mask], blocks)
+        with torch.autocast(labels.device.type, dtype=multiply_in, enabled=multiply_in != torch.float32):
+            hidden = self.base_model(input_ids=input_ids, use_cache=False).last_hidden_state[:, :-1]
+            scored = _scores(hidden[mask], self.get_output_embeddings().weight, targets[mask], blocks)
         log_probs, entropy, mean_logits, is_top1 = (
             value.new_zeros(mask.shape).masked_scatter(mask, value) for value in scored
         )
@@ -70,11 +74,10 @@ def attach_head(model: PreTrainedModel, *, blocks: Sequence[tuple[int, int]] = (
 
 
 def detach_head(model: PreTrainedModel) -> None:
-    """Give the model its own forward (also from accelerate's autocast wrapper) and attention back."""
+    """Give the model its own forward and attention back."""
     if model.config._attn_implementation == attention.NAME:
         model.set_attn_implementation("sdpa")
-    for name in ("forward", "_original_forward"):
-        model.__dict__.pop(name, None)
+    vars(model).pop("forward", None)
 
 
 def _scores(

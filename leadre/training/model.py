@@ -66,13 +66,15 @@ def build_model(
     return AutoModelForCausalLM.from_config(config)
 
 
-def trains_in_bf16(precision: Literal["auto", "bf16", "fp32"]) -> bool:
-    """Return whether to multiply in bfloat16: asked for, or "auto" on hardware that does so natively."""
+def training_type(precision: Literal["auto", "bf16", "fp32"]) -> torch.dtype:
+    """Return what to multiply in: bfloat16 if asked for, or by "auto" on hardware that multiplies it natively."""
     if precision != "auto":
-        return precision == "bf16"
+        return torch.bfloat16 if precision == "bf16" else torch.float32
     if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
 
 
 def _extend_base(base_model: str, *, vocabulary_size: int, positions: int, pad: int) -> PreTrainedModel:

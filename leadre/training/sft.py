@@ -20,7 +20,7 @@ from trl import SFTConfig, SFTTrainer
 from leadre.recipe import SftRecipe
 from leadre.training.examples import Example, to_dataset
 from leadre.training.head import attach_head, detach_head
-from leadre.training.model import trains_in_bf16
+from leadre.training.model import training_type
 from leadre.training.progress import CurvePoint, Curves, Progress
 
 _POOL_BATCHES = 256  # so many batches are sorted by length together: hardly any padding, still shuffled
@@ -74,7 +74,7 @@ def run_stage(
             warmup_steps=round(recipe.warmup_fraction * steps),
             weight_decay=recipe.weight_decay,
             optim="adamw_torch_fused",
-            bf16=trains_in_bf16(recipe.precision),
+            bf16=False,  # attach_head multiplies in bfloat16
             use_cpu=not torch.cuda.is_available(),
             activation_checkpointing=False,
             gradient_checkpointing=None,
@@ -91,7 +91,7 @@ def run_stage(
         callbacks=[curves],
     )
     trainer.remove_callback(PrinterCallback)
-    attach_head(model, blocks=code_blocks if recipe.level_loss else ())
+    attach_head(model, blocks=code_blocks if recipe.level_loss else (), multiply_in=training_type(recipe.precision))
     try:
         trainer.train()
     finally:

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from leadre.errors import ConfigError
 from leadre.recipe import ModelRecipe
-from leadre.training.model import build_model, trains_in_bf16
+from leadre.training.model import build_model, training_type
 
 
 def build(recipe: ModelRecipe, *, vocabulary_size: int = 70, positions: int = 40):  # type: ignore[no-untyped-def]
@@ -77,6 +77,6 @@ def test_a_base_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_precision_follows_the_recipe() -> None:
-    assert trains_in_bf16("bf16")
-    assert not trains_in_bf16("fp32")
-    assert isinstance(trains_in_bf16("auto"), bool)
+    assert training_type("bf16") is torch.bfloat16
+    assert training_type("fp32") is torch.float32
+    assert training_type("auto") in {torch.bfloat16, torch.float32}

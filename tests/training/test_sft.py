@@ -6,6 +6,7 @@ from math import log
 from pathlib import Path
 
 import msgspec
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -116,3 +117,27 @@ def test_the_vocabulary_loss_is_trained_too(
         level_loss=False,
     )
     assert points[0].loss > log(vocabulary.size) - 0.5 > points[-1].loss
+
+
+def test_every_stage_multiplies_in_the_recipes_precision(
+    model: PreTrainedModel,
+    data: TrainingData,
+    encoder: PromptEncoder,
+    recipe: Recipe,
+    text_tokenizer: Tokenizer,
+    vocabulary: Vocabulary,
+    tmp_path: Path,
+) -> None:
+    seen: list[torch.dtype] = []
+    projection = model.get_decoder().layers[0].mlp.up_proj
+    projection.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    for precision in ("bf16", "bf16", "fp32"):  # accelerate's own mixed precision ends with the first trainer
+        run_stage(
+            model,
+            Stage(name="explicit", examples=explicit.examples(data, encoder)[:8], epochs=1.0),
+            recipe=msgspec.structs.replace(recipe.sft, precision=precision),
+            tokenizer=model_tokenizer(text_tokenizer, vocabulary),
+            code_blocks=list(zip(vocabulary.level_offsets, vocabulary.code_counts, strict=True)),
+            work=tmp_path,
+        )
+    assert seen == [torch.bfloat16, torch.bfloat16, torch.float32]

@@ -35,7 +35,6 @@ class Report:
         curves: the training curve's points.
         evaluation: the evaluation's plain form (leadre.pipelines.evaluate), of the release.
         before_dpo: the evaluation of the same model before DPO, if there was DPO.
-        simulated: whether the eCPM is simulated.
         trace: one user's walk.
     """
 
@@ -49,7 +48,6 @@ class Report:
     curves: Sequence[Mapping[str, Any]]
     evaluation: Mapping[str, Any]
     before_dpo: Mapping[str, Any] | None
-    simulated: bool
     trace: Trace | None
 
 
