@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import hypothesis
 import psycopg2
 import pytest
 import redis
@@ -17,6 +18,10 @@ from leadre import services as embedded
 from leadre.services import Services
 from leadre.settings import Settings
 from leadre.store.database import migrate
+
+# A test says what is right, not how fast this machine is today.
+hypothesis.settings.register_profile("leadre", deadline=None)
+hypothesis.settings.load_profile("leadre")
 
 ROOT = Path(__file__).parents[1]
 _numbers = count(1)

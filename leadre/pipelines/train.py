@@ -15,16 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from leadre.decoding.load import engine_of
 from leadre.domain.behavior import Domain
-from leadre.errors import InvalidInput, ReleaseMismatch
+from leadre.errors import InvalidInput
 from leadre.evaluation.split import leave_one_out
 from leadre.indexing.ad_index import AdIndex
-from leadre.prompts.fit_length import PromptEncoder
-from leadre.prompts.vocabulary import Vocabulary
 from leadre.recipe import Recipe
 from leadre.store.catalog import read_ads
 from leadre.store.database import connect, transaction
@@ -33,8 +29,8 @@ from leadre.store.impressions import liked_impressions, mean_ecpm
 from leadre.training.contexts import DOMAINS, read_contexts
 from leadre.training.curriculum import stages
 from leadre.training.dpo import run_dpo
-from leadre.training.examples import TrainingData, corpus
-from leadre.training.model import build_model
+from leadre.training.examples import TrainingData
+from leadre.training.learner import Learner, fresh_learner, warm_learner
 from leadre.training.preferences import (
     PreferenceExample,
     ecpm_of_ads,
@@ -44,22 +40,10 @@ from leadre.training.preferences import (
 )
 from leadre.training.progress import CurvePoint, Progress
 from leadre.training.release_folder import (
-    MODEL,
-    load_text_tokenizer,
-    load_vocabulary,
-    open_release,
     write_release,
 )
 from leadre.training.sft import run_stage
-from leadre.training.tokenizer import (
-    load_base_tokenizer,
-    model_tokenizer,
-    text_encoder,
-    text_tokenizer_of,
-    train_text_tokenizer,
-)
 
-TOKENIZER_USERS = 2000
 CANDIDATE_ADS = 16
 """Of a generated list, the ads that count as likely."""
 PAIRS_A_LIST = 2
@@ -71,19 +55,6 @@ class TrainingResult:
 
     folder: Path
     sft_folder: Path | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Learner:
-    model: PreTrainedModel
-    vocabulary: Vocabulary
-    text_tokenizer: Tokenizer
-    tokenizer: PreTrainedTokenizerBase
-    encoder: PromptEncoder
-
-    @property
-    def code_blocks(self) -> list[tuple[int, int]]:
-        return list(zip(self.vocabulary.level_offsets, self.vocabulary.code_counts, strict=True))
 
 
 def train(
@@ -124,7 +95,7 @@ def train(
         if taken is not None and taken.exists():
             raise FileExistsError(f"{taken} exists; releases are not changed in place, give the new one its own name")
     data = read_training_data(database_url=database_url, index=index, recipe=recipe, now=now)
-    learner = _warm(recipe, index, warm_start) if warm_start else _fresh(recipe, index, data)
+    learner = warm_learner(recipe, index, warm_start) if warm_start else fresh_learner(recipe, index, data)
     curves: list[CurvePoint] = []
     sizes: dict[str, Any] = {"parameters": learner.model.num_parameters(), "vocabulary": learner.vocabulary.size}
 
@@ -229,50 +200,6 @@ def read_training_data(*, database_url: str, index: AdIndex, recipe: Recipe, now
     )
 
 
-def _fresh(recipe: Recipe, index: AdIndex, data: TrainingData) -> _Learner:
-    base: PreTrainedTokenizerBase | Tokenizer
-    if recipe.model.base_model:
-        base = load_base_tokenizer(recipe.model.base_model)
-        text_tokenizer = text_tokenizer_of(base)
-        text_size = max(base.get_vocab().values()) + 1
-    else:
-        text_tokenizer = train_text_tokenizer(corpus(data, users=TOKENIZER_USERS), size=recipe.model.text_vocabulary)
-        base, text_size = text_tokenizer, text_tokenizer.get_vocab_size()
-    vocabulary = Vocabulary(text_size=text_size, code_counts=index.code_counts)
-    model = build_model(
-        recipe.model,
-        vocabulary_size=vocabulary.size,
-        positions=recipe.prompt.budget_tokens + vocabulary.levels,
-        pad=vocabulary.pad_id,
-        eos=vocabulary.eos_id,
-        seed=recipe.sft.seed,
-    )
-    return _Learner(
-        model=model,
-        vocabulary=vocabulary,
-        text_tokenizer=text_tokenizer,
-        tokenizer=model_tokenizer(base, vocabulary),
-        encoder=PromptEncoder(vocabulary, text_encoder(text_tokenizer), recipe.prompt),
-    )
-
-
-def _warm(recipe: Recipe, index: AdIndex, release: Path) -> _Learner:
-    trained_for = open_release(release).facts["index_version"]
-    if trained_for != index.version:
-        raise ReleaseMismatch(
-            f"release {release.name} was trained for index {trained_for}, this is index {index.version}; "
-            "train without a warm start"
-        )
-    vocabulary, text_tokenizer = load_vocabulary(release), load_text_tokenizer(release)
-    return _Learner(
-        model=AutoModelForCausalLM.from_pretrained(release / MODEL, use_safetensors=True, local_files_only=True),
-        vocabulary=vocabulary,
-        text_tokenizer=text_tokenizer,
-        tokenizer=load_base_tokenizer(str(release / MODEL)),
-        encoder=PromptEncoder(vocabulary, text_encoder(text_tokenizer), recipe.prompt),
-    )
-
-
 def _preference_pairs(
     *,
     database_url: str,
@@ -280,7 +207,7 @@ def _preference_pairs(
     recipe: Recipe,
     now: datetime,
     data: TrainingData,
-    learner: _Learner,
+    learner: Learner,
     progress: Progress | None,
 ) -> Sequence[PreferenceExample]:
     """Return pairs of ads that the model itself finds likely, filled up with pairs that the log says were clicked.
@@ -307,7 +234,7 @@ def _preference_pairs(
 
 
 def _candidates(
-    index: AdIndex, recipe: Recipe, *, data: TrainingData, learner: _Learner, progress: Progress | None
+    index: AdIndex, recipe: Recipe, *, data: TrainingData, learner: Learner, progress: Progress | None
 ) -> list[tuple[int, int, list[int]]]:
     """Return (user, position, likeliest ads) for the newest target of as many users as the pairs need."""
     engine = engine_of(learner.model, index=index, vocabulary=learner.vocabulary, score=recipe.decoding.score)
