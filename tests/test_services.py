@@ -154,6 +154,7 @@ def test_a_port_that_was_taken_meanwhile_is_exchanged(home: Path) -> None:
     ports = json.loads((home / "services.json").read_text())
     with socket.socket() as one, socket.socket() as other:
         for listener, name in ((one, "postgres"), (other, "redis")):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ended connections linger
             listener.bind(("127.0.0.1", ports[name]["port"]))
             listener.listen()
         again = services.up(home, durable=False)

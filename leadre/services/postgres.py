@@ -34,6 +34,7 @@ timezone = 'UTC'
 log_timezone = 'UTC'
 fsync = {durable}
 full_page_writes = {durable}
+autovacuum = {durable}
 """
 
 

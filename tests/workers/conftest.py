@@ -27,6 +27,13 @@ from leadre.store.database import connect, transaction
 from leadre.synthetic import World, make_world
 from leadre.training.release_folder import RECIPE, TEXT_TOKENIZER, VOCABULARY
 from leadre.training.tokenizer import train_text_tokenizer
+from workers.app import app
+
+# Celery reads its configuration once, at the first look at a task; pytest looks while it collects, before any fixture.
+with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("LEADRE_REDIS_URL", "redis://127.0.0.1:1/0")
+    patch.setenv("LEADRE_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    assert app.conf.broker_url
 
 USERS = 50
 RECIPE_OF_TESTS = Recipe(name="tiny", prompt=PromptRecipe(budget_tokens=2000))

@@ -103,7 +103,9 @@ def _svg(figure: Figure) -> str:
     """Return the figure as an SVG element without the XML head, transparent, as wide as its place."""
     buffer = io.StringIO()
     with plt.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(
+            buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        )
     plt.close(figure)
     text = buffer.getvalue()
     return text[text.index("<svg") :]
