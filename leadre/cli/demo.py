@@ -219,7 +219,7 @@ def _show_features(found: Settings, user_id: int, *, now: datetime) -> None:
     print_table(
         f"\nItem-side match scores of user {user_id}",
         ("candidate ad", *SHOWN),
-        [(names[ad], *(values[name][place] for name in SHOWN)) for place, ad in enumerate(candidates)],
+        [(names[ad][:28], *(values[name][place] for name in SHOWN)) for place, ad in enumerate(candidates)],
     )
     user_side = ("retrieved_count", "top_probability", "entropy", "category_concentration", "expected_ecpm", "release")
     print_table("User-side features", ("feature", "value"), [(name, _shown(values[name][0])) for name in user_side])
