@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
+from textwrap import wrap
 from typing import Any
 
 from leadre.domain.ads import Ad
@@ -152,6 +153,7 @@ SHOWN_FEATURES = (
     "max_cosine",
 )
 """Item-side features that fit on a page; docs/features.md lists them all."""
+SHOWN_BEAMS = 8
 
 
 def as_markdown(trace: Trace, *, command: str) -> str:
@@ -189,17 +191,25 @@ def _sections(trace: Trace, command: str) -> Iterator[list[str]]:
         ]
         + [("interest summary", ", ".join(f"{name} × {count}" for name, count in trace.context.summary.liked))],
     )
-    yield ["## 3. Prompt", "", f"{trace.prompt_tokens} tokens. S-IDs are special tokens, spliced in by id.", ""]
-    yield ["```text", trace.prompt.text(), "```", ""]
+    yield [
+        "## 3. Prompt",
+        "",
+        f"{trace.prompt_tokens} tokens (lines are broken for this page). S-IDs are special tokens, spliced in by id.",
+        "",
+        "```text",
+        *chain.from_iterable(wrap(line, 118, break_on_hyphens=False) for line in trace.prompt.text().splitlines()),
+        "```",
+        "",
+    ]
     yield [
         "## 4. Beams",
         "",
-        "Constrained beam search under the trie (Algorithm 2). Probability that the list puts on each prefix:",
+        f"Constrained beam search under the trie (Algorithm 2). Share of the {SHOWN_BEAMS} best beams on each prefix:",
         "",
         "```text",
     ]
     names = {beam.sid.codes: beam.ad_id for beam in trace.retrieved.beams}
-    for prefix, probability in beam_tree(trace.retrieved.beams[:8]):
+    for prefix, probability in beam_tree(trace.retrieved.beams[:SHOWN_BEAMS]):
         leaf = f"  {trace.ads[names[prefix]].name}" if prefix in names and names[prefix] in trace.ads else ""
         yield [f"{'  ' * (len(prefix) - 1)}{chr(96 + len(prefix))}_{prefix[-1]}  {probability:.3f}{leaf}"]
     yield ["```", ""]
