@@ -69,6 +69,6 @@ def main() -> None:
     warnings.simplefilter("ignore", FutureWarning)  # libraries talking to each other
     try:
         cli(standalone_mode=True)
-    except LeadreError as error:
+    except (LeadreError, FileExistsError) as error:
         click.secho(f"error: {error}", fg="red", err=True)
         sys.exit(1)

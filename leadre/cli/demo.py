@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,8 +66,11 @@ def _run() -> None:
     from leadre.store.releases import list_releases, promote
     from leadre.synthetic import make_world
 
-    _step(1, "PostgreSQL and Redis", "embedded, on loopback, no root")
-    services.up(home())
+    if os.environ.get("LEADRE_DATABASE_URL") and os.environ.get("LEADRE_REDIS_URL"):
+        _step(1, "PostgreSQL and Redis", "yours, by LEADRE_DATABASE_URL and LEADRE_REDIS_URL")
+    else:
+        _step(1, "PostgreSQL and Redis", "embedded, on loopback, no root")
+        services.up(home())
     found = settings()
     migrate(found.database_url)
 
@@ -90,6 +94,8 @@ def _run() -> None:
     with connection(found) as connected:
         made = {row.release: row for row in list_releases(connected)}.get(release)
     if made is None:
+        for leftover in (release, f"{release}-sft"):  # of a run that was interrupted before it was recorded
+            shutil.rmtree(found.releases / leftover, ignore_errors=True)
         with progress_bars() as progress:
             made = make_release(
                 database_url=found.database_url,

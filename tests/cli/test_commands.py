@@ -119,3 +119,16 @@ def test_releases_are_listed_as_a_table_even_when_there_are_none(typed: None) ->
     done = CliRunner().invoke(cli, ["release", "list"])
     assert done.exit_code == 0
     assert "Releases" in done.output
+
+
+def test_a_taken_release_name_is_one_line_not_a_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken(*, standalone_mode: bool) -> None:
+        raise FileExistsError("releases/tiny exists; give the new one its own name")
+
+    monkeypatch.setattr("leadre.cli.cli", taken)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == "error: releases/tiny exists; give the new one its own name\n"
