@@ -25,11 +25,11 @@ from feast.online_response import OnlineResponse
 from sqlalchemy import URL, func, select, text
 from sqlalchemy.exc import OperationalError
 
-from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.domain.retrieval import RetrievalList
-from leadre.domain.users import Context, ContextBehavior, InterestSummary, Profile
+from leadre.domain.users import Context
 from leadre.errors import FeatureRowMismatch, InvalidInput, Unavailable
 from leadre.store import retrieval_log
+from leadre.store.context import context_of
 from leadre.store.database import connect, transaction
 from leadre.store.tables import ads
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from leadre.indexing.ad_index import AdIndex
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-PROFILE_FIELDS = ("age", "sex", "residence", "education_level", "occupation", "consumption_level", "arpu")
 USER_VIEWS = ("user_profile", "interest_summary", "ad_behavior_sequence", "content_behavior_sequence")
 CHECKED_KEYS = 1000
 """Keys looked up in the online store after a materialization (ours): a sample, as counting all would read all."""
@@ -118,7 +117,7 @@ class FeatureClient:
             return []
         columns = self._read(self._prompt_context, [{"user_id": user_id} for user_id in user_ids])
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        return [_context(row, user_id=user_id, now=now) for row, user_id in zip(rows, user_ids, strict=True)]
+        return [context_of(row, user_id=user_id, now=now) for row, user_id in zip(rows, user_ids, strict=True)]
 
     def refresh_user_features(self, user_ids: Sequence[int], *, now: datetime) -> None:
         """Copy the newest profile, summary and sequences of some users, as of `now`, to the online store.
@@ -325,41 +324,6 @@ class FeatureClient:
         frame["created_at"] = frame["event_at"]
         with _available():
             self.store.write_to_online_store(view.name, df=frame)
-
-
-def _context(row: Mapping[str, Any], *, user_id: int, now: datetime) -> Context:
-    profile = {name: row[name] for name in PROFILE_FIELDS if row[name] is not None}
-    behaviors = []
-    for domain in Domain:
-        lists = [
-            row[f"{domain}_{name}"] or () for name in ("item_ids", "actions", "titles", "occurred_at_s", "ordinals")
-        ]
-        if len({len(values) for values in lists}) > 1:
-            raise FeatureRowMismatch(
-                f"the {domain} sequence of user {user_id} has lists of {[len(values) for values in lists]} entries; "
-                "write its summary again"
-            )
-        for item_id, action, title, occurred_at_s, ordinal in zip(*lists, strict=True):
-            behavior = Behavior(
-                user_id=user_id,
-                domain=domain,
-                action=Action(action),
-                item_id=item_id,
-                occurred_at=datetime.fromtimestamp(occurred_at_s, UTC),
-                ordinal=ordinal,
-            )
-            if behavior.occurred_at <= now:
-                behaviors.append(ContextBehavior(behavior=behavior, title=title))
-    behaviors.sort(key=lambda known: (known.behavior.occurred_at, known.behavior.ordinal))
-    return Context(
-        profile=Profile(user_id=user_id, **profile),
-        summary=InterestSummary(
-            liked=tuple(zip(row["categories"] or (), row["counts"] or (), strict=False)),
-            disliked=tuple(zip(row["disliked_categories"] or (), row["disliked_counts"] or (), strict=False)),
-        ),
-        behaviors=tuple(behaviors),
-        now=now,
-    )
 
 
 def _source(view: FeatureView) -> str:

@@ -1,0 +1,58 @@
+"""From a row of the feature store to the context a prompt is made of. LEADRE §4.2.1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from leadre.domain.behavior import Action, Behavior, Domain
+from leadre.domain.users import Context, ContextBehavior, InterestSummary, Profile
+from leadre.errors import FeatureRowMismatch
+
+PROFILE_FIELDS = ("age", "sex", "residence", "education_level", "occupation", "consumption_level", "arpu")
+
+
+def context_of(row: Mapping[str, Any], *, user_id: int, now: datetime) -> Context:
+    """Return the context that a row of `prompt_context_v1` holds.
+
+    Args:
+        row: the service's features by name; a value that the store does not have is None.
+        user_id: whose row it is.
+        now: later behaviors are left out.
+
+    Raises:
+        FeatureRowMismatch: the lists of a sequence are not equally long.
+    """
+    profile = {name: row[name] for name in PROFILE_FIELDS if row[name] is not None}
+    behaviors = []
+    for domain in Domain:
+        lists = [
+            row[f"{domain}_{name}"] or () for name in ("item_ids", "actions", "titles", "occurred_at_s", "ordinals")
+        ]
+        if len({len(values) for values in lists}) > 1:
+            raise FeatureRowMismatch(
+                f"the {domain} sequence of user {user_id} has lists of {[len(values) for values in lists]} entries; "
+                "write its summary again"
+            )
+        for item_id, action, title, occurred_at_s, ordinal in zip(*lists, strict=True):
+            behavior = Behavior(
+                user_id=user_id,
+                domain=domain,
+                action=Action(action),
+                item_id=item_id,
+                occurred_at=datetime.fromtimestamp(occurred_at_s, UTC),
+                ordinal=ordinal,
+            )
+            if behavior.occurred_at <= now:
+                behaviors.append(ContextBehavior(behavior=behavior, title=title))
+    behaviors.sort(key=lambda known: (known.behavior.occurred_at, known.behavior.ordinal))
+    return Context(
+        profile=Profile(user_id=user_id, **profile),
+        summary=InterestSummary(
+            liked=tuple(zip(row["categories"] or (), row["counts"] or (), strict=False)),
+            disliked=tuple(zip(row["disliked_categories"] or (), row["disliked_counts"] or (), strict=False)),
+        ),
+        behaviors=tuple(behaviors),
+        now=now,
+    )
