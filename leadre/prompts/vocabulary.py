@@ -88,14 +88,6 @@ class Vocabulary:
             raise InvalidSemanticId(f"{sid} has a code out of range; codes a level: {self.code_counts}")
         return [offset + code for offset, code in zip(self.level_offsets, sid.codes, strict=True)]
 
-    def response_ids(self, sid: SemanticId) -> list[int]:
-        """Return what the LLM should answer: the S-ID's ids, then the end of the response.
-
-        Raises:
-            InvalidSemanticId: as `sid_ids`.
-        """
-        return [*self.sid_ids(sid), self.eos_id]
-
     def level_of(self, token_id: int) -> int | None:
         """Return the level whose code this token is, or None when it is no code."""
         if not self.level_offsets[0] <= token_id < self.size:

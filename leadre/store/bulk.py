@@ -199,7 +199,7 @@ def _element(column_type: object) -> Callable[[Any], str]:
             return _time
         case Text():
             return _text
-    raise NotImplementedError(f"bulk load knows no column of type {column_type}")
+    raise TypeError(f"bulk load knows no column of type {column_type}")
 
 
 def _array(values: Sequence[Any], element: Callable[[Any], str]) -> str:

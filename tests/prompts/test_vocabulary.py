@@ -21,7 +21,6 @@ def test_the_layout_is_text_then_specials_then_levels():
     assert vocabulary.level_offsets == (103, 107, 114)
     assert vocabulary.size == 116
     assert vocabulary.sid_ids(SemanticId((3, 0, 1))) == [106, 107, 115]
-    assert vocabulary.response_ids(SemanticId((3, 0, 1))) == [106, 107, 115, 101]
 
 
 @given(vocabularies)
