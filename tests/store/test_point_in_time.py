@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -120,7 +119,7 @@ def _plain(value: object) -> object:
     return value
 
 
-def test_the_join_stays_fast_on_analysed_tables(
+def test_the_join_on_analysed_tables_plans_no_nested_loops(
     features: FeatureClient, promoted: None, index: AdIndex, make_list: MakeList, database: Engine
 ) -> None:
     lists = [make_list(user, *range(100, 105), at=NOW - timedelta(hours=h)) for user in range(1500) for h in (1, 2)]
@@ -129,12 +128,9 @@ def test_the_join_stays_fast_on_analysed_tables(
     with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("ANALYZE")
     rows = training_rows(*((n % 1500, 100 + n % 30, timedelta(seconds=n)) for n in range(3000)))
-    start = time.perf_counter()
     joined = features.point_in_time(rows)
-    seconds = time.perf_counter() - start
     assert joined["hit"].sum() == 500
     assert joined["user_id"].tolist() == rows["user_id"].tolist()
-    assert seconds < 10, f"{seconds:.1f} s for 3,000 rows: are nested loops back?"
     with _get_conn(features.store.config.offline_store) as connection:
         assert connection.execute("SHOW enable_nestloop").fetchone() == ("off",)
         assert connection.execute("SHOW search_path").fetchone() == ("feast_registry,public",)
