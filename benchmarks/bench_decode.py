@@ -21,9 +21,10 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
+from leadre.decoding.beam_engine import BeamSearchEngine
 from leadre.decoding.engine import Score
 from leadre.decoding.hf import HfDecoder
-from leadre.decoding.search import BeamSearchEngine, Decoder, Reading
+from leadre.decoding.search import Decoder, Reading
 from leadre.decoding.shared_prefix import SharedPrefixDecoder
 from leadre.domain.retrieval import Beam
 from leadre.indexing.ad_index import AdIndex
@@ -118,12 +119,12 @@ class Bench:
         codes = np.stack((*np.unravel_index(flat, (CODES,) * LEVELS), np.zeros_like(flat)), axis=1).astype(np.int32)
         self.index = _index(codes)
         self.vocabulary = Vocabulary(text_size=TEXT_VOCABULARY, code_counts=self.index.code_counts)
-        self.model = _model(self.vocabulary.size, positions=longest + LEVELS + 1)
+        self.model = toy_model(self.vocabulary.size, positions=longest + LEVELS + 1)
         dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         self.own_model = (
             self.model
             if precision == "fp32"
-            else _model(self.vocabulary.size, positions=longest + LEVELS + 1).to(dtype)
+            else toy_model(self.vocabulary.size, positions=longest + LEVELS + 1).to(dtype)
         )
         self.gemm_gflops = _gemm_gflops(dtype)
         self._dict_trie: dict[int, Any] | None = None
@@ -238,6 +239,7 @@ class _Timed:
     def __init__(self, decoder: Decoder) -> None:
         self._decoder, self.seconds = decoder, 0.0
         self.vocabulary_size, self.longest_prompt = decoder.vocabulary_size, decoder.longest_prompt
+        self.score = decoder.score
 
     def read(self, prompts: Sequence[Sequence[int]]) -> Reading:
         return _TimedReading(self, self._time(lambda: self._decoder.read(prompts)))
@@ -259,6 +261,9 @@ class _TimedReading:
     def next(self, level: int, parents: Any, codes: Any) -> Any:
         return self._timed._time(lambda: self._reading.next(level, parents, codes))
 
+    def next_two(self, level: int, parents: Any, codes: Any, child_parents: Any, child_codes: Any) -> Any:
+        return self._timed._time(lambda: self._reading.next_two(level, parents, codes, child_parents, child_codes))
+
 
 def _compare(
     answers: list[list[Beam]], sequences: NDArray[np.int64], scores: NDArray[np.float64]
@@ -270,7 +275,8 @@ def _compare(
     return float(same.mean()), float(difference[same].max(initial=0.0))
 
 
-def _model(vocabulary_size: int, *, positions: int) -> PreTrainedModel:
+def toy_model(vocabulary_size: int, *, positions: int) -> PreTrainedModel:
+    """Return a Qwen2 of random weights, 4 layers of 256."""
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=vocabulary_size,

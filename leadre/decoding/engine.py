@@ -13,9 +13,11 @@ from leadre.errors import InvalidInput, ReleaseMismatch
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.trie import LiveMask
 
-Score = Literal["raw", "level"]
+Score = Literal["raw", "level", "valid"]
 """What a beam's probability is a product of: "raw", P_LLM over the whole vocabulary, as Algorithm 2 prints it;
-"level", the softmax over the codes of the level alone (ours)."""
+"level", the softmax over the codes of the level alone (ours, the default); "valid", the softmax over the codes that
+lead to a live ad, as TensorRT-LLM and xLLM normalise: a code without a live sibling is certain, so scores under
+different filters do not compare."""
 
 
 class Engine(Protocol):
@@ -24,6 +26,11 @@ class Engine(Protocol):
     @property
     def index_version(self) -> str:
         """The index whose S-IDs this engine generates."""
+        ...
+
+    @property
+    def score(self) -> Score:
+        """What its log-probabilities are normalised over."""
         ...
 
     def over(self, index: AdIndex) -> Engine:

@@ -28,14 +28,14 @@ class HfDecoder:
     """
 
     def __init__(self, model: PreTrainedModel, *, vocabulary: Vocabulary, score: Score) -> None:
-        self._model, self._score = model, score
+        self._model, self.score = model, score
         self._blocks = level_blocks(vocabulary)
         self.vocabulary_size = vocabulary.size
         self.longest_prompt = longest_prompt(model, levels=len(self._blocks))
 
     def read(self, prompts: Sequence[Sequence[int]]) -> _HfReading:
         """Read the prompts, padded on the left to the longest."""
-        return _HfReading(self._model, prompts, blocks=self._blocks, score=self._score)
+        return _HfReading(self._model, prompts, blocks=self._blocks, score=self.score)
 
 
 class _HfReading:
@@ -68,6 +68,12 @@ class _HfReading:
         tokens = torch.from_numpy(codes + self._blocks[level - 1].start).to(self._model.device)
         logits = self._step(tokens[:, None])
         return to_host(code_log_probabilities(logits, self._blocks[level], score=self._score))
+
+    def next_two(
+        self, level: int, parents: Int64s, codes: Int64s, child_parents: Int64s, child_codes: Int64s
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Feed beams, then their children. See `leadre.decoding.search.Reading.next_two`."""
+        return self.next(level, parents, codes), self.next(level + 1, child_parents, child_codes)
 
     @torch.inference_mode()
     def _step(self, tokens: torch.Tensor) -> torch.Tensor:

@@ -11,9 +11,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from leadre.artifacts import open_artifact
 from leadre.decoding import network
+from leadre.decoding.beam_engine import BeamSearchEngine
 from leadre.decoding.engine import Engine, Score
 from leadre.decoding.hf import HfDecoder
-from leadre.decoding.search import BeamSearchEngine, Decoder
+from leadre.decoding.search import Decoder
 from leadre.decoding.shared_prefix import SharedPrefixDecoder
 from leadre.decoding.stub import StubEngine
 from leadre.errors import ConfigError, ReleaseMismatch

@@ -11,18 +11,20 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-ARCHITECTURES = frozenset({"llama", "qwen2", "qwen3"})
+from leadre.decoding.products import apply
+
+ARCHITECTURES = frozenset({"hunyuan_v1_dense", "llama", "qwen2", "qwen3"})
 
 
 def supports(model: PreTrainedModel) -> bool:
     """Tell whether `Network` computes the model: a known architecture, with full attention in all layers."""
     config = model.config
     layer_types = getattr(config, "layer_types", None) or ["full_attention"]
-    rope_type = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     return (
         config.model_type in ARCHITECTURES
         and set(layer_types) == {"full_attention"}
-        and rope_type not in {"dynamic", "longrope"}  # these change with the longest prompt of a batch
+        # these change with the longest prompt of a batch
+        and model.get_decoder().rotary_emb.rope_type not in {"dynamic", "longrope"}
     )
 
 
@@ -49,12 +51,13 @@ class Layer:
     """One decoder layer, in the steps that prefill and beams share."""
 
     def __init__(self, layer: Any) -> None:
-        self._layer, attention = layer, layer.self_attn
-        self._attention = attention
-        self.head_width: int = attention.head_dim
-        self.scale: float = attention.scaling
-        self._query_norm = getattr(attention, "q_norm", None)
-        self._key_norm = getattr(attention, "k_norm", None)
+        self._layer, self._attention, self._mlp = layer, layer.self_attn, layer.mlp
+        self.head_width: int = self._attention.head_dim
+        self.scale: float = self._attention.scaling
+        # Qwen3 normalises queries and keys before rotating them, Hunyuan after, the others not at all.
+        before, after = ("q_norm", "k_norm"), ("query_layernorm", "key_layernorm")
+        self._query_norm, self._key_norm = (getattr(self._attention, name, None) for name in before)
+        self._rotated_query_norm, self._rotated_key_norm = (getattr(self._attention, name, None) for name in after)
 
     def enter(self, hidden: Tensor) -> Tensor:
         """Normalise hidden states [..., width] for the projections."""
@@ -63,24 +66,27 @@ class Layer:
 
     def keys_values(self, normed: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values [..., key heads, head width] of normalised states [..., width]."""
-        keys = self._heads(self._attention.k_proj(normed), self._key_norm)
-        return _rotate(keys, cosine, sine), self._heads(self._attention.v_proj(normed), None)
+        keys = _normalise(self._heads(self._attention.k_proj, normed), self._key_norm)
+        keys = _normalise(_rotate(keys, cosine, sine), self._rotated_key_norm)
+        return keys, self._heads(self._attention.v_proj, normed)
 
     def queries(self, normed: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         """Return queries [..., heads, head width] of normalised states [..., width]."""
-        return _rotate(self._heads(self._attention.q_proj(normed), self._query_norm), cosine, sine)
+        queries = _normalise(self._heads(self._attention.q_proj, normed), self._query_norm)
+        return _normalise(_rotate(queries, cosine, sine), self._rotated_query_norm)
 
     def leave(self, hidden: Tensor, attended: Tensor) -> Tensor:
         """Return the layer's output [..., width] for its input and what it attended to [..., heads, head width]."""
-        hidden = hidden + self._attention.o_proj(attended.flatten(-2))
-        output: Tensor = hidden + self._layer.mlp(self._layer.post_attention_layernorm(hidden))
-        return output
+        hidden = hidden + apply(self._attention.o_proj, attended.flatten(-2))
+        normed, mlp = self._layer.post_attention_layernorm(hidden), self._mlp
+        return hidden + apply(mlp.down_proj, mlp.act_fn(apply(mlp.gate_proj, normed)) * apply(mlp.up_proj, normed))
 
-    def _heads(self, projected: Tensor, norm: nn.Module | None) -> Tensor:
-        heads = torch.unflatten(projected, -1, (-1, self.head_width))
-        if norm is not None:
-            heads = norm(heads)
-        return heads
+    def _heads(self, projection: nn.Linear, normed: Tensor) -> Tensor:
+        return torch.unflatten(apply(projection, normed), -1, (-1, self.head_width))
+
+
+def _normalise(heads: Tensor, norm: nn.Module | None) -> Tensor:
+    return heads if norm is None else norm(heads)
 
 
 def _rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

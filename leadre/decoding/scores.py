@@ -1,6 +1,7 @@
 """Named score semantics: what a code's probability is.
 
-LEADRE §3.4: P_LLM(c^l | c^{1:l-1}). `raw` is that over the whole vocabulary, `level` over the level's codes.
+LEADRE §3.4: P_LLM(c^l | c^{1:l-1}). `raw` is that over the whole vocabulary, `level` over the level's codes, and
+`valid` over the live children of the beam, which the search knows (leadre.decoding.search): here it is the bare logit.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from leadre.decoding.engine import Score
+from leadre.decoding.products import linear
 from leadre.errors import BrokenModel
 from leadre.prompts.vocabulary import Vocabulary
 
-_RAW_ROWS = 256
+_RAW_ROWS = 128
 
 
 def level_blocks(vocabulary: Vocabulary) -> tuple[slice, ...]:
@@ -26,7 +28,7 @@ def level_blocks(vocabulary: Vocabulary) -> tuple[slice, ...]:
 
 
 def code_log_probabilities(logits: Tensor, block: slice, *, score: Score) -> Tensor:
-    """Turn next-token logits into log-probabilities of a level's codes.
+    """Turn next-token logits into log-probabilities of a level's codes ("valid": up to a constant a row).
 
     Args:
         logits: [rows, vocabulary].
@@ -36,9 +38,10 @@ def code_log_probabilities(logits: Tensor, block: slice, *, score: Score) -> Ten
     Returns:
         float32 [rows, codes of the level].
     """
-    if score == "level":
-        return torch.log_softmax(logits[:, block].float(), dim=-1)
-    return torch.log_softmax(logits.float(), dim=-1)[:, block]
+    if score == "raw":
+        return torch.log_softmax(logits.float(), dim=-1)[:, block]
+    codes = logits[:, block].float()
+    return torch.log_softmax(codes, dim=-1) if score == "level" else codes
 
 
 def head_log_probabilities(hidden: Tensor, head: nn.Linear, block: slice, *, score: Score) -> Tensor:
@@ -55,11 +58,13 @@ def head_log_probabilities(hidden: Tensor, head: nn.Linear, block: slice, *, sco
     """
     if score == "raw":
         # In parts: logits over a whole vocabulary are the largest tensor of a decode.
-        parts = [code_log_probabilities(head(rows), block, score=score) for rows in torch.split(hidden, _RAW_ROWS)]
-        return torch.cat(parts)
+        parts = torch.split(hidden, _RAW_ROWS)
+        return torch.cat(
+            [code_log_probabilities(linear(rows, head.weight, head.bias), block, score=score) for rows in parts]
+        )
     bias = None if head.bias is None else head.bias[block]
-    logits = nn.functional.linear(hidden, head.weight[block], bias)
-    return torch.log_softmax(logits.float(), dim=-1)
+    codes = linear(hidden, head.weight[block], bias)
+    return code_log_probabilities(codes, slice(None), score=score)
 
 
 def to_host(log_probabilities: Tensor) -> NDArray[np.float32]:

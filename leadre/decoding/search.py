@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leadre.decoding.engine import check_request, check_revision
-from leadre.domain.retrieval import Beam
-from leadre.domain.semantic_id import SemanticId
+from leadre.decoding.engine import Score
 from leadre.errors import NoValidContinuation
-from leadre.indexing.ad_index import AdIndex
-from leadre.indexing.trie import LiveMask, Trie
+from leadre.indexing.trie import Children, LiveMask, Trie
 
 Int64s = NDArray[np.int64]
+
+_LOOK_AHEAD = 1.25
+"""Children a beam up to which it pays to feed all of them beside the beams, before it is known which are kept."""
 
 
 class Reading(Protocol):
@@ -36,14 +35,37 @@ class Reading(Protocol):
 
         Args:
             level: 1..M.
-            parents: int64 [beams], for each beam the row of the previous answer it grew from, ascending by prompt.
+            parents: int64 [beams], for each beam the row of the previous answer it grew from; any order.
             codes: int64 [beams], the beam's code of level `level` - 1.
+        """
+        ...
+
+    def next_two(
+        self, level: int, parents: Int64s, codes: Int64s, child_parents: Int64s, child_codes: Int64s
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Feed one code a beam and at once one more for each of its children: two levels for one pass of the LLM.
+
+        Args:
+            level: 1..M-1.
+            parents: as in `next`.
+            codes: as in `next`.
+            child_parents: int64 [children], the beam that each child grows from.
+            child_codes: int64 [children], the child's code of `level`.
+
+        Returns:
+            What `next(level, parents, codes)` returns, and what `next(level + 1, child_parents, child_codes)` would
+            after it. The children are the rows that the next call's parents point to.
         """
         ...
 
 
 class Decoder(Protocol):
     """Runs an LLM for the search. Its token blocks and its score are fixed when it is made."""
+
+    @property
+    def score(self) -> Score:
+        """What its log-probabilities are normalised over; for "valid", not yet."""
+        ...
 
     @property
     def vocabulary_size(self) -> int:
@@ -62,102 +84,40 @@ class Decoder(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frontier:
-    """The beams at one depth, grouped by prompt, best first.
+    """The beams at one depth, grouped by request, best first.
 
     Args:
-        prompt: int64 [beams], ascending.
+        request: int64 [beams], ascending.
         node: int64 [beams], trie nodes.
         score: float64 [beams], log-probabilities.
+        row: int64 [beams], where the beam's next log-probabilities stand; -1 for a beam with one live ad left below it
+            whose probability is therefore 1 ("valid" only).
     """
 
-    prompt: Int64s
+    request: Int64s
     node: Int64s
     score: NDArray[np.float64]
+    row: Int64s
 
 
-class BeamSearchEngine:
-    """The engine of a decoder and an index.
-
-    Args:
-        decoder: runs the LLM.
-        index: the ads.
-        tokens_per_pass: prompts are decoded together, shortest first, up to this many tokens, a beam counted as four:
-            a bound on memory, and beyond some thousands no longer a gain in speed.
-    """
-
-    def __init__(self, decoder: Decoder, *, index: AdIndex, tokens_per_pass: int = 8192) -> None:
-        self._decoder, self._index, self._tokens_per_pass = decoder, index, tokens_per_pass
-
-    @property
-    def index_version(self) -> str:
-        """The index whose S-IDs this engine generates."""
-        return self._index.version
-
-    def over(self, index: AdIndex) -> BeamSearchEngine:
-        """Return this engine over another revision of its index. See `leadre.decoding.engine.Engine.over`.
-
-        Raises:
-            ReleaseMismatch: `index` is another version.
-        """
-        check_revision(index, index_version=self.index_version)
-        return BeamSearchEngine(self._decoder, index=index, tokens_per_pass=self._tokens_per_pass)
-
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        *,
-        beam_width: int,
-        filters: Sequence[LiveMask | None] | None = None,
-    ) -> list[list[Beam]]:
-        """Return the best ads of each prompt, best first. See `leadre.decoding.engine.Engine.generate`.
-
-        Raises:
-            InvalidInput: a request outside the contract.
-            BrokenModel: the model gives NaN.
-        """
-        masks = check_request(
-            prompts,
-            beam_width=beam_width,
-            filters=filters,
-            vocabulary_size=self._decoder.vocabulary_size,
-            longest_prompt=self._decoder.longest_prompt,
-            leaves=self._index.trie.leaves,
-        )
-        answer: list[list[Beam]] = [[] for _ in prompts]
-        trie = self._index.trie
-        alive = [row for row, mask in enumerate(masks) if trie.leaves and (mask is None or mask.live_leaves)]
-        costs = [max(len(prompt), 4 * beam_width) for prompt in prompts]
-        for rows in _passes(alive, costs, limit=self._tokens_per_pass):
-            found = search(
-                self._decoder.read([prompts[row] for row in rows]),
-                trie,
-                filters=[masks[row] for row in rows],
-                beam_width=beam_width,
-            )
-            for row, beams in zip(rows, self._beams(found, prompts=len(rows)), strict=True):
-                answer[row] = beams
-        return answer
-
-    def _beams(self, found: Frontier, *, prompts: int) -> list[list[Beam]]:
-        """Name the ads of leaves, grouped by prompt."""
-        codes = self._index.codes[found.node].tolist()
-        ad_ids = self._index.ad_ids[found.node].tolist()
-        beams = [
-            Beam(sid=SemanticId(tuple(sid)), ad_id=ad_id, log_probability=score)
-            for sid, ad_id, score in zip(codes, ad_ids, found.score.tolist(), strict=True)
-        ]
-        ends = np.searchsorted(found.prompt, np.arange(prompts + 1)).tolist()
-        return [beams[low:high] for low, high in pairwise(ends)]
-
-
-def search(reading: Reading, trie: Trie, *, filters: Sequence[LiveMask | None], beam_width: int) -> Frontier:
-    """Run Algorithm 2 for all prompts of a reading.
+def search(
+    reading: Reading,
+    trie: Trie,
+    *,
+    filters: Sequence[LiveMask | None],
+    prompt_of: Int64s,
+    beam_width: int,
+    score: Score,
+) -> Frontier:
+    """Run Algorithm 2 for several requests at once.
 
     Args:
         reading: the prompts, read.
         trie: all ads.
-        filters: for each prompt the ads that may be generated; at least one is live.
+        filters: for each request the ads that may be generated; at least one is live.
+        prompt_of: int64 [requests], which of the prompts each request has.
         beam_width: B.
+        score: the decoder's.
 
     Returns:
         The chosen leaves.
@@ -165,20 +125,63 @@ def search(reading: Reading, trie: Trie, *, filters: Sequence[LiveMask | None], 
     Raises:
         NoValidContinuation: a beam has no live child.
     """
-    prompts = len(filters)
+    requests = len(filters)
     frontier = Frontier(
-        prompt=np.arange(prompts), node=np.zeros(prompts, dtype=np.int64), score=np.zeros(prompts, dtype=np.float64)
+        request=np.arange(requests),
+        node=np.zeros(requests, dtype=np.int64),
+        score=np.zeros(requests, dtype=np.float64),
+        row=prompt_of,
     )
     log_probabilities = reading.first()
+    fed_ahead: NDArray[np.float32] | None = None  # log-probabilities behind `children`, where they were fed already
+    children = _children(trie, 0, frontier, filters=filters)
     for depth in range(trie.levels):
-        parent, code, node = _children(trie, depth, frontier, filters=filters)
-        score = frontier.score[parent] + log_probabilities[parent, code]
-        best = segmented_top(score, frontier.prompt[parent], segments=prompts, width=beam_width)
-        parent, code = parent[best], code[best]
-        frontier = Frontier(prompt=frontier.prompt[parent], node=node[best], score=score[best])
-        if depth + 1 < trie.levels:  # nothing follows the last code: it is never fed
-            log_probabilities = reading.next(depth + 1, parent, code)
+        parent = children.parent
+        total = frontier.score[parent] + _gained(log_probabilities, frontier, children, score=score)
+        best = segmented_top(total, frontier.request[parent], segments=requests, width=beam_width)
+        parent, codes = parent[best], children.code[best]
+        rows = frontier.row[parent]
+        frontier = Frontier(
+            request=frontier.request[parent], node=children.node[best], score=total[best], row=np.arange(len(best))
+        )
+        if depth + 1 == trie.levels:  # nothing follows the last code: it is never fed
+            break
+        children = _children(trie, depth + 1, frontier, filters=filters)
+        if fed_ahead is not None:
+            frontier = _with_rows(frontier, best)
+            log_probabilities, fed_ahead = fed_ahead, None
+        elif score == "valid":
+            open_ = (rows >= 0) & (_live_leaves(trie, depth + 1, frontier, filters=filters) > 1)
+            frontier = _with_rows(frontier, np.where(open_, np.cumsum(open_) - 1, -1))
+            if open_.any():
+                log_probabilities = reading.next(depth + 1, rows[open_], codes[open_])
+        elif depth + 2 < trie.levels and len(children.node) <= _LOOK_AHEAD * len(best):
+            log_probabilities, fed_ahead = reading.next_two(depth + 1, rows, codes, children.parent, children.code)
+        else:
+            log_probabilities = reading.next(depth + 1, rows, codes)
     return frontier
+
+
+def _gained(
+    log_probabilities: NDArray[np.float32], frontier: Frontier, children: Children, *, score: Score
+) -> NDArray[np.float64]:
+    """Return what each child adds to its beam's log-probability, float64 [children]."""
+    rows, codes = frontier.row[children.parent], children.code
+    if score == "valid":
+        codes = np.where(rows >= 0, codes, 0)  # a certain beam reads anything: its only child gains 0 below
+    gained = log_probabilities[rows, codes].astype(np.float64)
+    if score == "valid":
+        starts = np.flatnonzero(np.diff(children.parent, prepend=-1))
+        sizes = np.diff(starts, append=len(gained))
+        highest = np.maximum.reduceat(gained, starts)
+        log_sums = highest + np.log(np.add.reduceat(np.exp(gained - np.repeat(highest, sizes)), starts))
+        gained -= np.repeat(log_sums, sizes)
+        gained[np.repeat(sizes == 1, sizes)] = 0.0
+    return gained
+
+
+def _with_rows(frontier: Frontier, rows: Int64s) -> Frontier:
+    return Frontier(request=frontier.request, node=frontier.node, score=frontier.score, row=rows)
 
 
 def segmented_top(scores: NDArray[np.float64], segment: Int64s, *, segments: int, width: int) -> Int64s:
@@ -211,37 +214,40 @@ def segmented_top(scores: NDArray[np.float64], segment: Int64s, *, segments: int
     return kept[np.lexsort((-scores[kept], segment[kept]))]
 
 
-def _children(
-    trie: Trie, depth: int, frontier: Frontier, *, filters: Sequence[LiveMask | None]
-) -> tuple[Int64s, Int64s, Int64s]:
-    """Return (parent, code, node) of every live child, ascending by parent: one trie call for each distinct filter."""
+def _children(trie: Trie, depth: int, frontier: Frontier, *, filters: Sequence[LiveMask | None]) -> Children:
+    """Return every live child, ascending by parent: one trie call for each distinct filter."""
+    groups = _by_filter(frontier, filters)
+    if len(groups) == 1:
+        children = trie.children(depth, frontier.node, live=groups[0][1])
+    else:
+        found = [(rows, trie.children(depth, frontier.node[rows], live=mask)) for rows, mask in groups]
+        parent = np.concatenate([rows[children.parent] for rows, children in found])
+        order = np.argsort(parent, kind="stable")
+        children = Children(
+            parent=parent[order],
+            code=np.concatenate([children.code for _, children in found])[order],
+            node=np.concatenate([children.node for _, children in found])[order],
+        )
+    if np.any(np.bincount(children.parent, minlength=len(frontier.node)) == 0):
+        raise NoValidContinuation(f"a beam at depth {depth} has no live child: rebuild the index's trie and the filter")
+    return children
+
+
+def _live_leaves(trie: Trie, depth: int, frontier: Frontier, *, filters: Sequence[LiveMask | None]) -> Int64s:
+    """Return how many live ads stand below each beam, int64 [beams]."""
+    low, high = trie.leaf_range(depth, frontier.node)
+    leaves = high - low
+    for rows, mask in _by_filter(frontier, filters):
+        if mask is not None:
+            leaves[rows] = mask.count(low[rows], high[rows])
+    return leaves
+
+
+def _by_filter(frontier: Frontier, filters: Sequence[LiveMask | None]) -> list[tuple[Int64s, LiveMask | None]]:
+    """Return the beams of each distinct filter."""
     distinct = {id(mask): mask for mask in filters}
     if len(distinct) == 1:
-        children = trie.children(depth, frontier.node, live=filters[0])
-        parent, code, node = children.parent, children.code, children.node
-    else:
-        keys = np.array([id(mask) for mask in filters])[frontier.prompt]
-        parents, codes, nodes = [], [], []
-        for key, mask in distinct.items():
-            rows = np.flatnonzero(keys == key)
-            children = trie.children(depth, frontier.node[rows], live=mask)
-            parents.append(rows[children.parent])
-            codes.append(children.code)
-            nodes.append(children.node)
-        parent = np.concatenate(parents)
-        order = np.argsort(parent, kind="stable")
-        parent, code, node = parent[order], np.concatenate(codes)[order], np.concatenate(nodes)[order]
-    if np.any(np.bincount(parent, minlength=frontier.node.size) == 0):
-        raise NoValidContinuation(f"a beam at depth {depth} has no live child: rebuild the index's trie and the filter")
-    return parent, code, node
-
-
-def _passes(rows: Sequence[int], costs: Sequence[int], *, limit: int) -> list[list[int]]:
-    """Group rows of similar cost, so that each group, padded to its dearest row, stays within the limit."""
-    passes: list[list[int]] = []
-    for row in sorted(rows, key=lambda row: costs[row]):
-        if passes and (len(passes[-1]) + 1) * costs[row] <= limit:
-            passes[-1].append(row)
-        else:
-            passes.append([row])
-    return passes
+        return [(np.arange(len(frontier.node)), filters[0])]
+    keys = np.array([id(mask) for mask in filters])[frontier.request]
+    groups = [(np.flatnonzero(keys == key), mask) for key, mask in distinct.items()]
+    return [(rows, mask) for rows, mask in groups if rows.size]

@@ -2,20 +2,21 @@
 
 LEADRE §3.4, §4.4.2. The beams of a prompt are query rows of one attention call over the prompt; what they have
 generated themselves (at most M rows) is attended to separately and the two are merged by their log-sum-exps. Equal to
-transformers' logits up to rounding, for decoders built like Llama, Qwen2 and Qwen3.
+transformers' logits up to rounding, for decoders built like Llama, Qwen2, Qwen3 and Hunyuan dense.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 from transformers import PreTrainedModel
 
+from leadre.decoding.attention import Prompts, attend, attend_causal, attend_own, merge
 from leadre.decoding.engine import Score
 from leadre.decoding.hf import longest_prompt
 from leadre.decoding.network import Network
@@ -38,7 +39,7 @@ class SharedPrefixDecoder:
         self, model: PreTrainedModel, *, vocabulary: Vocabulary, score: Score, prefill_tokens: int = 2048
     ) -> None:
         self._network = Network(model)
-        self._score, self._prefill_tokens = score, prefill_tokens
+        self.score, self._prefill_tokens = score, prefill_tokens
         self._blocks = level_blocks(vocabulary)
         self.vocabulary_size = vocabulary.size
         self.longest_prompt = longest_prompt(model, levels=len(self._blocks))
@@ -46,8 +47,22 @@ class SharedPrefixDecoder:
     def read(self, prompts: Sequence[Sequence[int]]) -> _SharedPrefixReading:
         """Read the prompts, padded on the right to the longest."""
         return _SharedPrefixReading(
-            self._network, prompts, blocks=self._blocks, score=self._score, prefill_tokens=self._prefill_tokens
+            self._network, prompts, blocks=self._blocks, score=self.score, prefill_tokens=self._prefill_tokens
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Beams:
+    """Which prompt each beam has, int64 [beams], and which rows of the suffix hold its codes, int64 [beams, codes]."""
+
+    prompt: Tensor
+    ancestors: Tensor
+
+    def grown(self, parents: Int64s, *, first: int) -> _Beams:
+        """Return beams with one more code, whose keys and values go to the suffix rows from `first`."""
+        rows = torch.from_numpy(parents).to(self.prompt.device)
+        own = torch.arange(first, first + len(rows), device=rows.device)
+        return _Beams(prompt=self.prompt[rows], ancestors=torch.cat([self.ancestors[rows], own[:, None]], dim=1))
 
 
 class _SharedPrefixReading:
@@ -65,18 +80,14 @@ class _SharedPrefixReading:
     ) -> None:
         self._network, self._blocks, self._score = network, blocks, score
         device, layers = network.device, len(network.layers)
-        self._lengths = torch.tensor([len(prompt) for prompt in prompts])
-        longest = int(self._lengths.max())
-        tokens = torch.zeros(len(prompts), longest, dtype=torch.int64)
+        self._prompts = Prompts([len(prompt) for prompt in prompts], device=device)
+        tokens = torch.zeros(self._prompts.count, self._prompts.longest, dtype=torch.int64)
         for row, prompt in enumerate(prompts):
             tokens[row, : len(prompt)] = torch.as_tensor(prompt)
-        tokens, self._lengths = tokens.to(device), self._lengths.to(device)
-        self._bias = None
-        if bool((self._lengths < longest).any()):
-            self._bias = _padding_bias(self._lengths, longest, like=network.head.weight)
-        chunk = max(1, prefill_tokens // longest)
+        tokens = tokens.to(device)
+        chunk = max(1, prefill_tokens // self._prompts.longest)
         parts = [
-            self._prefill(tokens[low : low + chunk], self._lengths[low : low + chunk])
+            self._prefill(tokens[low : low + chunk], self._prompts.part(low, low + chunk))
             for low in range(0, len(prompts), chunk)
         ]
         self._last = torch.cat([last for last, _ in parts])
@@ -87,8 +98,10 @@ class _SharedPrefixReading:
         ]
         self._suffix: list[tuple[Tensor, Tensor] | None] = [None] * layers
         self._fed = 0  # rows of the suffix so far
-        self._prompt = torch.arange(len(prompts), device=device)
-        self._ancestors = torch.zeros(len(prompts), 0, dtype=torch.int64, device=device)
+        self._beams = _Beams(
+            prompt=torch.arange(len(prompts), device=device),
+            ancestors=torch.zeros(len(prompts), 0, dtype=torch.int64, device=device),
+        )
 
     @torch.inference_mode()
     def first(self) -> NDArray[np.float32]:
@@ -97,56 +110,70 @@ class _SharedPrefixReading:
 
     @torch.inference_mode()
     def next(self, level: int, parents: Int64s, codes: Int64s) -> NDArray[np.float32]:
-        """Feed one code a beam and return log P(code) of `level`: [beams, codes of `level`]."""
+        """Feed one code a beam. See `leadre.decoding.search.Reading.next`."""
+        self._beams = self._beams.grown(parents, first=self._fed)
+        return self._log_probabilities(self._feed(level, [(self._beams, codes)]), level=level)
+
+    @torch.inference_mode()
+    def next_two(
+        self, level: int, parents: Int64s, codes: Int64s, child_parents: Int64s, child_codes: Int64s
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Feed beams and their children in one pass. See `leadre.decoding.search.Reading.next_two`."""
+        beams = self._beams.grown(parents, first=self._fed)
+        self._beams = beams.grown(child_parents, first=self._fed + len(parents))
+        hidden = self._feed(level, [(beams, codes), (self._beams, child_codes)])
+        return (
+            self._log_probabilities(hidden[: len(parents)], level=level),
+            self._log_probabilities(hidden[len(parents) :], level=level + 1),
+        )
+
+    def _feed(self, level: int, fed: Sequence[tuple[_Beams, Int64s]]) -> Tensor:
+        """Feed codes of level - 1, of level, ...; children may stand behind their parents. Returns [rows, width]."""
         network, device = self._network, self._network.device
-        rows = torch.from_numpy(parents).to(device)
-        self._prompt = self._prompt[rows]
-        own = torch.arange(self._fed, self._fed + len(rows), device=device)
-        self._ancestors = torch.cat([self._ancestors[rows], own[:, None]], dim=1)
-        self._fed += len(rows)
-        slot, width = _slots(self._prompt, prompts=len(self._lengths))
-        tokens = torch.from_numpy(codes + self._blocks[level - 1].start).to(device)
-        positions = self._lengths[self._prompt] + level - 1
-        hidden, cosine, sine = network.enter(tokens[None], positions[None])
+        tokens, positions, parts, rows = [], [], [], 0
+        for below, (beams, codes) in enumerate(fed):
+            tokens.append(torch.from_numpy(codes + self._blocks[level - 1 + below].start))
+            positions.append(self._prompts.tokens[beams.prompt] + level - 1 + below)
+            parts.append((slice(rows, rows + len(codes)), beams.ancestors))
+            rows += len(codes)
+        self._fed += rows
+        table = _Table(torch.cat([beams.prompt for beams, _ in fed]), prompts=self._prompts.count)
+        hidden, cosine, sine = network.enter(torch.cat(tokens).to(device)[None], torch.cat(positions)[None])
         hidden, cosine, sine = hidden[0], cosine[0], sine[0]
         for number, layer in enumerate(network.layers):
             normed = layer.enter(hidden)
             keys, values = self._append(number, *layer.keys_values(normed, cosine, sine))
             queries = layer.queries(normed, cosine, sine)
-            prefix = self._attend_prefix(number, queries, slot=slot, width=width, scale=layer.scale)
-            suffix = _attend_suffix(queries, keys[self._ancestors], values[self._ancestors], scale=layer.scale)
-            hidden = layer.leave(hidden, _merge(prefix, suffix))
-        return self._log_probabilities(network.norm(hidden), level=level)
+            prefix = self._attend_prefix(number, queries, table=table, scale=layer.scale)
+            own = [
+                attend_own(queries[part], keys[ancestors], values[ancestors], scale=layer.scale)
+                for part, ancestors in parts
+            ]
+            suffix = torch.cat([output for output, _ in own]), torch.cat([log_sum for _, log_sum in own])
+            hidden = layer.leave(hidden, merge(prefix, suffix))
+        normed_hidden: Tensor = network.norm(hidden)
+        return normed_hidden
 
-    def _prefill(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    def _prefill(self, tokens: Tensor, prompts: Prompts) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Read prompts [prompts, tokens]: the last token's state [prompts, width], and keys and values a layer."""
         positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         hidden, cosine, sine = self._network.enter(tokens, positions)
-        last = (torch.arange(len(tokens), device=tokens.device), lengths - 1)
+        ends = prompts.tokens - 1
+        last = (torch.arange(len(tokens), device=tokens.device), ends)
         cache = []
         for number, layer in enumerate(self._network.layers):
             normed = layer.enter(hidden)
-            keys, values = (states.transpose(1, 2) for states in layer.keys_values(normed, cosine, sine))
+            keys, values = (s.transpose(1, 2).contiguous() for s in layer.keys_values(normed, cosine, sine))
             cache.append((keys, values))
             if number + 1 < len(self._network.layers):
                 queries = layer.queries(normed, cosine, sine).transpose(1, 2)
-                repeats = queries.shape[1] // keys.shape[1]
-                attended = functional.scaled_dot_product_attention(
-                    queries,
-                    keys.repeat_interleave(repeats, dim=1) if repeats > 1 else keys,
-                    values.repeat_interleave(repeats, dim=1) if repeats > 1 else values,
-                    is_causal=True,
-                    scale=layer.scale,
-                )
-                hidden = layer.leave(hidden, attended.transpose(1, 2))
+                hidden = layer.leave(hidden, attend_causal(queries, keys, values, scale=layer.scale).transpose(1, 2))
                 continue
             # Nobody reads the last layer's output but at the last token.
-            hidden = hidden[last]
-            queries = layer.queries(normed[last], cosine[0, lengths - 1], sine[0, lengths - 1])
+            queries = layer.queries(normed[last], cosine[0, ends], sine[0, ends])
             folded = torch.unflatten(queries, 1, (keys.shape[1], -1))  # [prompts, key heads, group, head width]
-            bias = None if self._bias is None else _padding_bias(lengths, tokens.shape[1], like=queries)
-            attended, _ = _attend(folded, keys, values, bias=bias, scale=layer.scale)
-            hidden = layer.leave(hidden, attended.flatten(1, 2))
+            attended, _ = attend(folded, keys, values, prompts=prompts, scale=layer.scale)
+            hidden = layer.leave(hidden[last], attended.flatten(1, 2))
         return self._network.norm(hidden), cache
 
     def _append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,73 +185,40 @@ class _SharedPrefixReading:
         self._suffix[layer] = appended
         return appended
 
-    def _attend_prefix(
-        self, layer: int, queries: Tensor, *, slot: Tensor, width: int, scale: float
-    ) -> tuple[Tensor, Tensor]:
+    def _attend_prefix(self, layer: int, queries: Tensor, *, table: _Table, scale: float) -> tuple[Tensor, Tensor]:
         """Attend from beams [beams, heads, head width] to their prompts: output alike, log-sum-exp [beams, heads]."""
         keys, values = self._prefix[layer]
-        prompts, key_heads, _, head_width = keys.shape
-        group = queries.shape[1] // key_heads
-        table = queries.new_zeros(prompts * width, key_heads, group, head_width)
-        table[slot] = torch.unflatten(queries, 1, (key_heads, group))
-        folded = torch.unflatten(table, 0, (prompts, width)).transpose(1, 2).flatten(2, 3)
-        output, log_sum = _attend(folded, keys, values, bias=self._bias, scale=scale)
-        output = torch.unflatten(output, 2, (width, group)).transpose(1, 2).reshape(prompts * width, -1, head_width)
-        log_sum = torch.unflatten(log_sum, 2, (width, group)).transpose(1, 2).reshape(prompts * width, -1)
-        return output[slot], log_sum[slot]
+        grouped = torch.unflatten(table.fill(queries), 2, (keys.shape[1], -1))  # [prompts, beams, key heads, group, :]
+        folded = grouped.transpose(1, 2).flatten(2, 3)
+        output, log_sum = attend(folded, keys, values, prompts=self._prompts, scale=scale)
+        output = torch.unflatten(output, 2, (table.width, -1)).transpose(1, 2).flatten(2, 3)
+        log_sum = torch.unflatten(log_sum, 2, (table.width, -1)).transpose(1, 2).flatten(2, 3)
+        return table.read(output), table.read(log_sum)
 
     def _log_probabilities(self, hidden: Tensor, *, level: int) -> NDArray[np.float32]:
         return to_host(head_log_probabilities(hidden, self._network.head, self._blocks[level], score=self._score))
 
 
-def _attend(
-    queries: Tensor, keys: Tensor, values: Tensor, *, bias: Tensor | None, scale: float
-) -> tuple[Tensor, Tensor]:
-    """Attend without a causal mask: output [a, heads, rows, head width] and log-sum-exp [a, heads, rows]."""
-    if queries.device.type == "cpu":
-        output, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            queries, keys, values, attn_mask=bias, scale=scale
-        )
-        return output, log_sum
-    return _attend_written_out(queries, keys, values, bias=bias, scale=scale)
+class _Table:
+    """Beams in any order, laid out as [prompts, width]: width is the most beams that a prompt has."""
 
+    def __init__(self, prompt: Tensor, *, prompts: int) -> None:
+        counts = torch.bincount(prompt, minlength=prompts)
+        self._prompts, self.width = prompts, int(counts.max())
+        order = torch.argsort(prompt, stable=True)
+        sorted_prompt = prompt[order]
+        offset = torch.arange(len(prompt), device=prompt.device) - (counts.cumsum(0) - counts)[sorted_prompt]
+        self._slot = torch.empty_like(prompt)
+        self._slot[order] = sorted_prompt * self.width + offset
 
-def _attend_written_out(
-    queries: Tensor, keys: Tensor, values: Tensor, *, bias: Tensor | None, scale: float
-) -> tuple[Tensor, Tensor]:
-    scores = (queries @ keys.mT * scale).float()
-    if bias is not None:
-        scores = scores + bias
-    log_sum = torch.logsumexp(scores, dim=-1)
-    return (scores - log_sum[..., None]).exp().to(values.dtype) @ values, log_sum
+    def fill(self, states: Tensor) -> Tensor:
+        """Lay states [beams, ...] out, [prompts, width, ...]; 0 where no beam is."""
+        if self._prompts == 1:
+            return states[None]
+        table = states.new_zeros(self._prompts * self.width, *states.shape[1:])
+        table[self._slot] = states
+        return torch.unflatten(table, 0, (self._prompts, self.width))
 
-
-def _attend_suffix(queries: Tensor, keys: Tensor, values: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
-    """Attend from beams [beams, heads, head width] to their own codes [beams, codes, key heads, head width]."""
-    folded = torch.unflatten(queries, 1, (keys.shape[2], -1))
-    scores = (folded @ keys.permute(0, 2, 3, 1) * scale).float()  # [beams, key heads, group, codes]
-    log_sum = torch.logsumexp(scores, dim=-1)
-    weights = (scores - log_sum[..., None]).exp().to(values.dtype)
-    return (weights @ values.transpose(1, 2)).flatten(1, 2), log_sum.flatten(1, 2)
-
-
-def _merge(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
-    """Merge two attentions over disjoint keys by their log-sum-exps: the softmax over both."""
-    share = torch.sigmoid(one[1].float() - other[1])[..., None].to(one[0].dtype)
-    return torch.lerp(other[0], one[0], share)
-
-
-def _padding_bias(lengths: Tensor, longest: int, *, like: Tensor) -> Tensor:
-    """Return -inf where a prompt has no token, [prompts, 1, 1, tokens]."""
-    padding = torch.arange(longest, device=like.device) >= lengths[:, None]
-    return torch.zeros(padding.shape, dtype=like.dtype, device=like.device).masked_fill(padding, -torch.inf)[
-        :, None, None
-    ]
-
-
-def _slots(prompt: Tensor, *, prompts: int) -> tuple[Tensor, int]:
-    """Place beams, grouped by prompt, in a table [prompts, width]: each beam's flat slot, and the width."""
-    counts = torch.bincount(prompt, minlength=prompts)
-    width = int(counts.max())
-    offset = torch.arange(len(prompt), device=prompt.device) - (counts.cumsum(0) - counts)[prompt]
-    return prompt * width + offset, width
+    def read(self, table: Tensor) -> Tensor:
+        """Return what `fill` laid out, [beams, ...]."""
+        return table[0] if self._prompts == 1 else table.flatten(0, 1)[self._slot]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from leadre.decoding.engine import check_request, check_revision
+from leadre.decoding.engine import Score, check_request, check_revision
 from leadre.decoding.search import segmented_top
 from leadre.domain.retrieval import Beam
 from leadre.domain.semantic_id import SemanticId
@@ -48,6 +48,11 @@ class StubEngine:
     def index_version(self) -> str:
         """The index whose S-IDs this engine generates."""
         return self._index.version
+
+    @property
+    def score(self) -> Score:
+        """Always "raw": a score does not depend on the filter."""
+        return "raw"
 
     def over(self, index: AdIndex) -> StubEngine:
         """Return this engine over another revision of its index. See `leadre.decoding.engine.Engine.over`.

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    HunYuanDenseV1Config,
+    HunYuanDenseV1ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -66,6 +68,7 @@ def make_model(vocabulary: Vocabulary) -> MakeModel:
 
     def make(architecture: str = "qwen2", *, seed: int = 0, positions: int = 48, key_heads: int = 2) -> PreTrainedModel:
         config_class, model_class = {
+            "hunyuan": (HunYuanDenseV1Config, HunYuanDenseV1ForCausalLM),
             "qwen2": (Qwen2Config, Qwen2ForCausalLM),
             "qwen3": (Qwen3Config, Qwen3ForCausalLM),
             "llama": (LlamaConfig, LlamaForCausalLM),

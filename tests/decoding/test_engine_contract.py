@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,7 +27,7 @@ from leadre.prompts.vocabulary import Vocabulary
 
 KINDS = ["hf", "shared_prefix", "stub"]
 MODEL_KINDS: list[Any] = ["hf", "shared_prefix"]
-SCORES: list[Score] = ["raw", "level"]
+SCORES: list[Score] = ["raw", "level", "valid"]
 MakeEngine = Callable[..., Engine]
 
 
@@ -65,7 +66,12 @@ def reference(
             with torch.inference_mode():
                 logits = model(input_ids=torch.tensor([tokens])).logits[0, -1].double()
             start, count = offsets[len(prefix)], vocabulary.code_counts[len(prefix)]
-            if score == "level":
+            if score == "valid":
+                valid = torch.full((count,), -torch.inf, dtype=torch.float64)
+                codes = list(root.below(prefix).children)  # type: ignore[union-attr]
+                valid[codes] = logits[start : start + count][codes]
+                seen[prefix] = valid.softmax(0)
+            elif score == "level":
                 seen[prefix] = logits[start : start + count].softmax(0)
             else:
                 seen[prefix] = logits.softmax(0)[start : start + count]
@@ -127,6 +133,34 @@ class TestEveryEngine:
         whole = make_engine(kind, index).generate([prompts[0]], beam_width=9)
         assert flat(filtered[3:]) == flat(whole)
 
+    @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(seed=st.integers(0, 10**6), ads=st.integers(1, 200), width=st.integers(1, 12))
+    def test_four_filters_in_a_batch_give_what_four_rebuilt_tries_give(
+        self,
+        kind: str,
+        seed: int,
+        ads: int,
+        width: int,
+        make_engine: MakeEngine,
+        make_index: Callable[..., AdIndex],
+        make_prompts: Callable[..., Any],
+    ) -> None:
+        random = np.random.default_rng(seed)
+        index = make_index(ads, seed=seed)
+        prompts = make_prompts(4, seed=seed)
+        live = [random.random(ads) < share for share in random.choice([0, 0.02, 0.1, 0.4, 0.9, 1], 4, replace=False)]
+
+        together = make_engine(kind, index, seed=seed).generate(
+            prompts, beam_width=width, filters=[LiveMask.of(mask) for mask in live]
+        )
+
+        for prompt, mask, beams in zip(prompts, live, together, strict=True):
+            rebuilt = make_engine(kind, make_index(codes=index.codes[mask]), seed=seed)
+            alone = rebuilt.generate([prompt], beam_width=width)
+            assert [beam.sid for beam in beams] == [beam.sid for beam in alone[0]]
+            assert all(mask[leaf] for leaf in leaves_of(beams, index))
+            assert log_probabilities([beams]) == pytest.approx(log_probabilities(alone), abs=1e-4)
+
     def test_a_batch_gives_what_single_prompts_give(
         self, kind: str, make_engine: MakeEngine, make_index: Callable[..., AdIndex], make_prompts: Callable[..., Any]
     ) -> None:
@@ -175,6 +209,41 @@ class TestEveryEngine:
         self, kind: str, make_engine: MakeEngine, make_index: Callable[..., AdIndex]
     ) -> None:
         assert make_engine(kind, make_index()).generate([], beam_width=4) == []
+
+    def test_over_another_revision_it_generates_the_new_ads_and_leaves_the_old_engine_alone(
+        self, kind: str, make_engine: MakeEngine, make_index: Callable[..., AdIndex], make_prompts: Callable[..., Any]
+    ) -> None:
+        whole = make_index(90, seed=3)
+        engine = make_engine(kind, make_index(codes=whole.codes[::2]))
+        before = engine.generate(make_prompts(2), beam_width=80)
+
+        grown = engine.over(whole).generate(make_prompts(2), beam_width=100)
+
+        assert [len(beams) for beams in grown] == [90, 90]
+        assert flat(engine.generate(make_prompts(2), beam_width=80)) == flat(before)
+        assert [len(beams) for beams in before] == [45, 45]
+
+    def test_an_index_of_another_version_is_refused(
+        self, kind: str, make_engine: MakeEngine, make_index: Callable[..., AdIndex]
+    ) -> None:
+        index = make_index()
+        with pytest.raises(ReleaseMismatch, match="under index tiny, this is index other"):
+            make_engine(kind, index).over(dataclasses.replace(index, version="other"))
+
+    def test_one_prompt_under_several_filters_gives_what_each_gives_alone(
+        self, kind: str, make_engine: MakeEngine, make_index: Callable[..., AdIndex]
+    ) -> None:
+        engine = make_engine(kind, make_index(80, seed=6))
+        masks = [LiveMask.of(np.random.default_rng(row).random(80) < 0.4) for row in range(3)]
+        prompts = [[4, 5, 6], [7], [4, 5, 6], [4, 5, 6]]
+        filters = [masks[0], None, masks[1], masks[2]]
+
+        together = engine.generate(prompts, beam_width=6, filters=filters)
+
+        for prompt, mask, beams in zip(prompts, filters, together, strict=True):
+            alone = engine.generate([prompt], beam_width=6, filters=[mask])
+            assert flat([beams]) == flat(alone)
+            assert log_probabilities([beams]) == pytest.approx(log_probabilities(alone), abs=1e-4)
 
     def test_the_engine_names_its_index(
         self, kind: str, make_engine: MakeEngine, make_index: Callable[..., AdIndex]
@@ -232,7 +301,7 @@ class TestEveryEngineWithAModel:
         index = make_index(data.draw(st.integers(1, 120)), seed=seed)
         width = data.draw(st.integers(1, 12))
         prompts = make_prompts(data.draw(st.integers(1, 3)), seed=seed)
-        model = make_model(data.draw(st.sampled_from(["qwen2", "qwen3", "llama"])), seed=seed)
+        model = make_model(data.draw(st.sampled_from(["qwen2", "qwen3", "llama", "hunyuan"])), seed=seed)
 
         answers = engine_of(model, index=index, vocabulary=vocabulary, score=score, kind=kind).generate(
             prompts, beam_width=width

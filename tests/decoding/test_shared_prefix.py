@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from leadre.decoding import network, shared_prefix
+from leadre.decoding import network
 from leadre.decoding.hf import HfDecoder
 from leadre.decoding.load import engine_of
 from leadre.decoding.shared_prefix import SharedPrefixDecoder
@@ -29,7 +29,7 @@ def test_it_reads_and_steps_as_transformers_does(
     seed = data.draw(st.integers(0, 10**6))
     random = np.random.default_rng(seed)
     model = make_model(
-        data.draw(st.sampled_from(["qwen2", "qwen3", "llama"])),
+        data.draw(st.sampled_from(["qwen2", "qwen3", "llama", "hunyuan"])),
         seed=seed,
         key_heads=data.draw(st.sampled_from([1, 2, 4])),
     )
@@ -40,26 +40,30 @@ def test_it_reads_and_steps_as_transformers_does(
     theirs = HfDecoder(model, vocabulary=vocabulary, score="raw").read(prompts)
 
     assert ours.first() == pytest.approx(theirs.first(), abs=1e-4)
-    rows, prompt = len(prompts), np.arange(len(prompts))
+    rows = len(prompts)
     for level in range(1, vocabulary.levels):
         parents = random.integers(0, rows, random.integers(1, 9))
-        parents = parents[np.argsort(prompt[parents], kind="stable")]  # unequal beams a prompt, some without any
         codes = random.integers(0, vocabulary.code_counts[level - 1], len(parents))
-        prompt, rows = prompt[parents], len(parents)
+        rows = len(parents)  # in any order, some prompts perhaps without any
         assert ours.next(level, parents, codes) == pytest.approx(theirs.next(level, parents, codes), abs=1e-4)
 
 
-def test_attention_written_out_for_other_devices_equals_the_cpus_kernel() -> None:
-    torch.manual_seed(0)
-    queries, keys, values = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8), torch.randn(2, 3, 7, 8)
-    bias = torch.zeros(2, 1, 1, 7)
-    bias[1, ..., 4:] = -torch.inf
+def test_two_levels_in_one_pass_equal_two_passes(
+    make_model: MakeModel, make_prompts: MakePrompts, vocabulary: Vocabulary
+) -> None:
+    decoder = SharedPrefixDecoder(make_model("qwen3"), vocabulary=vocabulary, score="level")
+    prompts, random = make_prompts(3), np.random.default_rng(3)
+    first = random.integers(0, 3, 8), random.integers(0, 7, 8)
+    beams = random.integers(0, 8, 6), random.integers(0, 5, 6)
+    children = random.integers(0, 6, 9), random.integers(0, 6, 9)
+    at_once, stepwise = decoder.read(prompts), decoder.read(prompts)
 
-    kernel = shared_prefix._attend(queries, keys, values, bias=bias, scale=0.3)
-    written_out = shared_prefix._attend_written_out(queries, keys, values, bias=bias, scale=0.3)
+    at_once.next(1, *first)
+    stepwise.next(1, *first)
+    both = at_once.next_two(2, *beams, *children)
 
-    assert torch.allclose(kernel[0], written_out[0], atol=1e-5)
-    assert torch.allclose(kernel[1], written_out[1], atol=1e-5)
+    assert both[0] == pytest.approx(stepwise.next(2, *beams), abs=1e-5)
+    assert both[1] == pytest.approx(stepwise.next(3, *children), abs=1e-5)
 
 
 def test_the_prompts_cache_does_not_grow_with_the_beams(
@@ -117,5 +121,26 @@ def test_sliding_windows_and_length_dependent_positions_take_hf(make_model: Make
     model.config.layer_types = ["full_attention", "sliding_attention", "full_attention"]
     assert not network.supports(model)
     model = make_model("llama")
-    model.config.rope_parameters = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    model.model.rotary_emb.rope_type = "dynamic"
     assert not network.supports(model)
+
+
+def test_hunyuans_fixed_stretch_of_its_positions_is_computed(
+    make_model: MakeModel, make_prompts: MakePrompts, vocabulary: Vocabulary
+) -> None:
+    plain = make_model("hunyuan")
+    stretched = type(plain)(
+        type(plain.config)(
+            **{
+                **plain.config.to_dict(),
+                "rope_parameters": {"rope_type": "dynamic", "alpha": 1000.0, "rope_theta": 1e4, "factor": 1.0},
+            }
+        )
+    ).eval()
+    prompts = make_prompts(2, seed=8)
+
+    assert network.supports(stretched)
+    ours = SharedPrefixDecoder(stretched, vocabulary=vocabulary, score="raw").read(prompts).first()
+    assert ours == pytest.approx(
+        HfDecoder(stretched, vocabulary=vocabulary, score="raw").read(prompts).first(), abs=1e-4
+    )
