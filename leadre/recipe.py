@@ -38,8 +38,8 @@ class IndexRecipe(_Section, frozen=True):
     """The paper's RQ-VAE; residual k-means, the simple baseline; or product codes, whose levels carry equal shares of
     the information (the paper's future work (2))."""
     assignment: Literal["nearest", "balanced"] = "nearest"
-    """The nearest code at every level (paper); "balanced": ads that would share all M codes take the nearest free code of
-    the last level, as long as there is one (ours)."""
+    """The nearest code at every level (paper); "balanced": ads that would share all M codes take the nearest free code
+    of the last level, as long as there is one (ours)."""
     levels: Annotated[int, Meta(ge=1, le=8)] = 4
     """M, the number of codebooks (paper: 4); the S-ID has one code more."""
     codes: Annotated[int, Meta(ge=2, le=65_536)] = 1024

@@ -11,11 +11,55 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from leadre.decoding.engine import Engine
+from leadre.decoding.engine import Engine, Score
 from leadre.domain.retrieval import Beam
 from leadre.errors import ConfigError, InvalidInput
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.trie import LiveMask
+
+
+class CappedEngine:
+    """An engine whose lists hold at most so many ads of one first-level category.
+
+    Args:
+        engine: over `index`; one whose scores compare between filters (`raw` or `level`).
+        index: says which ad is of which category.
+        most: ads of a category.
+    """
+
+    def __init__(self, engine: Engine, *, index: AdIndex, most: int) -> None:
+        self._engine, self._most = engine, most
+        self._groups = first_category_groups(index)
+
+    @property
+    def index_version(self) -> str:
+        """The index whose S-IDs this engine generates."""
+        return self._engine.index_version
+
+    @property
+    def score(self) -> Score:
+        """What its log-probabilities are normalised over."""
+        return self._engine.score
+
+    def over(self, index: AdIndex) -> CappedEngine:
+        """Return this engine over another revision of its index. See `leadre.decoding.engine.Engine.over`.
+
+        Raises:
+            ReleaseMismatch: `index` is another version.
+        """
+        return CappedEngine(self._engine.over(index), index=index, most=self._most)
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        beam_width: int,
+        filters: Sequence[LiveMask | None] | None = None,
+    ) -> list[list[Beam]]:
+        """Return the best ads of each prompt under the cap. See `generate_capped`."""
+        return generate_capped(
+            self._engine, prompts, beam_width=beam_width, groups=self._groups, most=self._most, filters=filters
+        )
 
 
 def first_category_groups(index: AdIndex) -> tuple[LiveMask, ...]:

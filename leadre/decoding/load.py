@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from leadre.artifacts import open_artifact
 from leadre.decoding import network
 from leadre.decoding.beam_engine import BeamSearchEngine
+from leadre.decoding.diversity import CappedEngine
 from leadre.decoding.engine import Engine, Score
 from leadre.decoding.hf import HfDecoder
 from leadre.decoding.search import Decoder
@@ -65,8 +66,9 @@ def load_engine(
         local_files_only=True,
         dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
     )
-    recipe = load_recipe(release_folder / "recipe.toml")
-    return engine_of(model.to(device), index=index, vocabulary=vocabulary, score=recipe.decoding.score, kind=kind)
+    recipe = load_recipe(release_folder / "recipe.toml").decoding
+    engine = engine_of(model.to(device), index=index, vocabulary=vocabulary, score=recipe.score, kind=kind)
+    return CappedEngine(engine, index=index, most=recipe.category_cap) if recipe.category_cap else engine
 
 
 def engine_of(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from leadre.decoding.beam import constrained_beam_search
+from leadre.decoding.diversity import CappedEngine
 from leadre.decoding.engine import Engine, Score
 from leadre.decoding.load import engine_of
 from leadre.decoding.stub import StubEngine
@@ -25,7 +26,7 @@ from leadre.indexing.trie import LiveMask
 from leadre.indexing.trie_reference import build_trie
 from leadre.prompts.vocabulary import Vocabulary
 
-KINDS = ["hf", "shared_prefix", "stub"]
+KINDS = ["hf", "shared_prefix", "stub", "capped"]
 MODEL_KINDS: list[Any] = ["hf", "shared_prefix"]
 SCORES: list[Score] = ["raw", "level", "valid"]
 MakeEngine = Callable[..., Engine]
@@ -34,6 +35,8 @@ MakeEngine = Callable[..., Engine]
 @pytest.fixture
 def make_engine(vocabulary: Vocabulary, make_model: Callable[..., PreTrainedModel]) -> MakeEngine:
     def make(kind: Any, index: AdIndex, *, score: Score = "level", seed: int = 0) -> Engine:
+        if kind == "capped":  # a cap that never binds: the contract is that of any engine
+            return CappedEngine(make("stub", index, seed=seed), index=index, most=1000)
         if kind == "stub":
             return StubEngine(index, vocabulary_size=vocabulary.size, seed=seed, longest_prompt=45)
         return engine_of(make_model(seed=seed), index=index, vocabulary=vocabulary, score=score, kind=kind)
@@ -261,7 +264,7 @@ class TestEveryEngine:
             ({"prompts": [[1]], "beam_width": 2, "filters": [None, None]}, "2 filters for 1 prompts"),
             (
                 {"prompts": [[1]], "beam_width": 2, "filters": [LiveMask.of(np.ones(59, np.bool_))]},
-                "a filter over 59 ads, the index has 60",
+                "over 59 .* 60 leaves|a filter over 59 ads, the index has 60",
             ),
         ],
     )
