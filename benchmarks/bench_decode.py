@@ -2,19 +2,22 @@
 
 LEADRE §3.4, §4.4.2. `python benchmarks/bench_decode.py --quick`, `--cell 1x128x512` (users x beams x prompt tokens),
 `--json`. The peer is what everybody uses: `generate` with beams and a dict trie as `prefix_allowed_tokens_fn`. CPU time
-of a single thread is counted, so that other programs on the machine do not enter; the floor is the multiply-adds
-that the `level` score cannot avoid, at the rate of a matrix product measured in the same run.
+of a single thread is counted, so that other programs on the machine do not enter. The floor is the multiply-adds that
+the `level` score cannot avoid, at the rate of PyTorch's own matrix product, measured in the same run; oneDNN's, which
+ours uses, is measured beside it and may be faster, so that ours may lie below that floor.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +27,7 @@ from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 from leadre.decoding.beam_engine import BeamSearchEngine
 from leadre.decoding.engine import Score
 from leadre.decoding.hf import HfDecoder
+from leadre.decoding.products import linear
 from leadre.decoding.search import Decoder, Reading
 from leadre.decoding.shared_prefix import SharedPrefixDecoder
 from leadre.domain.retrieval import Beam
@@ -34,9 +38,12 @@ from leadre.prompts.vocabulary import Vocabulary
 CODES = 1024
 LEVELS = 4
 TEXT_VOCABULARY = 32_000
+TEXT_TOKENS = 1000  # of them, in prompts
 CELLS = [(1, 32, 512), (1, 128, 512), (1, 256, 1024), (8, 32, 512)]
+DictTrie = dict[int, Any]
 QUICK_CELLS = [(1, 8, 128), (2, 32, 128)]
-ROW = "{:>22} {:>10} {:>10} {:>8} {:>8} {:>8} {:>6} {:>6} {:>6}"
+ROW = "{:>22} {:>9} {:>9} {:>7} {:>7} {:>9} {:>9} {:>7} {:>7} {:>5} {:>6} {:>6} {:>8} {:>8}"
+CODE_COUNTS = (CODES,) * LEVELS + (8,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +57,17 @@ class Cell:
     hf_prefill_once_s: float
     raw_s: float
     level_s: float
+    raw_bf16_s: float
+    level_bf16_s: float
     floor_s: float
+    onednn_floor_s: float
     same_beams: float | None
     max_abs_score_difference: float | None
     trie_share: float
     kv_bytes_per_user: int
     kv_bytes_per_user_replicated: int
+    peak_bytes: int | None
+    hf_prefill_once_peak_bytes: int | None
 
     def row(self) -> str:
         """Return the cell as a line of the table."""
@@ -65,10 +77,15 @@ class Cell:
             _number(self.hf_prefill_once_s),
             _number(self.raw_s),
             _number(self.level_s),
+            _number(self.raw_bf16_s),
+            _number(self.level_bf16_s),
             _number(self.floor_s),
+            _number(self.onednn_floor_s),
             _number(self.same_beams),
             _number(self.max_abs_score_difference, ".0e"),
             f"{self.trie_share:.1%}",
+            _mebibytes(self.peak_bytes),
+            _mebibytes(self.hf_prefill_once_peak_bytes),
         )
 
 
@@ -82,7 +99,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--ads", type=int, help="size of the inventory (1,000,000)")
     parser.add_argument("--repeat", type=int, default=3, help="runs of ours, of which the fastest counts")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of ours; the peer runs in fp32")
     parser.add_argument(
         "--no-peer", action="store_true", help="leave the dict trie out: it takes minutes on large cells"
     )
@@ -90,60 +106,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     cells = options.cell or (QUICK_CELLS if options.quick else CELLS)
     ads = options.ads or (20_000 if options.quick else 1_000_000)
-    bench = Bench(ads=ads, longest=max(prompt for _, _, prompt in cells), precision=options.precision)
+    bench = Bench(ads=ads, longest=max(prompt for _, _, prompt in cells))
     measured = []
     if not options.json:
-        print(f"{ads} ads, GEMM {bench.gemm_gflops:.1f} GFLOP/s, {options.precision}; CPU seconds")
         print(
-            ROW.format(
-                "users x beams x prompt", "dict trie", "KV copied", "raw", "level", "floor", "same", "diff", "trie"
-            )
+            f"{ads} ads; GEMM {bench.gemm_gflops:.0f} GFLOP/s, by oneDNN {bench.onednn_gflops:.0f}, "
+            f"in bf16 {bench.bf16_gflops:.0f}; CPU seconds, peak MiB"
         )
+        heads = ("users x beams x prompt", "dict trie", "KV copied", "raw", "level", "raw bf16", "level bf16")
+        print(ROW.format(*heads, "floor", "oneDNN", "same", "diff", "trie", "peak", "copied"))
     for users, beams, prompt in cells:
         cell = bench.measure(users, beams, prompt, repeat=options.repeat, peer=not options.no_peer)
         measured.append(cell)
         if not options.json:
             print(cell.row(), flush=True)
     if options.json:
-        report = {"gemm_gflops": bench.gemm_gflops, "ads": ads, "precision": options.precision}
-        print(json.dumps({**report, "cells": [asdict(cell) for cell in measured]}, indent=1))
+        rates = {name: getattr(bench, name) for name in ("gemm_gflops", "onednn_gflops", "bf16_gflops")}
+        print(json.dumps({**rates, "ads": ads, "cells": [asdict(cell) for cell in measured]}))
     return 0
 
 
 class Bench:
     """A model, an inventory, and the decoders over them."""
 
-    def __init__(self, *, ads: int, longest: int, precision: Literal["fp32", "bf16"]) -> None:
+    def __init__(
+        self, *, ads: int, longest: int, width: int = 256, layers: int = 4, text_vocabulary: int = TEXT_VOCABULARY
+    ) -> None:
         random = np.random.default_rng(0)
         flat = np.unique(random.integers(0, CODES**LEVELS, ads))
         codes = np.stack((*np.unravel_index(flat, (CODES,) * LEVELS), np.zeros_like(flat)), axis=1).astype(np.int32)
         self.index = _index(codes)
-        self.vocabulary = Vocabulary(text_size=TEXT_VOCABULARY, code_counts=self.index.code_counts)
-        self.model = toy_model(self.vocabulary.size, positions=longest + LEVELS + 1)
-        dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-        self.own_model = (
-            self.model
-            if precision == "fp32"
-            else toy_model(self.vocabulary.size, positions=longest + LEVELS + 1).to(dtype)
-        )
-        self.gemm_gflops = _gemm_gflops(dtype)
-        self._dict_trie: dict[int, Any] | None = None
+        self.vocabulary = Vocabulary(text_size=text_vocabulary, code_counts=self.index.code_counts)
+        shape = {"width": width, "layers": layers, "positions": longest + LEVELS + 1}
+        self.model = toy_model(self.vocabulary.size, **shape)
+        self._bf16_model = toy_model(self.vocabulary.size, **shape).to(torch.bfloat16)
+        self.gemm_gflops = _gemm_gflops(torch.nn.functional.linear, torch.float32)
+        self.onednn_gflops = _gemm_gflops(linear, torch.float32)
+        self.bf16_gflops = _gemm_gflops(linear, torch.bfloat16)
+        self._dict_trie: DictTrie | None = None
 
     def measure(self, users: int, beams: int, prompt: int, *, repeat: int, peer: bool) -> Cell:
         """Measure one cell: ours, transformers with one prefill (our `hf`), transformers with the dict trie."""
-        prompts = np.random.default_rng(users).integers(0, TEXT_VOCABULARY, (users, prompt)).tolist()
-        raw_s, raw = self._ours(SharedPrefixDecoder, self.own_model, "raw", prompts, beams, repeat=repeat)[:2]
-        level_s, _, trie_share = self._ours(SharedPrefixDecoder, self.own_model, "level", prompts, beams, repeat=repeat)
-        once_s = self._ours(HfDecoder, self.model, "raw", prompts, beams, repeat=1)[0]
+        prompts = self.prompts(users, prompt)
+        bf16 = self._bf16_model
+        raw_s, raw = self.ours(SharedPrefixDecoder, self.model, "raw", prompts, beams, repeat=repeat)[:2]
+        level_s, _, trie_share = self.ours(SharedPrefixDecoder, self.model, "level", prompts, beams, repeat=repeat)
+        once_s = self.ours(HfDecoder, self.model, "raw", prompts, beams, repeat=1)[0]
         dict_s = same = difference = None
         if peer:
-            self.dict_trie()
+            if self._dict_trie is None:
+                self._dict_trie = self.dict_trie(self.index.codes)
             start = time.process_time()
-            sequences, scores = self._generate(prompts, beams)
+            sequences, scores = self.generate(prompts, beams, self._dict_trie)
             dict_s = time.process_time() - start
-            same, difference = _compare(raw, sequences, scores)
+            same, difference = compare(raw, sequences, scores)
         config = self.model.config
         kv_row = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
+        floor_flops = 2 * self._multiply_adds(users, beams, prompt)
         return Cell(
             users=users,
             beams=beams,
@@ -152,15 +171,39 @@ class Bench:
             hf_prefill_once_s=once_s,
             raw_s=raw_s,
             level_s=level_s,
-            floor_s=2e-9 * self._multiply_adds(users, beams, prompt) / self.gemm_gflops,
+            raw_bf16_s=self.ours(SharedPrefixDecoder, bf16, "raw", prompts, beams, repeat=repeat)[0],
+            level_bf16_s=self.ours(SharedPrefixDecoder, bf16, "level", prompts, beams, repeat=repeat)[0],
+            floor_s=1e-9 * floor_flops / self.gemm_gflops,
+            onednn_floor_s=1e-9 * floor_flops / self.onednn_gflops,
             same_beams=same,
             max_abs_score_difference=difference,
             trie_share=trie_share,
             kv_bytes_per_user=kv_row * prompt,
             kv_bytes_per_user_replicated=kv_row * prompt * beams,
+            peak_bytes=self._peak_bytes(SharedPrefixDecoder, prompts, beams),
+            hf_prefill_once_peak_bytes=self._peak_bytes(HfDecoder, prompts, beams),
         )
 
-    def _ours(
+    @staticmethod
+    def prompts(users: int, tokens: int) -> list[list[int]]:
+        """Return random prompts of one length."""
+        return np.random.default_rng(users).integers(0, TEXT_TOKENS, (users, tokens)).tolist()  # type: ignore[no-any-return]
+
+    def _peak_bytes(self, decoder_class: Callable[..., Decoder], prompts: list[list[int]], beams: int) -> int | None:
+        """Return how far the process's memory rises above what it holds before; None where Linux is not asked."""
+        engine = BeamSearchEngine(
+            decoder_class(self.model, vocabulary=self.vocabulary, score="level"), index=self.index
+        )
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
+        except OSError:
+            return None
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed must not hide what is taken
+        before = _status_bytes("VmRSS")
+        engine.generate(prompts, beam_width=beams)
+        return max(0, _status_bytes("VmHWM") - before)
+
+    def ours(
         self,
         decoder_class: Callable[..., Decoder],
         model: PreTrainedModel,
@@ -182,19 +225,20 @@ class Bench:
             runs.append((seconds, answer, 1 - decoder.seconds / seconds))
         return min(runs, key=lambda run: run[0])
 
-    def dict_trie(self) -> dict[int, Any]:
-        """Return the nested dict of token ids, built once and outside of the time."""
-        if self._dict_trie is None:
-            self._dict_trie = {}
-            for tokens in (self.index.codes + np.array(self.vocabulary.level_offsets)).tolist():
-                node = self._dict_trie
-                for token in tokens:
-                    node = node.setdefault(token, {})
-        return self._dict_trie
+    def dict_trie(self, codes: NDArray[np.int32]) -> DictTrie:
+        """Return the nested dict of token ids over S-IDs [ads, levels]."""
+        root: DictTrie = {}
+        for tokens in (codes + np.array(self.vocabulary.level_offsets)).tolist():
+            node = root
+            for token in tokens:
+                node = node.setdefault(token, {})
+        return root
 
-    def _generate(self, prompts: list[list[int]], beams: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def generate(
+        self, prompts: list[list[int]], beams: int, root: DictTrie
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Run transformers' beam search: codes [users, beams, levels] and scores [users, beams]."""
-        length, root = len(prompts[0]), self.dict_trie()
+        length = len(prompts[0])
 
         def allowed(_: int, tokens: torch.Tensor) -> list[int]:
             node = root
@@ -214,10 +258,16 @@ class Bench:
             prefix_allowed_tokens_fn=allowed,
             return_dict_in_generate=True,
             output_scores=True,
+            output_logits=beams == 1,  # a single beam is a greedy search there, which gives no scores of sequences
             pad_token_id=self.vocabulary.pad_id,
         )
         tokens = output.sequences[:, length:].numpy() - np.array(self.vocabulary.level_offsets)
-        scores = output.sequences_scores.numpy().astype(np.float64)
+        if beams == 1:
+            steps = torch.log_softmax(torch.stack(output.logits, dim=1), dim=-1)
+            chosen = steps.gather(2, output.sequences[:, length:, None])
+            scores = chosen.sum(dim=(1, 2)).numpy().astype(np.float64)
+        else:
+            scores = output.sequences_scores.numpy().astype(np.float64)
         return tokens.reshape(len(prompts), beams, LEVELS + 1), scores.reshape(len(prompts), beams)
 
     def _multiply_adds(self, users: int, beams: int, prompt: int) -> float:
@@ -265,7 +315,7 @@ class _TimedReading:
         return self._timed._time(lambda: self._reading.next_two(level, parents, codes, child_parents, child_codes))
 
 
-def _compare(
+def compare(
     answers: list[list[Beam]], sequences: NDArray[np.int64], scores: NDArray[np.float64]
 ) -> tuple[float, float]:
     """Return the share of the peer's beams that we have at the same rank, and the largest score difference there."""
@@ -275,16 +325,16 @@ def _compare(
     return float(same.mean()), float(difference[same].max(initial=0.0))
 
 
-def toy_model(vocabulary_size: int, *, positions: int) -> PreTrainedModel:
-    """Return a Qwen2 of random weights, 4 layers of 256."""
+def toy_model(vocabulary_size: int, *, positions: int, width: int = 256, layers: int = 4) -> PreTrainedModel:
+    """Return a Qwen2 of random weights."""
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=vocabulary_size,
-        hidden_size=256,
-        intermediate_size=1024,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        num_key_value_heads=width // 64,
         head_dim=64,
         max_position_embeddings=positions,
         initializer_range=0.1,
@@ -307,21 +357,27 @@ def _index(codes: NDArray[np.int32]) -> AdIndex:
         advertiser_ids=np.zeros(ads, np.int64),
         embeddings=np.zeros((ads, 1), np.float32),
         trie=Trie.build(codes),
-        code_counts=(CODES,) * LEVELS + (1,),
+        code_counts=CODE_COUNTS,
         quality={},
     )
 
 
-def _gemm_gflops(dtype: torch.dtype) -> float:
+def _gemm_gflops(product: Callable[..., torch.Tensor], dtype: torch.dtype) -> float:
     """Measure a matrix product of the shape that dominates here: the best of several."""
     left, right = torch.randn(512, 256).to(dtype), torch.randn(1024, 256).to(dtype)
     fastest = float("inf")
-    for _ in range(12):
-        start = time.process_time()
-        for _ in range(20):
-            torch.nn.functional.linear(left, right)
-        fastest = min(fastest, (time.process_time() - start) / 20)
+    with torch.inference_mode():
+        for _ in range(12):
+            start = time.process_time()
+            for _ in range(20):
+                product(left, right)
+            fastest = min(fastest, (time.process_time() - start) / 20)
     return 2e-9 * 512 * 256 * 1024 / fastest
+
+
+def _status_bytes(name: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
 
 
 def _cell(text: str) -> tuple[int, int, int]:
@@ -331,6 +387,10 @@ def _cell(text: str) -> tuple[int, int, int]:
 
 def _number(value: float | None, form: str = ".3f") -> str:
     return "-" if value is None else format(value, form)
+
+
+def _mebibytes(value: int | None) -> str:
+    return "-" if value is None else f"{value / 2**20:.0f}"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -64,9 +64,20 @@ def train(
 
 @click.command()
 @click.argument("release", required=False)
+@click.option("--score", type=click.Choice(["raw", "level", "valid"]), help="What a code's probability is over.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", help="Of weights and activations.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def evaluate(release: str | None, *, as_json: bool) -> None:
-    """Measure a release (the newest unless named) on every user's last ad, beside popularity and co-visitation."""
+def evaluate(
+    release: str | None,
+    *,
+    score: Literal["raw", "level", "valid"] | None,
+    precision: Literal["fp32", "bf16"],
+    as_json: bool,
+) -> None:
+    """Measure a release (the newest unless named) on every user's last ad, beside popularity and co-visitation.
+
+    Example: leadre evaluate --score raw --precision bf16
+    """
     from leadre.indexing.ad_index import AdIndex
     from leadre.pipelines.release import evaluate_release
     from leadre.store.releases import list_releases
@@ -82,6 +93,8 @@ def evaluate(release: str | None, *, as_json: bool) -> None:
             Path(row.uri),
             database_url=found.database_url,
             index=AdIndex.load(found.indexes / row.index_version),
+            score=score,
+            precision=precision,
             progress=progress,
         )
     if as_json:

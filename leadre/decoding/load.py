@@ -34,6 +34,7 @@ def load_engine(
     kind: Kind = "auto",
     device: str = "cpu",
     precision: Precision = "fp32",
+    score: Score | None = None,
 ) -> Engine:
     """Load a release's model and put it behind an index.
 
@@ -43,6 +44,7 @@ def load_engine(
         kind: "auto" takes `shared_prefix` where it supports the architecture and `hf` elsewhere; "stub" loads no model.
         device: as torch names it.
         precision: of weights and activations; scores are float32 always.
+        score: another one than the recipe's.
 
     Raises:
         ArtifactIncomplete: no whole release there.
@@ -67,7 +69,9 @@ def load_engine(
         dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
     )
     recipe = load_recipe(release_folder / "recipe.toml").decoding
-    engine = engine_of(model.to(device), index=index, vocabulary=vocabulary, score=recipe.score, kind=kind)
+    engine = engine_of(
+        model.to(device), index=index, vocabulary=vocabulary, score=score or recipe.score, kind=kind
+    )
     return CappedEngine(engine, index=index, most=recipe.category_cap) if recipe.category_cap else engine
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from leadre.decoding.load import load_engine
+from leadre.decoding.engine import Score
+from leadre.decoding.load import Precision, load_engine
 from leadre.indexing.ad_index import AdIndex
 from leadre.pipelines.evaluate import Evaluation, evaluate
 from leadre.pipelines.train import train
@@ -87,7 +88,14 @@ def make_release(
 
 
 def evaluate_release(
-    folder: Path, *, database_url: str, index: AdIndex, when: str = "", progress: Progress | None = None
+    folder: Path,
+    *,
+    database_url: str,
+    index: AdIndex,
+    when: str = "",
+    score: Score | None = None,
+    precision: Precision = "fp32",
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Measure the release in a folder by its own recipe.
 
@@ -96,6 +104,8 @@ def evaluate_release(
         database_url: the system of record.
         index: the release's.
         when: said in the progress, for example " before DPO".
+        score: another one than the recipe's.
+        precision: of the model's weights and activations.
         progress: as in `make_release`.
 
     Raises:
@@ -110,7 +120,7 @@ def evaluate_release(
     return evaluate(
         database_url=database_url,
         index=index,
-        engine=load_engine(folder, index=index),
+        engine=load_engine(folder, index=index, score=score, precision=precision),
         encoder=load_prompt_encoder(folder),
         recipe=load_recipe_of(folder),
         progress=report,
