@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from leadre.artifacts import open_artifact, write_artifact
 from leadre.domain.semantic_id import SemanticId
 from leadre.errors import ArtifactIncomplete, InvalidInput, UnknownAd
+from leadre.indexing.keys import keys_of
 from leadre.indexing.trie import LiveMask, Trie
 
 KIND = "index"
@@ -61,7 +62,7 @@ class AdIndex:
 
     def __post_init__(self) -> None:
         if len(self.by_id) != len(self.ad_ids):
-            object.__setattr__(self, "by_id", np.argsort(self.ad_ids, kind="stable"))
+            object.__setattr__(self, "by_id", np.argsort(self.ad_ids))
 
     @classmethod
     def assemble(
@@ -83,21 +84,11 @@ class AdIndex:
         Raises:
             InvalidInput: an ad or an S-ID is there twice, a code exceeds its level, or the arguments differ in length.
         """
-        columns = (ad_ids, codes, first_categories, second_categories, advertiser_ids, embeddings)
-        if len({len(column) for column in columns}) != 1:
-            raise InvalidInput(
-                f"the columns of an index are equally long, these are {[len(column) for column in columns]}"
-            )
-        if len(code_counts) != codes.shape[1] or (len(codes) and (codes.max(axis=0) >= code_counts).any()):
-            raise InvalidInput(
-                f"codes up to {codes.max(axis=0, initial=0).tolist()} do not fit code_counts {code_counts}"
-            )
-        order = np.lexsort(codes.T[::-1])
+        check_columns(codes, code_counts, ad_ids, first_categories, second_categories, advertiser_ids, embeddings)
+        order = np.argsort(keys_of(codes, max(code_counts)))
         ad_ids = ad_ids[order].astype(np.int64)
-        by_id = np.argsort(ad_ids, kind="stable")
-        repeated = np.flatnonzero(np.diff(ad_ids[by_id]) == 0)
-        if repeated.size:
-            raise InvalidInput(f"ad {ad_ids[by_id[repeated[0]]]} is there twice; an ad has one S-ID", column="ad_id")
+        by_id = np.argsort(ad_ids)
+        refuse_repeated(ad_ids[by_id])
         names = tuple(sorted({*first_categories, *second_categories}))
         place = {name: position for position, name in enumerate(names)}
         codes = np.ascontiguousarray(codes[order], np.int32)
@@ -202,11 +193,46 @@ class AdIndex:
             version=facts["index_version"],
             revision=facts["revision"],
             category_names=tuple(described["category_names"]),
-            trie=Trie.from_arrays(trie),
+            trie=_trie(trie, folder),
             code_counts=tuple(facts["code_counts"]),
             quality=described["quality"],
             **arrays,
         )
+
+
+def check_columns(
+    codes: NDArray[np.int32], code_counts: tuple[int, ...], *columns: Sequence[str] | NDArray[Any]
+) -> None:
+    """Refuse columns of different lengths, and codes that exceed their level.
+
+    Raises:
+        InvalidInput: as it says.
+    """
+    lengths = [len(codes), *map(len, columns)]
+    if len(set(lengths)) != 1:
+        raise InvalidInput(f"the columns of an index are equally long, these are {lengths}")
+    if len(code_counts) != codes.shape[1] or (len(codes) and (codes.max(axis=0) >= code_counts).any()):
+        raise InvalidInput(f"codes up to {codes.max(axis=0, initial=0).tolist()} do not fit code_counts {code_counts}")
+
+
+def refuse_repeated(sorted_ids: NDArray[np.int64]) -> None:
+    """Refuse an ad that is there twice.
+
+    Raises:
+        InvalidInput: naming it.
+    """
+    repeated = np.flatnonzero(np.diff(sorted_ids) == 0)
+    if repeated.size:
+        raise InvalidInput(f"ad {sorted_ids[repeated[0]]} is there twice; an ad has one S-ID", column="ad_id")
+
+
+def _trie(arrays: dict[str, NDArray[Any]], folder: Path) -> Trie:
+    try:
+        return Trie.from_arrays(arrays)
+    except KeyError as missing:
+        raise ArtifactIncomplete(
+            f"{folder} has no trie.{missing.args[0]}.npy: another version of leadre wrote it; build the index again"
+        ) from None
 
 
 def _mapped(path: Path) -> NDArray[Any]:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from leadre.domain.semantic_id import SemanticId
 from leadre.errors import InvalidInput
+from leadre.indexing.keys import keys_of
+from leadre.indexing.trie import Trie
 
 MAX_SLOTS = 65_535
 """Ads that may share their M codes."""
@@ -19,7 +21,7 @@ def disambiguate(
     codes: NDArray[np.int32],
     ad_ids: NDArray[np.int64],
     *,
-    taken: NDArray[np.int32] | None = None,
+    following: NDArray[np.int64] | None = None,
     slots: int = MAX_SLOTS,
 ) -> NDArray[np.int32]:
     """Return whole S-IDs of new ads, int32[N, M + 1].
@@ -30,24 +32,26 @@ def disambiguate(
     Args:
         codes: int32[N, M], the new ads' codes.
         ad_ids: int64[N], unique.
-        taken: int32[E, M + 1], the S-IDs given before, those of ads that have left included.
+        following: int64[N], the first free disambiguation code after those of existing ads with the same M codes (see
+            `first_free`); 0 where it is not given.
         slots: how many disambiguation codes there are.
 
     Raises:
         InvalidInput: more ads share their codes than there are slots.
     """
-    levels = codes.shape[1]
-    given = np.empty((0, levels + 1), np.int32) if taken is None else taken
-    _, group = np.unique(np.concatenate([given[:, :levels], codes]), axis=0, return_inverse=True)
-    group = group.reshape(-1)
-    old, new = group[: len(given)], group[len(given) :]
-    following = np.zeros(len(group), np.int64)  # by group: the first free code
-    np.maximum.at(following, old, given[:, levels].astype(np.int64) + 1)
-    order = np.lexsort((ad_ids, new))
-    sorted_groups = new[order]
-    first = np.searchsorted(sorted_groups, sorted_groups)
+    keys = keys_of(codes, int(codes.max(initial=0)) + 1)
+    order = np.argsort(keys)
+    keys = keys[order]
+    same = keys[1:] == keys[:-1]
+    first = np.flatnonzero(np.append(np.ones(min(1, len(codes)), np.bool_), ~same))
+    group = np.repeat(np.arange(len(first)), np.diff(first, append=len(codes)))
+    tied = np.flatnonzero(np.append(same, np.zeros(min(1, len(codes)), np.bool_)))
+    tied = np.union1d(tied, tied + 1)
+    order[tied] = order[tied][np.lexsort((ad_ids[order[tied]], group[tied]))]
     last_code = np.empty(len(codes), np.int64)
-    last_code[order] = following[sorted_groups] + np.arange(len(codes)) - first
+    last_code[order] = np.arange(len(codes)) - first[group]
+    if following is not None:
+        last_code += following
     if len(codes) and last_code.max() >= slots:
         row = int(last_code.argmax())
         raise InvalidInput(
@@ -56,6 +60,21 @@ def disambiguate(
             "with more levels or codes"
         )
     return np.concatenate([codes, last_code[:, None].astype(np.int32)], axis=1)
+
+
+def first_free(trie: Trie, codes: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return the first disambiguation code above all that a trie has below each prefix of M codes; int64[N].
+
+    Args:
+        trie: of whole S-IDs, those of ads that have left included.
+        codes: int32[N, M].
+    """
+    free = np.zeros(len(codes), np.int64)
+    nodes = trie.find(codes)
+    known = np.flatnonzero(nodes >= 0)
+    _, high = trie.leaf_range(codes.shape[1], nodes[known])
+    free[known] = trie.codes_of(high - 1)[:, -1] + 1  # codes ascend: the last leaf has the highest
+    return free
 
 
 def reserved_slots(sids: NDArray[np.int32]) -> int:

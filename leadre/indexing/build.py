@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypedDict
 
 import msgspec
 import numpy as np
@@ -12,20 +13,36 @@ from numpy.typing import NDArray
 from leadre.domain.ads import Ad
 from leadre.errors import InvalidInput
 from leadre.indexing.ad_index import AdIndex
-from leadre.indexing.assign import disambiguate, reserved_slots
+from leadre.indexing.assign import disambiguate, first_free, reserved_slots
+from leadre.indexing.balance import balance
 from leadre.indexing.description import describe
+from leadre.indexing.grow import grow
 from leadre.indexing.quality import index_quality
-from leadre.indexing.quantiser import Quantiser
+from leadre.indexing.quantiser import Codes, Floats, Quantiser, quantise
+from leadre.indexing.trie import Trie
 from leadre.recipe import IndexRecipe
 
+Assignment = Literal["nearest", "balanced"]
 
-def version_of(ads: Sequence[Ad], recipe: IndexRecipe) -> str:
+
+def version_of(ads: Iterable[Ad], recipe: IndexRecipe) -> str:
     """Return the name of the index that these ads and this recipe give: the same ones, in any order, the same name."""
-    inputs = sorted((ad.ad_id, describe(ad), ad.advertiser_id) for ad in ads)
-    return hashlib.blake2b(msgspec.json.encode((recipe, inputs)), digest_size=6).hexdigest()
+    total = count = 0  # a sum of hashes depends on no order, and takes no memory
+    for ad in ads:
+        one = msgspec.json.encode((ad.ad_id, describe(ad), ad.advertiser_id))
+        total += int.from_bytes(hashlib.blake2b(one, digest_size=32).digest())
+        count += 1
+    return hashlib.blake2b(msgspec.json.encode((recipe, count, str(total))), digest_size=6).hexdigest()
 
 
-def index_ads(ads: Sequence[Ad], embeddings: NDArray[np.float32], quantiser: Quantiser, *, version: str) -> AdIndex:
+def index_ads(
+    ads: Sequence[Ad],
+    embeddings: Floats,
+    quantiser: Quantiser,
+    *,
+    version: str,
+    assignment: Assignment = "nearest",
+) -> AdIndex:
     """Give every ad its S-ID.
 
     Args:
@@ -33,82 +50,141 @@ def index_ads(ads: Sequence[Ad], embeddings: NDArray[np.float32], quantiser: Qua
         embeddings: x_a in the order of the ads, float32[N, d].
         quantiser: fitted, usually on these ads.
         version: the index's name.
+        assignment: "nearest" code at every level, or "balanced": see `leadre.indexing.balance`.
 
     Raises:
         InvalidInput: an ad twice, a bad embedding, or too many ads with the same codes.
     """
-    codes, quantised = quantiser.assign(embeddings)
-    ad_ids = np.array([ad.ad_id for ad in ads], np.int64)
-    sids = disambiguate(codes, ad_ids)
-    levels, size, _ = quantiser.codebooks.shape
-    return _assemble(
-        ads,
-        sids,
+    hidden = quantiser.hidden(embeddings)
+    codes, quantised = quantise(hidden, quantiser.codebooks)
+    return index_assigned(
+        codes,
         quantised,
+        hidden=hidden,
+        codebooks=quantiser.codebooks,
         version=version,
-        revision=0,
-        code_counts=(size,) * levels + (reserved_slots(sids),),
+        assignment=assignment,
+        **_columns(ads, embeddings),
     )
 
 
-def add_ads(index: AdIndex, ads: Sequence[Ad], *, embeddings: NDArray[np.float32], quantiser: Quantiser) -> AdIndex:
+def index_assigned(
+    codes: Codes,
+    quantised: Floats,
+    *,
+    hidden: Floats,
+    codebooks: Floats,
+    version: str,
+    assignment: Assignment = "nearest",
+    ad_ids: NDArray[np.int64],
+    first_categories: list[str],
+    second_categories: list[str],
+    advertiser_ids: NDArray[np.int64],
+) -> AdIndex:
+    """Give every ad its S-ID, its nearest codes being known: what is left of `index_ads` when others have assigned.
+
+    Args:
+        codes: the nearest ones, int32[N, M].
+        quantised: z_a, float32[N, width].
+        hidden: what was quantised, float32[N, width].
+        codebooks: the quantiser's.
+        version: as in `index_ads`.
+        assignment: as in `index_ads`.
+        ad_ids: int64[N], different.
+        first_categories: N names.
+        second_categories: N names.
+        advertiser_ids: int64[N].
+
+    Raises:
+        InvalidInput: an ad twice, or too many ads with the same codes.
+    """
+    if assignment == "balanced":
+        codes = balance(codes, hidden, codebooks)
+        quantised = _vectors(codes, codebooks)
+    sids = disambiguate(codes, ad_ids)
+    levels, size, _ = codebooks.shape
+    number = {name: position for position, name in enumerate(dict.fromkeys(first_categories))}
+    categories = np.array([number[name] for name in first_categories], np.int32)
+    return AdIndex.assemble(
+        version=version,
+        ad_ids=ad_ids,
+        codes=sids,
+        first_categories=first_categories,
+        second_categories=second_categories,
+        advertiser_ids=advertiser_ids,
+        embeddings=quantised,
+        code_counts=(size,) * levels + (reserved_slots(sids),),
+        quality=index_quality(codes, size=size, categories=categories, hidden=hidden, codebooks=codebooks),
+    )
+
+
+def add_ads(
+    index: AdIndex,
+    ads: Sequence[Ad],
+    *,
+    embeddings: Floats,
+    quantiser: Quantiser,
+    assignment: Assignment = "nearest",
+) -> AdIndex:
     """Return the index's next revision, with new ads in it. No S-ID of the ads it holds changes.
+
+    What it costs grows with the new ads, but for one pass over each column: see `leadre.indexing.grow`, which says also
+    which figures of the quality are brought up to date.
 
     Args:
         index: the newest revision.
         ads: none of them in the index.
         embeddings: x_a of the new ads, float32[N, d], from the encoder the index was built with.
         quantiser: the index's own.
+        assignment: as in `index_ads`; the ads indexed before keep their codes, and new ones do not join them.
 
     Raises:
         InvalidInput: an ad the index holds, a bad embedding, or no disambiguation code left for an ad.
     """
-    ad_ids = np.array([ad.ad_id for ad in ads], np.int64)
-    if (known := ad_ids[index.rows(ad_ids) >= 0]).size:
+    columns = _columns(ads, embeddings)
+    ad_ids = np.sort(columns["ad_ids"])  # looked up in order: neighbours share their way through memory
+    if (known := ad_ids[index.rows(ad_ids) >= 0]).size:  # before codes run out for its double
         raise InvalidInput(f"ad {known[0]} is in index {index.version} already; add only new ads", column="ad_id")
-    codes, quantised = quantiser.assign(embeddings)
-    sids = disambiguate(codes, ad_ids, taken=index.codes, slots=index.code_counts[-1])
-    return _assemble(
-        ads,
-        sids,
-        quantised,
-        version=index.version,
-        revision=index.revision + 1,
-        code_counts=index.code_counts,
-        beside=index,
-    )
+    hidden = quantiser.hidden(embeddings)
+    codes, quantised = quantise(hidden, quantiser.codebooks)
+    if assignment == "balanced":
+        codes = balance(codes, hidden, quantiser.codebooks, taken=_taken(index.trie, codes))
+        quantised = _vectors(codes, quantiser.codebooks)
+    following = first_free(index.trie, codes)
+    sids = disambiguate(codes, columns["ad_ids"], following=following, slots=index.code_counts[-1])
+    return grow(index, codes=sids, embeddings=quantised, **columns)
 
 
-def _assemble(
-    ads: Sequence[Ad],
-    sids: NDArray[np.int32],
-    quantised: NDArray[np.float32],
-    *,
-    version: str,
-    revision: int,
-    code_counts: tuple[int, ...],
-    beside: AdIndex | None = None,
-) -> AdIndex:
-    ad_ids = np.array([ad.ad_id for ad in ads], np.int64)
-    advertiser_ids = np.array([ad.advertiser_id for ad in ads], np.int64)
-    first, second = [ad.first_category for ad in ads], [ad.second_category for ad in ads]
-    if beside is not None:
-        old_first, old_second = beside.categories_at(np.arange(len(beside)))
-        first, second = old_first + first, old_second + second
-        ad_ids = np.concatenate([beside.ad_ids, ad_ids])
-        advertiser_ids = np.concatenate([beside.advertiser_ids, advertiser_ids])
-        sids = np.concatenate([beside.codes, sids])
-        quantised = np.concatenate([beside.embeddings, quantised])
-    _, categories = np.unique(np.array(first), return_inverse=True)
-    return AdIndex.assemble(
-        version=version,
-        revision=revision,
-        ad_ids=ad_ids,
-        codes=sids,
-        first_categories=first,
-        second_categories=second,
-        advertiser_ids=advertiser_ids,
-        embeddings=quantised,
-        code_counts=code_counts,
-        quality=index_quality(sids[:, :-1], size=code_counts[0], categories=categories.astype(np.int32)),
-    )
+class _Columns(TypedDict):
+    ad_ids: NDArray[np.int64]
+    first_categories: list[str]
+    second_categories: list[str]
+    advertiser_ids: NDArray[np.int64]
+
+
+def _columns(ads: Sequence[Ad], embeddings: Floats) -> _Columns:
+    if len(ads) != len(embeddings):
+        raise InvalidInput(f"{len(embeddings)} embeddings for {len(ads)} ads; encode every ad once")
+    return {
+        "ad_ids": np.array([ad.ad_id for ad in ads], np.int64),
+        "first_categories": [ad.first_category for ad in ads],
+        "second_categories": [ad.second_category for ad in ads],
+        "advertiser_ids": np.array([ad.advertiser_id for ad in ads], np.int64),
+    }
+
+
+def _vectors(codes: Codes, codebooks: Floats) -> Floats:
+    """Return z_a of codes that are not the nearest ones: the sums of their vectors (Eq. 4)."""
+    vectors: Floats = np.zeros((len(codes), codebooks.shape[2]), np.float32)
+    for level, codebook in enumerate(codebooks):
+        vectors += codebook[codes[:, level]]
+    return vectors
+
+
+def _taken(trie: Trie, codes: Codes) -> Codes:
+    """Return the M codes of the trie's ads that have the same first M - 1 codes as one of these."""
+    prefixes = np.unique(codes[:, :-1], axis=0)
+    nodes = trie.find(prefixes)
+    prefixes, nodes = prefixes[nodes >= 0], nodes[nodes >= 0]
+    below = trie.children(prefixes.shape[1], nodes)
+    return np.concatenate([prefixes[below.parent], below.code[:, None].astype(np.int32)], axis=1)

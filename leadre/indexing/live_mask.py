@@ -5,6 +5,8 @@ LEADRE §3.3, §3.4. How many live ads stand below a node is two look-ups, whate
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,7 @@ from leadre.errors import InvalidInput
 
 Ints = NDArray[np.int64]
 _WORD_BITS = 64
+_ONE, _LAST_BITS = np.uint64(1), np.uint64(_WORD_BITS - 1)
 
 
 class LiveMask:
@@ -40,18 +43,36 @@ class LiveMask:
         octets[: len(packed)] = packed
         return cls(octets.view("<u8").astype(np.uint64, copy=False), len(live))
 
+    @classmethod
+    def all_of(cls, masks: Iterable[LiveMask]) -> LiveMask:
+        """Return the mask of leaves that are live in every one of one or more masks; ranks are counted once.
+
+        Raises:
+            InvalidInput: no mask, or masks over different numbers of leaves.
+        """
+        given = list(masks)
+        if not given:
+            raise InvalidInput("no masks to combine; pass at least one, or decode without a filter")
+        if len(sizes := sorted({mask.leaves for mask in given})) > 1:
+            raise InvalidInput(f"masks over {sizes[0]} and {sizes[-1]} leaves: they belong to different indexes")
+        words = given[0].words.copy()
+        for mask in given[1:]:
+            words &= mask.words
+        return cls(words, sizes[0])
+
     def count(self, low: Ints, high: Ints) -> Ints:
         """Return how many live leaves each range [low, high) holds, int64[n]."""
-        return self._before(high) - self._before(low)
+        return self.before(high).astype(np.int64) - self.before(low)
+
+    def before(self, leaf: Ints) -> NDArray[np.uint32]:
+        """Return how many live leaves stand before each leaf (0 to N, not negative), uint32[n]."""
+        word = leaf >> 6
+        below = (_ONE << (leaf.view(np.uint64) & _LAST_BITS)) - _ONE
+        below &= self.words.take(word)
+        counts: NDArray[np.uint32] = self.ranks.take(word)
+        counts += np.bitwise_count(below)
+        return counts
 
     def __and__(self, other: LiveMask) -> LiveMask:
-        """Return the mask of leaves that are live in both."""
-        if self.leaves != other.leaves:
-            raise InvalidInput(f"masks over {self.leaves} and {other.leaves} leaves: they belong to different indexes")
-        return LiveMask(self.words & other.words, self.leaves)
-
-    def _before(self, position: Ints) -> Ints:
-        word = position >> 6
-        below = (np.uint64(1) << (position & 63).astype(np.uint64)) - np.uint64(1)
-        counts: Ints = self.ranks[word].astype(np.int64) + np.bitwise_count(self.words[word] & below)
-        return counts
+        """Return the mask of leaves that are live in both; `all_of` is for many."""
+        return LiveMask.all_of((self, other))

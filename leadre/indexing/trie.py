@@ -5,7 +5,8 @@ below a node are one contiguous range of leaves, so a node *is* its range and no
 
 - a shallow depth, with far fewer nodes than ads, stores for each of its nodes the first leaf and the code;
 - the codes of the deeper levels are packed into one or two machine words per ad, and the children of a node are
-  read off its leaves.
+  read off its leaves; a large node is halved until its parts are short or of one code, so that what is read grows with
+  the children and not with the leaves.
 
 4 x 1024 codes and 10 million ads take about 4.6 bytes an ad. A filter is a bitmap over the leaves with popcount ranks:
 how many live ads stand below a node is two look-ups, and children without any are left out, exactly as if the
@@ -23,14 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leadre.errors import InvalidInput
-from leadre.indexing.live_mask import Ints
+from leadre.indexing.insertion import Insertion, Ints
 from leadre.indexing.live_mask import LiveMask as LiveMask  # beside the trie it belongs to
+from leadre.indexing.ranges import bisect, following, spread
+from leadre.indexing.trie_arrays import Codes, build_arrays, code_bits, merged_arrays, shared_codes, word_field
 
-MAX_LEAVES = 2**31 - 1
-_SIZE_BITS = 31
-_SIZE_MASK = np.int64(MAX_LEAVES)
-_WORD_BITS = 64
-_SHALLOW = 4  # a depth is stored by node when its nodes hold at least this many ads on average
+SIZE_BITS = 31
+"""A node between root and leaf is its first leaf shifted by this, and its number of leaves."""
+SCAN = 64
+"""Leaves up to which a node, or what halving left of it, is read leaf by leaf."""
+_SIZE_MASK = np.int64((1 << SIZE_BITS) - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,16 +55,17 @@ class Trie:
     `low << 31 | (high - low)`. Nodes come from `children` and `find`; others give undefined results.
     """
 
-    __slots__ = ("_arrays", "bits", "leaves", "levels", "shallow")
+    __slots__ = ("_arrays", "bits", "leaves", "levels", "nodes", "shallow")
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Wrap the flat arrays that `arrays` returns."""
+        """Wrap the flat arrays that `arrays` returns; see leadre.indexing.trie_arrays."""
         self._arrays = dict(arrays)
         self.leaves, self.levels, self.shallow = (int(number) for number in arrays["shape"])
         self.bits = tuple(int(number) for number in arrays["bits"])
+        self.nodes = tuple(int(number) for number in arrays["nodes"])
 
     @classmethod
-    def build(cls, codes: NDArray[np.integer[Any]]) -> Trie:
+    def build(cls, codes: Codes) -> Trie:
         """Build the trie from S-IDs.
 
         Args:
@@ -70,43 +74,7 @@ class Trie:
         Raises:
             InvalidInput: rows unsorted or repeated, a negative code, one of more than 31 bits, or too many rows.
         """
-        if codes.ndim != 2 or codes.shape[1] < 1 or not np.issubdtype(codes.dtype, np.integer):
-            raise InvalidInput(f"S-IDs are integers [N, L], these are {codes.dtype} of shape {codes.shape}")
-        leaves, levels = codes.shape
-        if leaves > MAX_LEAVES:
-            raise InvalidInput(f"{leaves} S-IDs: a trie holds at most {MAX_LEAVES}; split the inventory")
-        highest = codes.max(axis=0, initial=0)
-        if codes.min(initial=0) < 0 or highest.max() >= 2**31:
-            raise InvalidInput("codes must lie in [0, 2^31)")
-        bits = tuple(max(1, int(code).bit_length()) for code in highest)
-        arrays: dict[str, NDArray[Any]] = {}
-        starts_node = np.ones(leaves, np.bool_)
-        starts_node[1:] = False
-        shallow = 0
-        for level in range(levels):
-            column = np.ascontiguousarray(codes[:, level])
-            before, after = column[:-1], column[1:]
-            if (backwards := (after < before) & ~starts_node[1:]).any():
-                raise InvalidInput("S-IDs are not in ascending order; sort them", row=int(backwards.argmax()) + 2)
-            starts_node[1:] |= after != before
-            if shallow == level < levels - 1 and _SHALLOW * np.count_nonzero(starts_node) <= leaves:
-                shallow = level + 1
-                starts = np.flatnonzero(starts_node)
-                arrays[f"starts_{shallow}"] = np.append(starts, leaves).astype(np.uint32)
-                arrays[f"codes_{shallow}"] = column[starts].astype(np.uint16 if bits[level] <= 16 else np.uint32)
-        if not starts_node.all():
-            row = int((~starts_node).argmax())
-            raise InvalidInput(f"S-ID {codes[row].tolist()} is there twice; S-IDs are unique", row=row + 1)
-        for word, group in enumerate(_words(bits, shallow)):
-            width = sum(bits[level] for level in group)
-            packed: NDArray[Any] = np.zeros(leaves, np.uint32 if width <= 32 else np.uint64)
-            for level in group:
-                packed <<= packed.dtype.type(bits[level])
-                packed |= codes[:, level].astype(packed.dtype)
-            arrays[f"word_{word}"] = packed
-        arrays["shape"] = np.array([leaves, levels, shallow])
-        arrays["bits"] = np.array(bits)
-        return cls(arrays)
+        return cls(build_arrays(codes))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the flat arrays, by name; they may be memory-mapped."""
@@ -117,13 +85,65 @@ class Trie:
         """Wrap arrays that `arrays` returned, without copying."""
         return cls(arrays)
 
+    def insertion(self, codes: Codes) -> Insertion:
+        """Return where new S-IDs go among the leaves.
+
+        Args:
+            codes: [n, L], ascending.
+
+        Raises:
+            InvalidInput: no codes of this trie's levels, or an S-ID that is there.
+        """
+        code_bits(codes)
+        if codes.shape[1] != self.levels:
+            raise InvalidInput(f"whole S-IDs have {self.levels} codes here, these have {codes.shape[1]}")
+        low, high = self._descend(codes)
+        if (known := low < high).any():
+            row = int(known.argmax())
+            raise InvalidInput(f"S-ID {codes[row].tolist()} is there already; S-IDs are unique", row=row + 1)
+        return Insertion(low, rows=self.leaves)
+
+    def with_added(self, codes: Codes, *, at: Insertion | None = None) -> Trie:
+        """Return the trie that `build` gives for these S-IDs and the new ones together, in one pass over the arrays.
+
+        Args:
+            codes: the new ones, [n, L], rows in strictly ascending lexicographic order.
+            at: their `insertion`, where it is known.
+
+        Raises:
+            InvalidInput: rows unsorted or repeated, one that is there already, or a code out of range.
+        """
+        build_arrays(codes)  # refuses what is not sorted
+        at = at or self.insertion(codes)
+        place = at.added - np.arange(len(codes))
+        shared = []
+        for leaf in (place - 1, place):  # the old S-IDs around each new one
+            here = (leaf >= 0) & (leaf < self.leaves)
+            shared.append(np.zeros(len(codes), np.int64))
+            shared[-1][here] = shared_codes(self.codes_of(leaf[here]), codes[here])
+        arrays = merged_arrays(self._arrays, codes, at=at, shared_before=shared[0], shared_after=shared[1])
+        if arrays is None:
+            return Trie.build(at.merge(self.codes_of(np.arange(self.leaves)), codes))
+        return Trie(arrays)
+
+    def codes_of(self, leaves: Ints) -> Ints:
+        """Return the S-IDs of leaves, int64[n, L]."""
+        codes = np.empty((len(leaves), self.levels), np.int64)
+        for level in range(self.levels):
+            if level < self.shallow:
+                starts, stored = self._arrays[f"starts_{level + 1}"], self._arrays[f"codes_{level + 1}"]
+                codes[:, level] = stored[np.searchsorted(starts, leaves.astype(np.uint32), side="right") - 1]
+            else:
+                codes[:, level] = self._codes_at(level)(leaves)
+        return codes
+
     def leaf_range(self, depth: int, nodes: Ints) -> tuple[Ints, Ints]:
         """Return the leaves below each node, [low, high): two int64[n]."""
         if depth == 0:
             return np.zeros_like(nodes), np.full_like(nodes, self.leaves)
         if depth == self.levels:
             return nodes, nodes + 1
-        low = nodes >> _SIZE_BITS
+        low = nodes >> SIZE_BITS
         return low, low + (nodes & _SIZE_MASK)
 
     def children(self, depth: int, nodes: Ints, *, live: LiveMask | None = None) -> Children:
@@ -141,57 +161,83 @@ class Trie:
             raise InvalidInput(f"nodes with children stand at depths 0 to {self.levels - 1}, not at {depth}")
         if live is not None and live.leaves != self.leaves:
             raise InvalidInput(f"the mask covers {live.leaves} leaves, the trie has {self.leaves}: different indexes")
+        if not self.leaves:
+            nothing = np.empty(0, np.int64)
+            return Children(parent=nothing, code=nothing, node=nothing)
         low, high = self.leaf_range(depth, nodes)
         if depth < self.shallow:
             starts, codes = self._arrays[f"starts_{depth + 1}"], self._arrays[f"codes_{depth + 1}"]
-            parent, position = _spread(*self._positions(starts, low, high))
-            code = codes[position].astype(np.int64)
-            low, high = starts[position].astype(np.int64), starts[position + 1].astype(np.int64)
+            first, last = self._positions(starts, low, high)
+            parent, position = spread(first, last)
+            code, begin = codes.take(position), starts.take(position).astype(np.int64)
+            final = np.cumsum(last - first) - 1
         else:
-            parent, leaf = _spread(low, high)
-            codes_of_leaves = self._codes_at(depth)(leaf)
-            first = np.ones(len(leaf), np.bool_)
-            first[1:] = (codes_of_leaves[1:] != codes_of_leaves[:-1]) | (parent[1:] != parent[:-1])
-            at = np.flatnonzero(first)
-            parent, code, low = parent[at], codes_of_leaves[at], leaf[at]
-            high = low + np.diff(at, append=len(leaf))
+            parent, begin, code = self._runs(depth, low, high)
+            final = np.searchsorted(parent, np.arange(len(nodes)), side="right") - 1
+        node = begin if depth + 1 == self.levels else begin << SIZE_BITS | (following(begin, final, high) - begin)
         if live is not None:
-            kept = np.flatnonzero(live.count(low, high))
-            parent, code, low, high = parent[kept], code[kept], low[kept], high[kept]
-        return Children(parent=parent, code=code, node=self._node(depth + 1, low, high))
+            # a child ends where the next one begins: one look-up each
+            before = live.before(begin)
+            kept = np.flatnonzero(before != following(before, final, live.before(high)))
+            if len(kept) < len(node):
+                parent, code, node = parent.take(kept), code.take(kept), node.take(kept)
+        return Children(parent=parent, code=code.astype(np.int64, copy=False), node=node)
 
-    def find(self, codes: NDArray[np.integer[Any]]) -> Ints:
+    def find(self, codes: Codes) -> Ints:
         """Return the node of each prefix [n, d], or -1 where no S-ID begins with it; int64[n]."""
         depth = codes.shape[1]
+        if depth > self.levels:
+            return np.full(len(codes), -1)
+        low, high = self._descend(codes)
         if depth == 0:
             return np.zeros(len(codes), np.int64)
-        low = np.zeros(len(codes), np.int64)
-        high = np.full(len(codes), self.leaves if depth <= self.levels else 0)
-        for level in range(min(depth, self.levels)):
-            wanted = codes[:, level].astype(np.int64)
-            if level < self.shallow:
-                starts, stored = self._arrays[f"starts_{level + 1}"], self._arrays[f"codes_{level + 1}"]
-                first, last = self._positions(starts, low, high)
-                found = _bisect(partial(_take, stored), first, last, wanted)
-                here = found < last
-                here[here] = stored[found[here]] == wanted[here]
-                low, high = low.copy(), low.copy()  # empty unless found
-                low[here], high[here] = starts[found[here]], starts[found[here] + 1]
-            else:
-                code_at = self._codes_at(level)
-                low, high = _bisect(code_at, low, high, wanted), _bisect(code_at, low, high, wanted + 1)
-        return np.where(low < high, self._node(depth, low, high), -1)
+        return np.where(low < high, low if depth == self.levels else low << SIZE_BITS | (high - low), -1)
 
-    def contains(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    def contains(self, codes: Codes) -> NDArray[np.bool_]:
         """Return whether each row [n, L] is a whole S-ID of the trie, bool[n]."""
         if codes.shape[1] != self.levels:
             raise InvalidInput(f"whole S-IDs have {self.levels} codes here, these have {codes.shape[1]}")
         return self.find(codes) >= 0
 
-    def _node(self, depth: int, low: Ints, high: Ints) -> Ints:
-        if depth == 0:
-            return np.zeros_like(low)
-        return low if depth == self.levels else low << _SIZE_BITS | (high - low)
+    def _descend(self, codes: Codes) -> tuple[Ints, Ints]:
+        """Return the leaves that begin with each prefix, [low, high); low is where they would be if there are none."""
+        low: Ints = np.zeros(len(codes), np.int64)
+        high: Ints = np.full(len(codes), self.leaves)
+        for level in range(codes.shape[1]):
+            wanted = codes[:, level].astype(np.int64)
+            if level < self.shallow:
+                starts, stored = self._arrays[f"starts_{level + 1}"], self._arrays[f"codes_{level + 1}"]
+                first, last = self._positions(starts, low, high)
+                found = bisect(partial(_take, stored), first, last, wanted)
+                here = np.flatnonzero(found < last)
+                here = here[stored[found[here]] == wanted[here]]
+                low = starts[found].astype(np.int64)
+                high = low.copy()
+                high[here] = starts[found[here] + 1]
+            else:
+                code_at = self._codes_at(level)
+                low, high = bisect(code_at, low, high, wanted), bisect(code_at, low, high, wanted + 1)
+        return low, high
+
+    def _runs(self, depth: int, low: Ints, high: Ints) -> tuple[Ints, Ints, Ints]:
+        """Return where a child begins among the leaves of each node: parent, first leaf, code; read from the leaves."""
+        code_at = self._codes_at(depth)
+        parent = np.arange(len(low))
+        while (large := np.flatnonzero(high - low > SCAN)).size:
+            copies = np.ones(len(low), np.int64)
+            copies[large] = 2
+            parent, low, high = np.repeat(parent, copies), np.repeat(low, copies), np.repeat(high, copies)
+            half = large + np.arange(len(large))
+            begin, end = low[half], high[half]
+            # halves of what has several codes; of what has one, the first leaf, which says all, and nothing
+            mixed, middle = code_at(begin) != code_at(end - 1), (begin + end) >> 1
+            high[half], low[half + 1] = np.where(mixed, middle, begin + 1), np.where(mixed, middle, end)
+        part, leaf = spread(low, high)
+        parent, code = parent.take(part), code_at(leaf)
+        first = np.ones(len(leaf), np.bool_)
+        first[1:] = (code[1:] != code[:-1]) | (parent[1:] != parent[:-1])
+        at = np.flatnonzero(first)
+        return parent[at], leaf[at], code[at]
 
     @staticmethod
     def _positions(starts: NDArray[np.uint32], low: Ints, high: Ints) -> tuple[Ints, Ints]:
@@ -200,23 +246,9 @@ class Trie:
         return first, np.searchsorted(starts, high.astype(np.uint32)).astype(np.int64)
 
     def _codes_at(self, level: int) -> Callable[[Ints], Ints]:
-        for number, group in enumerate(_words(self.bits, self.shallow)):
-            if level in group:
-                word = self._arrays[f"word_{number}"]
-                shift = word.dtype.type(sum(self.bits[later] for later in group if later > level))
-                mask = word.dtype.type((1 << self.bits[level]) - 1)
-                return partial(_unpack, word, shift, mask)
-        raise AssertionError(level)
-
-
-def _words(bits: tuple[int, ...], shallow: int) -> list[list[int]]:
-    """Group the levels below the shallow ones into words of at most 64 bits."""
-    groups: list[list[int]] = []
-    for level in range(shallow, len(bits)):
-        if not groups or sum(bits[other] for other in groups[-1]) + bits[level] > _WORD_BITS:
-            groups.append([])
-        groups[-1].append(level)
-    return groups
+        name, shift, mask = word_field(self.bits, self.shallow, level)
+        word = self._arrays[name]
+        return partial(_unpack, word, word.dtype.type(shift), word.dtype.type(mask))
 
 
 def _take(stored: NDArray[Any], at: Ints) -> Ints:
@@ -224,24 +256,5 @@ def _take(stored: NDArray[Any], at: Ints) -> Ints:
 
 
 def _unpack(word: NDArray[Any], shift: Any, mask: Any, leaf: Ints) -> Ints:
-    codes: Ints = ((word[leaf] >> shift) & mask).astype(np.int64)
+    codes: Ints = ((word.take(leaf) >> shift) & mask).astype(np.int64)
     return codes
-
-
-def _spread(low: Ints, high: Ints) -> tuple[Ints, Ints]:
-    """Return every position of every range [low, high), and which range it is from."""
-    sizes = high - low
-    parent = np.repeat(np.arange(len(low)), sizes)
-    shift = low - (np.cumsum(sizes) - sizes)
-    return parent, np.arange(len(parent)) + shift[parent]
-
-
-def _bisect(value_at: Callable[[Ints], Ints], low: Ints, high: Ints, wanted: Ints) -> Ints:
-    """Return in each ascending range [low, high) the first position whose value is not below the wanted one."""
-    low, high = low.copy(), high.copy()
-    while (open_ := np.flatnonzero(low < high)).size:
-        middle = (low[open_] + high[open_]) >> 1
-        right = value_at(middle) < wanted[open_]
-        low[open_] = np.where(right, middle + 1, low[open_])
-        high[open_] = np.where(right, high[open_], middle)
-    return low

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from leadre.artifacts import write_artifact
 from leadre.domain.semantic_id import SemanticId
 from leadre.errors import ArtifactIncomplete, InvalidInput, UnknownAd
 from leadre.indexing.ad_index import AdIndex
@@ -64,14 +65,56 @@ def test_a_saved_index_opens_the_same_without_being_read(tmp_path: Path) -> None
     assert again.rows(IDS).tolist() == index.rows(IDS).tolist()
 
 
-def test_a_truncated_file_is_an_incomplete_artifact(tmp_path: Path) -> None:
-    small().save(tmp_path / "v")
-    path = tmp_path / "v" / "codes.npy"
-    path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(ArtifactIncomplete, match=r"codes\.npy is missing or not"):
-        AdIndex.load(tmp_path / "v")
+def test_any_file_cut_short_or_missing_is_an_incomplete_artifact(tmp_path: Path) -> None:
+    folder = tmp_path / "v"
+    small().save(folder)
+    files = sorted(folder.iterdir())
+    assert {"codes.npy", "trie.word_0.npy", "index.json", "manifest.json"} < {path.name for path in files}
+    for path in files:
+        whole = path.read_bytes()
+        for rest in (whole[:-1], whole[: len(whole) // 2], b""):
+            path.write_bytes(rest)
+            with pytest.raises(ArtifactIncomplete, match=path.name):
+                AdIndex.load(folder)
+        path.unlink()
+        with pytest.raises(ArtifactIncomplete, match=path.name):
+            AdIndex.load(folder)
+        path.write_bytes(whole)
+    assert AdIndex.load(folder).ad_ids.tolist() == small().ad_ids.tolist()
     with pytest.raises(ArtifactIncomplete, match="no manifest"):
         AdIndex.load(tmp_path / "w")
+
+
+def test_an_artifact_of_another_kind_or_of_older_arrays_is_refused(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "r", kind="release", facts={}, write=small().write_into)
+    with pytest.raises(ArtifactIncomplete, match="'release' artifact"):
+        AdIndex.load(tmp_path / "r")
+
+    def write(folder: Path) -> None:
+        small().write_into(folder)
+        (folder / "trie.nodes.npy").unlink()
+
+    write_artifact(tmp_path / "old", kind="index", facts=small().facts(), write=write)
+    with pytest.raises(ArtifactIncomplete, match=r"no trie\.nodes\.npy: another version"):
+        AdIndex.load(tmp_path / "old")
+
+
+def test_a_failed_save_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small().save(tmp_path / "v")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(FileExistsError):
+        small().save(tmp_path / "v")
+    real = np.save
+
+    def save(path: Path, array: np.ndarray, *, allow_pickle: bool) -> None:
+        if path.name == "trie.bits.npy":
+            raise OSError("no space left")
+        real(path, array, allow_pickle=allow_pickle)
+
+    monkeypatch.setattr(np, "save", save)
+    with pytest.raises(OSError, match="no space"):
+        small().save(tmp_path / "w")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_bad_columns_are_refused() -> None:

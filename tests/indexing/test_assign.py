@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leadre.errors import InvalidInput
-from leadre.indexing.assign import MAX_SLOTS, disambiguate, reserved_slots
+from leadre.indexing.assign import MAX_SLOTS, disambiguate, first_free, reserved_slots
+from leadre.indexing.trie import Trie
 
 
 def naive(codes: np.ndarray, ad_ids: np.ndarray, taken: np.ndarray) -> list[list[int]]:
@@ -34,8 +35,9 @@ def test_sids_are_unique_stable_and_equal_the_loop(
     random.shuffle(ids)  # type: ignore[attr-defined]
     taken = disambiguate(old, ids[: len(old)])
     left = taken[::2]  # half of them have left, the others keep their S-IDs
-    assert disambiguate(old, ids[: len(old)], taken=left[:0]).tolist() == taken.tolist()
-    sids = disambiguate(new, ids[len(old) :], taken=left)
+    assert taken.tolist() == naive(old, ids[: len(old)], left[:0])
+    trie = Trie.build(np.array(sorted(left.tolist()), np.int32).reshape(-1, 3))
+    sids = disambiguate(new, ids[len(old) :], following=first_free(trie, new))
     assert sids.tolist() == naive(new, ids[len(old) :], left)
     assert len(np.unique(np.concatenate([left, sids]), axis=0)) == len(left) + len(sids)
 

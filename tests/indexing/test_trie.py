@@ -78,6 +78,92 @@ def test_counts_of_a_mask_and_of_two_combined_equal_sums(first: list[bool], seco
         assert mask.live_leaves == truth.sum()
 
 
+@given(sorted_codes(), st.randoms(use_true_random=False), st.floats(0, 1))
+def test_new_sids_give_the_trie_built_from_all(codes: Codes, random: object, share: float) -> None:
+    new = np.array([random.random() < share for _ in codes], np.bool_)  # type: ignore[attr-defined]
+    grown = Trie.build(codes[~new]).with_added(codes[new]).arrays()
+    built = Trie.build(codes).arrays()
+    assert grown.keys() == built.keys()
+    for name, array in built.items():
+        assert grown[name].dtype == array.dtype
+        np.testing.assert_array_equal(grown[name], array)
+
+
+def test_new_sids_join_stored_depths_at_their_ends_and_in_between() -> None:
+    random = np.random.default_rng(0)
+    codes = np.unique(random.integers(1, 7, (6000, 5)), axis=0)  # three depths are stored by node
+    codes = codes[codes[:, 1] != 3]
+    new = np.unique(random.integers(0, 8, (300, 5)), axis=0)
+    old = codes[~(codes[:, None] == new).all(axis=2).any(axis=1)]
+    everything = np.unique(np.concatenate([old, new]), axis=0)
+    for some in (new, new[:1], new[-1:], new[:0], new[::7]):
+        grown, built = Trie.build(old).with_added(some), Trie.build(np.unique(np.concatenate([old, some]), axis=0))
+        assert grown.shallow == 3
+        for name, array in built.arrays().items():
+            np.testing.assert_array_equal(grown.arrays()[name], array)
+    np.testing.assert_array_equal(Trie.build(old).with_added(new).codes_of(np.arange(len(everything))), everything)
+
+
+def test_what_cannot_join_is_refused() -> None:
+    trie = Trie.build(np.array([[1, 2], [1, 4], [3, 1]]))
+    with pytest.raises(InvalidInput, match=r"row 2: S-ID \[1, 4\] is there already"):
+        trie.with_added(np.array([[1, 3], [1, 4]]))
+    with pytest.raises(InvalidInput, match="row 2: S-IDs are not in ascending order"):
+        trie.with_added(np.array([[1, 3], [0, 4]]))
+    with pytest.raises(InvalidInput, match="have 2 codes here, these have 3"):
+        trie.with_added(np.array([[1, 3, 0]]))
+
+
+class Counted:
+    """An array that counts how many of its elements are read."""
+
+    def __init__(self, array: NDArray[np.generic]) -> None:
+        self._array, self.dtype, self.read = array, array.dtype, 0
+
+    def take(self, at: NDArray[np.int64]) -> NDArray[np.generic]:
+        self.read += at.size
+        return self._array.take(at)
+
+
+def test_a_huge_node_with_few_children_costs_what_its_children_cost() -> None:
+    ads = 200_000
+    random = np.random.default_rng(0)
+    spread = np.stack([random.integers(0, 2**10, ads), random.integers(0, 2**20, ads)], axis=1)
+    keys = np.unique(spread @ [2**20, 1])  # too many nodes at depth 2 to store their first leaves
+    codes = np.zeros((len(keys) + ads, 5), np.int32)
+    codes[ads:, 0], codes[ads:, 1] = (keys >> 20) + 1, keys & (2**20 - 1)
+    codes[:ads, 3] = np.arange(ads) >= ads // 3  # 200,000 ads have the codes 0, 0, 0: two codes follow
+    codes[:ads, 4] = np.arange(ads)
+    trie = Trie.build(codes)
+    assert trie.shallow == 1
+    arrays = trie.arrays()
+    words = {name: Counted(array) for name, array in arrays.items() if name.startswith("word")}
+    watched = Trie.from_arrays({**arrays, **words})  # type: ignore[dict-item]
+    for depth, children in ((1, 1), (2, 1), (3, 2)):
+        before = sum(word.read for word in words.values())
+        answer = watched.children(depth, trie.find(np.zeros((1, depth), np.int32)))
+        assert answer.code.tolist() == list(range(children))
+        assert sum(word.read for word in words.values()) - before <= 200
+    sizes = trie.leaf_range(4, answer.node)
+    assert (sizes[1] - sizes[0]).tolist() == [ads // 3, ads - ads // 3]
+
+
+@given(st.integers(0, 10**6), st.integers(1, 5), st.integers(0, 200))
+def test_all_of_many_masks_is_their_conjunction(seed: int, count: int, leaves: int) -> None:
+    truths = np.random.default_rng(seed).random((count, leaves)) < 0.8
+    masks = [LiveMask.of(truth) for truth in truths]
+    together, expected = LiveMask.all_of(masks), LiveMask.of(truths.all(axis=0))
+    np.testing.assert_array_equal(together.words, expected.words)
+    np.testing.assert_array_equal(together.ranks, expected.ranks)
+    assert together.live_leaves == expected.live_leaves
+    assert masks[0].live_leaves == truths[0].sum()  # as it was
+
+
+def test_no_mask_at_all_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="no masks to combine"):
+        LiveMask.all_of([])
+
+
 @settings(deadline=None)
 @given(sorted_codes(), st.data())
 def test_find_and_contains_answer_for_strangers_too(codes: Codes, data: st.DataObject) -> None:
