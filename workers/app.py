@@ -3,10 +3,11 @@
 LEADRE §4.4.1. Run beside PostgreSQL and Redis, with `LEADRE_*` set (or `leadre services up` before):
 
     W="celery -A workers.app worker --pool=threads -c 1 --without-gossip --without-mingle --without-heartbeat"
-    $W -Q retrieval          $W -Q maintenance          celery -A workers.app beat
+    $W -Q retrieval     $W -Q indexing     $W -Q maintenance     celery -A workers.app beat
 
 One process has one model, hence one thread. The three `--without` keep a worker alive through restarts of Redis. On a
-small machine one worker may serve both queues (`-Q retrieval,maintenance`), but then a training run holds up refreshes.
+small machine one worker may serve several queues (`-Q retrieval,indexing`), but then one's work holds up the other's; a
+training run (`maintenance`) does so for hours.
 
 A message of Celery on Redis can be lost. So none carries work: it only says "look into the refresh queue" (or into
 PostgreSQL), and beat says it again and again. Messages are JSON and hold ids at most.
@@ -25,7 +26,7 @@ from leadre.errors import ConfigError, Unavailable
 from leadre.settings import Settings
 from workers.schedule import BEAT_SCHEDULE
 
-RETRIEVAL, MAINTENANCE = "retrieval", "maintenance"
+RETRIEVAL, INDEXING, MAINTENANCE = "retrieval", "indexing", "maintenance"
 _POOLS_FOR_MODELS = ("threads", "solo", "celery.concurrency.thread:", "celery.concurrency.solo:")
 
 
@@ -58,7 +59,11 @@ def configuration() -> dict[str, Any]:
         "worker_concurrency": 1,
         "worker_hijack_root_logger": False,
         "task_default_queue": RETRIEVAL,
-        "task_routes": {"workers.retrieval.*": {"queue": RETRIEVAL}, "workers.*": {"queue": MAINTENANCE}},
+        "task_routes": {
+            "workers.retrieval.*": {"queue": RETRIEVAL},
+            "workers.indexing.*": {"queue": INDEXING},
+            "workers.*": {"queue": MAINTENANCE},
+        },
         "task_create_missing_queues": True,
         "timezone": "UTC",
         "beat_schedule": BEAT_SCHEDULE,

@@ -1,4 +1,4 @@
-"""Task of the queue `maintenance`: new ads get S-IDs within minutes. LEADRE §3.2 (frozen codebooks)."""
+"""Task of the queue `indexing`: new ads get S-IDs within a minute. LEADRE §3.2 (frozen codebooks)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ logger = logging.getLogger(__name__)
 
 @app.task(acks_late=False)  # type: ignore[untyped-decorator]
 def index_new_ads() -> None:
-    """Add the catalog's new ads to the live release's index; workers load the new revision with their next batch."""
+    """Add the catalog's new ads to the live release's index; workers go over to the new revision with their next batch.
+
+    When nothing is new this costs one look at an index of the catalog's table: a process looks at all ads once, and
+    from then on at those that changed.
+    """
     from leadre.pipelines.build_index import add_new_ads
 
     held = resources()
@@ -21,8 +25,14 @@ def index_new_ads() -> None:
         version = held.live_index_version()
         if not alone or version is None:
             return
-        settings = held.settings
-        index = add_new_ads(
-            database_url=settings.database_url, indexes=settings.indexes, version=version, now=datetime.now(UTC)
+        added = add_new_ads(
+            database_url=held.settings.database_url,
+            indexes=held.settings.indexes,
+            version=version,
+            now=datetime.now(UTC),
+            changed_since=held.indexed_until.get(version, 0),
         )
-    logger.debug("index_is_complete", extra={"index_version": version, "ads": len(index)})
+        held.indexed_until[version] = added.changed_until
+    if added.ads:
+        extra = {"index_version": version, "revision": added.index.revision, "ads": added.ads}
+        logger.info("ads_indexed", extra=extra)

@@ -39,6 +39,7 @@ class Resources:
         self.queue = RefreshQueue.connect(settings.redis_url)
         self.draining = threading.Lock()
         self.stopping = threading.Event()
+        self.indexed_until: dict[str, int] = {}  # by index version, see `add_new_ads`
         self._redis = Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=1)
 
     @cached_property

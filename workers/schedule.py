@@ -24,7 +24,7 @@ def _daily(task: str, *, hour: int, minute: int = 0) -> Entry:
 BEAT_SCHEDULE: dict[str, Entry] = {
     "drain": _every("workers.retrieval.refresh_users", 3.0),
     "reconcile": _every("workers.materialization.reconcile", 60.0),
-    "index-new-ads": _every("workers.indexing.index_new_ads", 60.0),
+    "index-new-ads": _every("workers.indexing.index_new_ads", 20.0),
     "materialize": _every("workers.materialization.materialize", 300.0),
     "summarize": _every("workers.materialization.summarize", 3600.0),
     "train": _daily("workers.training.train_daily", hour=2),

@@ -1,17 +1,29 @@
-"""`leadre index`: build, show, extend and check the ad index. LEADRE §3.2."""
+"""`leadre index`: build, show, extend, check and measure the ad index. LEADRE §3.2."""
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
 from leadre.cli.console import console, print_json, print_table, progress_bars
+from leadre.cli.encoders import encoders
 from leadre.cli.session import connection, settings
+from leadre.cli.sweep import sweep
 from leadre.errors import ConfigError
 from leadre.recipe import load_recipe
 from leadre.settings import Settings
+
+_FIGURES = (
+    ("usage", "usage"),
+    ("entropy_bits", "entropy"),
+    ("variance_explained", "variance"),
+    ("mutual_information_bits", "category"),
+    ("category_purity", "purity"),
+)
 
 
 def newest_version(found: Settings) -> str:
@@ -34,27 +46,47 @@ def index() -> None:
     """Build and inspect the ad index."""
 
 
+index.add_command(encoders)
+index.add_command(sweep)
+
+
 @index.command()
 @click.argument("recipe", type=click.Path(path_type=Path), default=Path("recipes/demo.toml"))
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one value of the recipe.")
-def build(recipe: Path, overrides: tuple[str, ...]) -> None:
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes, on Ray Data.")
+@click.option("--ray-address", help="A running Ray cluster, for example auto; Ray starts on this machine without.")
+def build(recipe: Path, overrides: tuple[str, ...], *, workers: int, ray_address: str | None) -> None:
     """Give every ad of the catalog an S-ID: describe, encode, quantise, disambiguate.
 
-    Building again from the same ads and recipe finds the index there.
+    Building again from the same ads and recipe finds the index there; with other codebooks, the embeddings. Several
+    workers give the same index as one; on a cluster they must all see LEADRE_HOME.
 
     Example: leadre index build recipes/amazon_beauty.toml --set index.codes=512
     """
     from leadre.pipelines.build_index import build_index
 
-    found = settings()
+    found, asked = settings(), load_recipe(recipe, overrides=overrides).index
     with progress_bars() as progress:
-        built = build_index(
-            database_url=found.database_url,
-            indexes=found.indexes,
-            recipe=load_recipe(recipe, overrides=overrides).index,
-            now=datetime.now(UTC),
-            progress=progress,
-        )
+        if workers == 1 and ray_address is None:
+            built = build_index(
+                database_url=found.database_url,
+                indexes=found.indexes,
+                recipe=asked,
+                now=datetime.now(UTC),
+                progress=progress,
+            )
+        else:
+            from leadre.pipelines.scale_out import index_inventory
+
+            built = index_inventory(
+                database_url=found.database_url,
+                indexes=found.indexes,
+                recipe=asked,
+                now=datetime.now(UTC),
+                workers=workers,
+                ray_address=ray_address,
+                progress=progress,
+            )
     print_quality(built.version, built.quality)
 
 
@@ -80,16 +112,24 @@ def add(version: str | None) -> None:
     """Give S-IDs to the catalog's new ads, from the frozen codebooks; workers pick them up between batches."""
     from leadre.pipelines.build_index import add_new_ads
 
-    found = settings()
+    found, began = settings(), time.monotonic()
     with progress_bars() as progress:
-        grown = add_new_ads(
+        added = add_new_ads(
             database_url=found.database_url,
             indexes=found.indexes,
             version=version or newest_version(found),
             now=datetime.now(UTC),
             progress=progress,
         )
-    console.print(f"[green]✓[/] index {grown.version} holds {len(grown):,} ads (revision {grown.revision})")
+    grown, seconds = added.index, time.monotonic() - began
+    console.print(
+        f"[green]✓[/] {added.ads:,} ads added in {seconds:.1f} s; index {grown.version} holds {len(grown):,} ads "
+        f"(revision {grown.revision})"
+    )
+    if added.nameless:
+        console.print(
+            f"[yellow]![/] {len(added.nameless):,} ads have no name and get no S-ID, ad {added.nameless[0]} for one"
+        )
 
 
 @index.command()
@@ -104,15 +144,16 @@ def check(version: str | None) -> None:
     console.print(f"[green]✓[/] index {version} is whole")
 
 
-def print_quality(version: str, quality: dict[str, object]) -> None:
-    """Print Table 5's figures and one row a level."""
+def print_quality(version: str, quality: dict[str, Any]) -> None:
+    """Print Table 5's figures and one row a level, with the figures that the index has."""
     console.print(
         f"[bold]Index {version}[/]: {quality['ads']:,} ads, collision rate {quality['collision_rate']:.2%}, "
         f"max collision {quality['max_collision']}, average usage {quality['average_usage']:.3f}\n"
     )
-    levels = zip(quality["usage"], quality["entropy_bits"], quality["category_purity"], strict=True)  # type: ignore[call-overload]
+    there = [(name, heading) for name, heading in _FIGURES if name in quality]
+    levels = zip(*(quality[name] for name, _ in there), strict=True)
     print_table(
-        "Levels",
-        ("level", "usage", "entropy, bits", "category purity"),
+        "Levels: entropy and information about the category in bits; variance explained and purity up to the level",
+        ("level", *(heading for _, heading in there)),
         [(chr(97 + level), *map(float, values)) for level, values in enumerate(levels)],
     )

@@ -1,56 +1,65 @@
 """Build the ad index from the catalog, and add the catalog's new ads to it.
 
-LEADRE §3.2, §3.3: describe, encode, fit codebooks, assign S-IDs, save, record.
-
-Each revision of an index is an artifact of its own, `<version>-r<revision>`; `<version>` is a symbolic link to the
-newest one. Who opens `<version>` gets a whole revision, before the link moves or after.
+LEADRE §3.2, §3.3: describe, encode, fit codebooks, assign S-IDs, publish and record (leadre.pipelines.publish_index).
 """
 
 from __future__ import annotations
 
-import json
-import shutil
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypedDict
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from leadre.artifacts import open_artifact, write_artifact
 from leadre.domain.ads import Ad
 from leadre.errors import InvalidInput
-from leadre.indexing.ad_index import KIND, AdIndex
+from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.build import add_ads, index_ads, version_of
-from leadre.indexing.description import describe
+from leadre.indexing.description import clean, describe
+from leadre.indexing.embedding_store import EmbeddingStore
 from leadre.indexing.encoder import Progress, encode
 from leadre.indexing.fit import fit_quantiser
-from leadre.indexing.quantiser import Quantiser
+from leadre.pipelines.publish_index import BuiltIndex, is_whole, open_index, publish_built, publish_grown
 from leadre.recipe import IndexRecipe
 from leadre.store.catalog import read_ads
 from leadre.store.database import connect, transaction
-from leadre.store.releases import record_index, record_sids
+from leadre.store.indexes import ads_without_sid, lock_index, oldest_open_transaction
 
-QUANTISER, RECIPE = "quantiser.safetensors", "recipe.json"
-_KEPT_REVISIONS = 2  # the newest one, and the one that somebody may be opening while it is replaced
+logger = logging.getLogger(__name__)
+
+FIT_ADS = 1_000_000
+"""Codebooks are fitted on so many ads at most, a seeded sample of a larger catalog (ours)."""
+_WORTH_STORING = 10_000  # embeddings of fewer new ads are sooner computed again than kept
 
 
-class _Columns(TypedDict):
-    ad_ids: NDArray[np.int64]
-    sids: list[str]
-    codes: NDArray[np.int32]
-    embeddings: NDArray[np.float32]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addition:
+    """What `add_new_ads` did.
+
+    Args:
+        index: the newest revision.
+        ads: how many ads joined it.
+        nameless: ids of ads that got no S-ID because they have no name.
+        changed_until: for the next call's `changed_since`.
+    """
+
+    index: AdIndex
+    ads: int = 0
+    nameless: tuple[int, ...] = ()
+    changed_until: int
 
 
 def build_index(
     *, database_url: str, indexes: Path, recipe: IndexRecipe, now: datetime, progress: Progress | None = None
 ) -> AdIndex:
-    """Build the index of all ads of the catalog, live or not.
+    """Build the index of all ads of the catalog, live or not, on this machine (see leadre.pipelines.scale_out).
 
     The version is derived from the ads and the recipe: building again from the same ones finds the index there and
-    only records it anew.
+    records what is not recorded. Embeddings are kept beside `indexes`: a build that was killed goes on where it was,
+    and one with other codebooks encodes only what is new.
 
     Args:
         database_url: the system of record.
@@ -60,7 +69,7 @@ def build_index(
         progress: called with what is being done, how much is done, and how much there is.
 
     Raises:
-        InvalidInput: an empty catalog, or an ad without a name.
+        InvalidInput: an empty catalog, an ad without a name, or an embedding that is not finite.
         ConfigError: the encoder cannot be loaded, or the recipe does not fit its embeddings.
         Unavailable: the database does not answer.
     """
@@ -71,109 +80,114 @@ def build_index(
         if not ads:
             raise InvalidInput("the catalog holds no ads; import some first: `leadre import`")
         version = version_of(ads, recipe)
-        folder = indexes / version
-        if not folder.exists():
-            embeddings = _embed(ads, recipe, progress)
-            quantiser = fit_quantiser(embeddings, recipe, progress=progress)
-            _publish(index_ads(ads, embeddings, quantiser, version=version), quantiser, recipe, indexes)
-        index = AdIndex.load(folder)
-        with transaction(database) as connection:
-            record_index(connection, version, uri=str(folder), recipe=_plain(recipe), quality=index.quality)
-            record_sids(connection, version, **_columns(index, np.arange(len(index))), event_at=now)
-        return index
+        built = None
+        if not is_whole(indexes / version):
+            texts = [describe(ad) for ad in ads]
+            embeddings = embed(texts, recipe, store=embedding_store(indexes, recipe), progress=progress)
+            quantiser = fit_quantiser(embeddings[fit_rows(len(ads), seed=recipe.seed)], recipe, progress=progress)
+            index = index_ads(ads, embeddings, quantiser, version=version, assignment=recipe.assignment)
+            built = BuiltIndex(index=index, quantiser=quantiser, recipe=recipe)
+        return publish_built(database, indexes / version, built=built, now=now)
     finally:
         database.dispose()
 
 
 def add_new_ads(
-    *, database_url: str, indexes: Path, version: str, now: datetime, progress: Progress | None = None
-) -> AdIndex:
-    """Give S-IDs to the catalog's ads that the index does not hold, from its frozen codebooks.
+    *,
+    database_url: str,
+    indexes: Path,
+    version: str,
+    now: datetime,
+    changed_since: int = 0,
+    progress: Progress | None = None,
+) -> Addition:
+    """Give S-IDs to the catalog's ads that have none in this version, from its frozen codebooks.
 
-    Recording and publishing the new revision succeed or fail together. Call it from one process at a time.
+    Any number of processes may call it: they encode side by side and change the index one after the other. Recording
+    and publishing succeed or fail together; should the very last step fail, the next call makes it good. An ad without
+    a name is left out, so that it holds up no other.
 
     Args:
         database_url: the system of record.
         indexes: folder of index artifacts.
         version: the index.
         now: when the new S-IDs became true.
+        changed_since: what an earlier call returned as `changed_until`: look only at ads that changed since then.
         progress: as in `build_index`.
 
-    Returns:
-        The new revision; the present one when no ad is new.
-
     Raises:
-        ArtifactIncomplete: no such index.
-        InvalidInput: an ad without a name, or no disambiguation code left for one.
+        ArtifactIncomplete: no such index, or an older copy of it.
+        ReleaseMismatch: the folder holds another version.
+        InvalidInput: an embedding that is not finite or of another width, or no disambiguation code left for an ad.
         Unavailable: the database does not answer.
     """
     folder = indexes / version
-    index, quantiser, recipe = open_index(folder)
+    present = open_index(folder)
     database = connect(database_url, application_name="leadre index add")
     try:
         with transaction(database) as connection:
-            ads = read_ads(connection)
-        known = index.rows(np.array([ad.ad_id for ad in ads], np.int64)) >= 0
-        new = [ad for ad, is_known in zip(ads, known.tolist(), strict=True) if not is_known]
-        if not new:
-            return index
-        grown = add_ads(index, new, embeddings=_embed(new, recipe, progress), quantiser=quantiser)
+            until = oldest_open_transaction(connection)
+            found = ads_without_sid(connection, version, changed_since=changed_since)
+        nameless = tuple(ad.ad_id for ad in found if not clean(ad.name))
+        if nameless:
+            logger.warning("ads_without_name", extra={"ads": len(nameless), "first_ad_id": nameless[0]})
+        wanted = [ad for ad in found if clean(ad.name)]
+        if not wanted:
+            return Addition(index=present.index, nameless=nameless, changed_until=until)
+        new = _unknown(present.index, wanted)
+        store = embedding_store(indexes, present.recipe) if len(new) >= _WORTH_STORING else None
+        embeddings = embed([describe(ad) for ad in new], present.recipe, store=store, progress=progress)
         with transaction(database) as connection:
-            record_index(connection, version, uri=str(folder), recipe=_plain(recipe), quality=grown.quality)
-            rows = grown.rows(np.array([ad.ad_id for ad in new], np.int64))
-            record_sids(connection, version, **_columns(grown, rows), event_at=now)
-            _publish(grown, quantiser, recipe, indexes)  # last: a failure here undoes the recording
-        return AdIndex.load(folder)
+            lock_index(connection, version)
+            newest = open_index(folder)  # another process may have added some of them meanwhile
+            rows = np.flatnonzero(newest.index.rows(_ids(new)) < 0)
+            if len(rows):
+                newest = newest.grown(
+                    add_ads(
+                        newest.index,
+                        [new[row] for row in rows.tolist()],
+                        embeddings=embeddings[rows],
+                        quantiser=newest.quantiser,
+                        assignment=newest.recipe.assignment,
+                    )
+                )
+            publish_grown(connection, folder, newest, ad_ids=_ids(wanted), now=now)
+        return Addition(index=AdIndex.load(folder), ads=len(rows), nameless=nameless, changed_until=until)
     finally:
         database.dispose()
 
 
-def open_index(folder: Path) -> tuple[AdIndex, Quantiser, IndexRecipe]:
-    """Open an index with what is needed to add ads to it.
-
-    Raises:
-        ArtifactIncomplete: no index there, or a file of it is missing or altered.
-    """
-    revision = folder.resolve()  # all three from one revision
-    open_artifact(revision, kind=KIND)
-    recipe = msgspec.convert(json.loads((revision / RECIPE).read_text()), IndexRecipe)
-    return AdIndex.load(revision), Quantiser.load(revision / QUANTISER), recipe
+def fit_rows(ads: int, *, seed: int) -> NDArray[np.int64]:
+    """Return which of the ads, by ascending id, the codebooks are fitted on: int64[n], ascending."""
+    if ads <= FIT_ADS:
+        return np.arange(ads)
+    return np.sort(np.random.default_rng(seed).choice(ads, FIT_ADS, replace=False))
 
 
-def _embed(ads: Sequence[Ad], recipe: IndexRecipe, progress: Progress | None) -> NDArray[np.float32]:
-    return encode([describe(ad) for ad in ads], encoder=recipe.encoder, progress=progress)
+def embedding_store(indexes: Path, recipe: IndexRecipe) -> EmbeddingStore:
+    """Return where the embeddings of the recipe's encoder are kept: a folder beside the indexes."""
+    root = indexes.parent / "embeddings"
+    return EmbeddingStore.of(root, encoder=recipe.encoder, pooling=recipe.pooling, instruction=recipe.instruction)
 
 
-def _plain(recipe: IndexRecipe) -> dict[str, Any]:
-    plain: dict[str, Any] = msgspec.to_builtins(recipe)
-    return plain
+def embed(
+    texts: Sequence[str], recipe: IndexRecipe, *, store: EmbeddingStore | None, progress: Progress | None
+) -> NDArray[np.float32]:
+    """Return the embeddings x_a of descriptions, float32[N, d]. See `leadre.indexing.encoder.encode`."""
+    return encode(
+        texts,
+        encoder=recipe.encoder,
+        pooling=recipe.pooling,
+        instruction=recipe.instruction,
+        store=store,
+        progress=progress,
+    )
 
 
-def _columns(index: AdIndex, rows: NDArray[np.int64]) -> _Columns:
-    return {
-        "ad_ids": index.ad_ids[rows],
-        "sids": [str(index.sid_at(row)) for row in rows.tolist()],
-        "codes": index.codes[rows],
-        "embeddings": index.embeddings[rows],
-    }
+def _unknown(index: AdIndex, ads: Sequence[Ad]) -> list[Ad]:
+    rows = index.rows(_ids(ads))
+    return [ad for ad, row in zip(ads, rows.tolist(), strict=True) if row < 0]
 
 
-def _publish(index: AdIndex, quantiser: Quantiser, recipe: IndexRecipe, indexes: Path) -> None:
-    """Write the revision, then move the link onto it in one step, then remove revisions nobody opens any more."""
-    folder = indexes / f"{index.version}-r{index.revision}"
-
-    def write(unfinished: Path) -> None:
-        index.write_into(unfinished)
-        quantiser.save(unfinished / QUANTISER)
-        (unfinished / RECIPE).write_bytes(msgspec.json.format(msgspec.json.encode(recipe)))
-
-    write_artifact(folder, kind=KIND, facts=index.facts(), write=write, replace=True)
-    link = indexes / f".{index.version}.link"
-    link.unlink(missing_ok=True)
-    link.symlink_to(folder.name)
-    link.replace(indexes / index.version)  # atomic
-    for revision in range(index.revision - _KEPT_REVISIONS, -1, -1):
-        old = indexes / f"{index.version}-r{revision}"
-        if not old.exists():
-            break
-        shutil.rmtree(old)
+def _ids(ads: Sequence[Ad]) -> NDArray[np.int64]:
+    return np.array([ad.ad_id for ad in ads], np.int64)

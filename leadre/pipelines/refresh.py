@@ -8,17 +8,19 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leadre.artifacts import MANIFEST
+from leadre.decoding.engine import Engine
 from leadre.decoding.load import load_engine
 from leadre.domain.retrieval import RetrievalList
 from leadre.errors import ArtifactIncomplete, ConfigError, NoValidContinuation, ReleaseMismatch, Unavailable
 from leadre.indexing.ad_index import AdIndex
-from leadre.recipe import load_recipe
+from leadre.prompts.fit_length import PromptEncoder
+from leadre.recipe import Recipe, load_recipe
 from leadre.retrieval.refresh_queue import RefreshQueue
 from leadre.retrieval.retriever import Retriever
 from leadre.settings import Settings
@@ -90,8 +92,21 @@ def drain(
     return Drained(refreshed=refreshed, batches=batches, failed=failed)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Model:
+    """What of a release stays in memory while its index grows."""
+
+    release: str
+    engine: Engine
+    encoder: PromptEncoder
+    recipe: Recipe
+
+
 class LiveRetriever:
     """The live release's retriever. A promotion, a rollback or new ads in the index take effect with the next batch.
+
+    A release is loaded once. When only its index has a new revision, the model stays where it is and moves over to the
+    new one; a batch that is under way ends with the revision it began with.
 
     Args:
         settings: where the artifacts are and how wide the beam is.
@@ -101,6 +116,7 @@ class LiveRetriever:
 
     def __init__(self, settings: Settings, *, database: Database, features: FeatureClient) -> None:
         self._settings, self._database, self._features = settings, database, features
+        self._model: _Model | None = None
         self._loaded: tuple[tuple[str, int], Retriever] | None = None
 
     def refresh(self, user_ids: Sequence[int], *, now: datetime) -> list[RetrievalList]:
@@ -114,7 +130,7 @@ class LiveRetriever:
         return self.current().refresh(user_ids, now=now)
 
     def current(self) -> Retriever:
-        """Return the live release's retriever, loaded when it is not the one in memory. Raises as `refresh`."""
+        """Return the live release's retriever over its index's newest revision. Raises as `refresh`."""
         with transaction(self._database) as connection:
             live = releases.live_release(connection)
         if live is None:
@@ -122,22 +138,38 @@ class LiveRetriever:
         index_folder = self._settings.indexes / live.index_version
         which = (live.release, _written_at(index_folder))
         if self._loaded is None or self._loaded[0] != which:
-            self._loaded = None  # two models need not fit into memory together
-            folder = Path(live.uri)
             index = AdIndex.load(index_folder)
+            swap = self._model is not None and self._model.release == live.release
+            inventory = self._loaded[1].inventory.over(index) if self._loaded is not None and swap else None
+            self._model = self._model_over(index, live)
             retriever = Retriever(
                 database=self._database,
                 features=self._features,
-                engine=load_engine(folder, index=index, kind=self._settings.engine),
-                encoder=load_prompt_encoder(folder),
+                engine=self._model.engine,
+                encoder=self._model.encoder,
                 index=index,
-                recipe=load_recipe(folder / "recipe.toml"),
+                recipe=self._model.recipe,
                 release=live.release,
                 beam_width=self._settings.beam_width,
+                inventory=inventory,
             )
             self._loaded = which, retriever
-            logger.info("release_loaded", extra={"release": live.release, "index_version": live.index_version})
+            said = {"release": live.release, "index_version": index.version, "revision": index.revision}
+            logger.info("index_swapped" if swap else "release_loaded", extra=said)
         return self._loaded[1]
+
+    def _model_over(self, index: AdIndex, live: releases.ReleaseRow) -> _Model:
+        """Return the release's model over an index: the one in memory, or a loaded one."""
+        if self._model is not None and self._model.release == live.release:
+            return replace(self._model, engine=self._model.engine.over(index))
+        self._model = self._loaded = None  # two models need not fit into memory together
+        folder = Path(live.uri)
+        return _Model(
+            release=live.release,
+            engine=load_engine(folder, index=index, kind=self._settings.engine),
+            encoder=load_prompt_encoder(folder),
+            recipe=load_recipe(folder / "recipe.toml"),
+        )
 
 
 def refresh_users(settings: Settings, user_ids: Sequence[int], *, now: datetime) -> list[RetrievalList]:

@@ -5,6 +5,7 @@ Everything runs in the caller's transaction and streams: rows may come from a ge
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -14,7 +15,7 @@ from io import StringIO
 from typing import Any, Literal
 
 import psycopg2
-from sqlalchemy import Boolean, Column, Connection, DateTime, Float, Integer, Table, Text, text
+from sqlalchemy import JSON, Boolean, Column, Connection, DateTime, Float, Integer, Table, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DataError, IntegrityError
 
@@ -47,7 +48,8 @@ def staged(
         connection: in a transaction.
         table: where the rows will go; gives the columns' types.
         columns: names of the columns that a row holds, in its order.
-        rows: each as long as `columns`; None is NULL, a list or tuple an array, a datetime is aware.
+        rows: each as long as `columns`; None is NULL, a list or tuple an array (a JSON column takes plain data), a
+            datetime is aware.
 
     Raises:
         InvalidInput: a value that the column's type cannot hold, with its row and column.
@@ -182,9 +184,11 @@ def _encoder(column: Column[Any]) -> Callable[[Any], str]:
     """Return what writes a value of the column in COPY's text format."""
     if isinstance(column.type, ARRAY):
         element = _element(column.type.item_type)
-        return lambda values: _array(values, element).translate(_ESCAPES)
+        if isinstance(column.type.item_type, Integer | Float):
+            return lambda values: _array(values, element)
+        return lambda values: _array(values, lambda value: _quoted(element(value))).translate(_ESCAPES)
     element = _element(column.type)
-    return (lambda value: element(value).translate(_ESCAPES)) if isinstance(column.type, Text) else element
+    return (lambda value: element(value).translate(_ESCAPES)) if isinstance(column.type, Text | JSON) else element
 
 
 def _element(column_type: object) -> Callable[[Any], str]:
@@ -199,14 +203,19 @@ def _element(column_type: object) -> Callable[[Any], str]:
             return _time
         case Text():
             return _text
+        case JSON():  # and JSONB
+            return json.dumps
     raise TypeError(f"bulk load knows no column of type {column_type}")
 
 
 def _array(values: Sequence[Any], element: Callable[[Any], str]) -> str:
     if isinstance(values, str):
         raise TypeError("a text stands where a list belongs")  # its letters would become the elements
-    inside = ["NULL" if value is None else f'"{element(value).translate(_ARRAY_ESCAPES)}"' for value in values]
-    return f"{{{','.join(inside)}}}"
+    return f"{{{','.join(['NULL' if value is None else element(value) for value in values])}}}"
+
+
+def _quoted(element: str) -> str:
+    return f'"{element.translate(_ARRAY_ESCAPES)}"'
 
 
 def _integer(value: Any) -> str:

@@ -53,7 +53,9 @@ class System:
         folder = self.settings.releases / name
         write_stub_release(folder, index=self.index, recipe=RECIPE_OF_TESTS)
         plain = encode_recipe(RECIPE_OF_TESTS)
-        releases.record_release(connection, name, index_version="i1", uri=str(folder), recipe=plain, metrics={})
+        releases.record_release(
+            connection, name, index_version=self.index.version, uri=str(folder), recipe=plain, metrics={}
+        )
 
 
 @pytest.fixture
