@@ -5,6 +5,7 @@
     ├── InvalidSemanticId      a text or tuple that is not an S-ID of this index
     ├── UnknownAd              an ad id that the index or catalog does not hold
     ├── InvalidInput           bad data from outside: names file, row and column
+    ├── NoFreeCode             an InvalidInput: more ads share their codes than there are disambiguation codes
     ├── ArtifactIncomplete     an index or model folder without its manifest, or altered since
     ├── ReleaseMismatch        a model and an index (or a list and an index) of different versions
     ├── NoValidContinuation    a beam stands on a node without children: the trie is broken
@@ -55,6 +56,19 @@ class InvalidInput(LeadreError, ValueError):
         where += [f"row {row}"] if row is not None else []
         where += [f"column {column!r}"] if column else []
         super().__init__(f"{', '.join(where)}: {problem}" if where else problem)
+
+
+class NoFreeCode(InvalidInput):
+    """More ads share their codes than there are disambiguation codes.
+
+    Args:
+        problem: as in `InvalidInput`.
+        ad_ids: the ads that no code is left for.
+    """
+
+    def __init__(self, problem: str, *, ad_ids: tuple[int, ...] = ()) -> None:
+        self.ad_ids = ad_ids
+        super().__init__(problem)
 
 
 class ArtifactIncomplete(LeadreError):

@@ -130,6 +130,11 @@ def add(version: str | None) -> None:
         console.print(
             f"[yellow]![/] {len(added.nameless):,} ads have no name and get no S-ID, ad {added.nameless[0]} for one"
         )
+    if added.crowded:
+        console.print(
+            f"[yellow]![/] {len(added.crowded):,} ads share their codes with too many others and get no S-ID, ad "
+            f"{added.crowded[0]} for one; remove repeated ads, or build a new index and train a release for it"
+        )
 
 
 @index.command()

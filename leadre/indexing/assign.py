@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leadre.domain.semantic_id import SemanticId
-from leadre.errors import InvalidInput
+from leadre.errors import NoFreeCode
 from leadre.indexing.keys import keys_of
 from leadre.indexing.trie import Trie
 
@@ -37,7 +37,7 @@ def disambiguate(
         slots: how many disambiguation codes there are.
 
     Raises:
-        InvalidInput: more ads share their codes than there are slots.
+        NoFreeCode: more ads share their codes than there are slots.
     """
     keys = keys_of(codes, int(codes.max(initial=0)) + 1)
     order = np.argsort(keys)
@@ -53,11 +53,12 @@ def disambiguate(
     if following is not None:
         last_code += following
     if len(codes) and last_code.max() >= slots:
-        row = int(last_code.argmax())
-        raise InvalidInput(
+        row, over = int(last_code.argmax()), ad_ids[last_code >= slots]
+        raise NoFreeCode(
             f"{int(last_code[row]) + 1} ads share the codes {SemanticId(tuple(codes[row].tolist()))} and there are "
             f"{slots} disambiguation codes (the last ad is {ad_ids[row]}); look for repeated ads, or build a new index "
-            "with more levels or codes"
+            "with more levels or codes",
+            ad_ids=tuple(over.tolist()),
         )
     return np.concatenate([codes, last_code[:, None].astype(np.int32)], axis=1)
 

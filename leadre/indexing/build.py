@@ -53,7 +53,8 @@ def index_ads(
         assignment: "nearest" code at every level, or "balanced": see `leadre.indexing.balance`.
 
     Raises:
-        InvalidInput: an ad twice, a bad embedding, or too many ads with the same codes.
+        InvalidInput: an ad twice, or a bad embedding.
+        NoFreeCode: too many ads with the same codes.
     """
     hidden = quantiser.hidden(embeddings)
     codes, quantised = quantise(hidden, quantiser.codebooks)
@@ -96,7 +97,8 @@ def index_assigned(
         advertiser_ids: int64[N].
 
     Raises:
-        InvalidInput: an ad twice, or too many ads with the same codes.
+        InvalidInput: an ad twice.
+        NoFreeCode: too many ads with the same codes.
     """
     if assignment == "balanced":
         codes = balance(codes, hidden, codebooks)
@@ -139,7 +141,8 @@ def add_ads(
         assignment: as in `index_ads`; the ads indexed before keep their codes, and new ones do not join them.
 
     Raises:
-        InvalidInput: an ad the index holds, a bad embedding, or no disambiguation code left for an ad.
+        InvalidInput: an ad the index holds, or a bad embedding.
+        NoFreeCode: no disambiguation code is left for some ads; it names them, and the others can be added.
     """
     columns = _columns(ads, embeddings)
     ad_ids = np.sort(columns["ad_ids"])  # looked up in order: neighbours share their way through memory

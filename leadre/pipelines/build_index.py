@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leadre.domain.ads import Ad
-from leadre.errors import InvalidInput
+from leadre.errors import InvalidInput, NoFreeCode
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.build import add_ads, index_ads, version_of
 from leadre.indexing.description import clean, describe
@@ -43,12 +43,14 @@ class Addition:
         index: the newest revision.
         ads: how many ads joined it.
         nameless: ids of ads that got no S-ID because they have no name.
+        crowded: ids of ads that got none because too many ads share their codes.
         changed_until: for the next call's `changed_since`.
     """
 
     index: AdIndex
     ads: int = 0
     nameless: tuple[int, ...] = ()
+    crowded: tuple[int, ...] = ()
     changed_until: int
 
 
@@ -105,7 +107,7 @@ def add_new_ads(
 
     Any number of processes may call it: they encode side by side and change the index one after the other. Recording
     and publishing succeed or fail together; should the very last step fail, the next call makes it good. An ad without
-    a name is left out, so that it holds up no other.
+    a name, or one that no disambiguation code is left for, is left out, so that it holds up no other.
 
     Args:
         database_url: the system of record.
@@ -118,7 +120,7 @@ def add_new_ads(
     Raises:
         ArtifactIncomplete: no such index, or an older copy of it.
         ReleaseMismatch: the folder holds another version.
-        InvalidInput: an embedding that is not finite or of another width, or no disambiguation code left for an ad.
+        InvalidInput: an embedding that is not finite or of another width.
         Unavailable: the database does not answer.
     """
     folder = indexes / version
@@ -141,18 +143,16 @@ def add_new_ads(
             lock_index(connection, version)
             newest = open_index(folder)  # another process may have added some of them meanwhile
             rows = np.flatnonzero(newest.index.rows(_ids(new)) < 0)
-            if len(rows):
-                newest = newest.grown(
-                    add_ads(
-                        newest.index,
-                        [new[row] for row in rows.tolist()],
-                        embeddings=embeddings[rows],
-                        quantiser=newest.quantiser,
-                        assignment=newest.recipe.assignment,
-                    )
-                )
-            publish_grown(connection, folder, newest, ad_ids=_ids(wanted), now=now)
-        return Addition(index=AdIndex.load(folder), ads=len(rows), nameless=nameless, changed_until=until)
+            grown, crowded = _grown(newest, [new[row] for row in rows.tolist()], embeddings[rows])
+            placed = [ad for ad in wanted if ad.ad_id not in crowded]
+            publish_grown(connection, folder, grown, ad_ids=_ids(placed), now=now)
+        return Addition(
+            index=AdIndex.load(folder),
+            ads=len(rows) - len(crowded),
+            nameless=nameless,
+            crowded=tuple(sorted(crowded)),
+            changed_until=until,
+        )
     finally:
         database.dispose()
 
@@ -182,6 +182,27 @@ def embed(
         store=store,
         progress=progress,
     )
+
+
+def _grown(built: BuiltIndex, ads: Sequence[Ad], embeddings: NDArray[np.float32]) -> tuple[BuiltIndex, set[int]]:
+    """Return the index with the ads in it, and the ids of those that found no free code."""
+    crowded: set[int] = set()
+    while len(crowded) < len(ads):
+        fit = [row for row, ad in enumerate(ads) if ad.ad_id not in crowded]
+        try:
+            index = add_ads(
+                built.index,
+                [ads[row] for row in fit],
+                embeddings=embeddings[fit],
+                quantiser=built.quantiser,
+                assignment=built.recipe.assignment,
+            )
+        except NoFreeCode as error:
+            logger.warning("ads_without_code", extra={"ads": len(error.ad_ids), "first_ad_id": error.ad_ids[0]})
+            crowded.update(error.ad_ids)
+        else:
+            return built.grown(index), crowded
+    return built, crowded
 
 
 def _unknown(index: AdIndex, ads: Sequence[Ad]) -> list[Ad]:

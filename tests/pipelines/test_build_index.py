@@ -302,6 +302,21 @@ def test_an_ad_without_a_name_stops_a_build_and_is_left_out_of_an_addition(
     assert add(database_url, indexes, first.version, changed_since=added.changed_until).ads == 1
 
 
+def test_ads_that_no_code_is_left_for_hold_up_no_other(database: Engine, database_url: str, indexes: Path) -> None:
+    put(database, ADS[:100])
+    first = build(database_url, indexes)
+    slots = first.code_counts[-1]
+    alike = tuple(replace(ADS[0], ad_id=9000 + row, source_id=f"alike-{row}") for row in range(slots + 5))
+    put(database, (*ADS[100:110], *alike))
+
+    added = add(database_url, indexes, first.version)
+
+    assert 5 <= len(added.crowded) <= slots + 5  # the ads indexed before may share those codes as well
+    assert added.ads == 10 + len(alike) - len(added.crowded)
+    assert set(added.crowded) <= {ad.ad_id for ad in alike}
+    assert recorded(database) == sids(added.index)
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
