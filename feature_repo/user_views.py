@@ -20,10 +20,11 @@ user_profile = FeatureView(
         Field(name="consumption_level", dtype=String, description="How much the user spends, in words."),
         Field(name="arpu", dtype=Float64, tags={"unit": "currency"}, description="Average revenue from the user."),
         Field(name="arpu_group", dtype=Int64, description="0 (lowest ARPU) to 24; null until grouped."),
+        Field(name="device", dtype=String, description="What the user holds, e.g. ios; for targeting, not in prompts."),
     ],
     source=users,
     online=True,
-    description="Profile fields of the prompt, and the ARPU group of the refresh queue.",
+    description="Profile fields of the prompt and of targeting, and the ARPU group of the refresh queue.",
     owner="leadre",
     tags={"paper": "§4.2.1 (2)"},
 )

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from leadre.domain.targeting import EVERYBODY, Targeting
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ad:
     """An ad with the fields of the paper's description template and of the auction.
 
-    `ad_id` is a 64-bit integer; `source_id` is its owner's own name for it. `bid` is in currency units per click.
+    `ad_id` is a 64-bit integer; `source_id` is its owner's own name for it. `bid` is in currency units per click. It
+    may be shown while it is `live` (not paused) and not `budget_exhausted`, from `starts_at` until before `ends_at`
+    (None: no bound), to the users that `targeting` admits.
     """
 
     ad_id: int
@@ -23,6 +27,10 @@ class Ad:
     advertiser_id: int
     bid: float
     live: bool = True
+    targeting: Targeting = EVERYBODY
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+    budget_exhausted: bool = False
     created_at: datetime
 
 

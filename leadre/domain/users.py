@@ -12,7 +12,7 @@ from leadre.domain.behavior import Behavior
 class Profile:
     """The paper's profile fields; an unknown one is empty (or None) and left out of the prompt.
 
-    `arpu` is in currency units.
+    `arpu` is in currency units. `device` is ours, for targeting: no prompt shows it.
     """
 
     user_id: int
@@ -23,6 +23,7 @@ class Profile:
     occupation: str = ""
     consumption_level: str = ""
     arpu: float = 0.0
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

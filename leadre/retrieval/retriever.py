@@ -15,11 +15,11 @@ from leadre.domain.semantic_id import SemanticId
 from leadre.domain.users import Context
 from leadre.errors import UnknownAd
 from leadre.indexing.ad_index import AdIndex
-from leadre.indexing.trie import LiveMask
 from leadre.prompts.fit_length import PromptEncoder
 from leadre.prompts.render import Prompt, render
 from leadre.recipe import Recipe
-from leadre.store import catalog, summaries
+from leadre.retrieval.inventory import Inventory
+from leadre.store import summaries
 from leadre.store.database import transaction
 from leadre.store.features import FeatureClient
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine as Database
 
 LIVE_ADS_AGE = timedelta(seconds=10)
-"""How long a paused ad may still be retrieved: the live ads are read anew after this (ours)."""
+"""How long a paused ad may still be retrieved: what changed in the catalog is read after this (ours)."""
 
 
 class Retriever:
@@ -42,6 +42,7 @@ class Retriever:
         recipe: the release's; says what a prompt holds.
         release: its name, written beside every list.
         beam_width: ads a user.
+        inventory: what is known of the ads' states, `Inventory.over` this index; None reads them all first.
     """
 
     def __init__(
@@ -55,13 +56,15 @@ class Retriever:
         recipe: Recipe,
         release: str,
         beam_width: int,
+        inventory: Inventory | None = None,
     ) -> None:
         self.release = release
         self.index = index
         self.encoder = encoder
         self._database, self._features, self._engine = database, features, engine
         self._recipe, self._beam_width = recipe, beam_width
-        self._live: tuple[datetime, LiveMask] | None = None
+        self.inventory = inventory or Inventory(index)
+        self._inventory_at: datetime | None = None
 
     def refresh(self, user_ids: Sequence[int], *, now: datetime) -> list[RetrievalList]:
         """Retrieve ads for users as of `now`, and store the lists with their features.
@@ -73,7 +76,7 @@ class Retriever:
             now: the instant; later behaviors are not seen.
 
         Returns:
-            One list a user, in the order given; empty ones when no ad is live.
+            One list a user, in the order given; an empty one when no ad may be shown to the user.
 
         Raises:
             Unavailable: PostgreSQL or Redis does not answer.
@@ -85,9 +88,10 @@ class Retriever:
             summaries.write_summaries(connection, now=now, user_ids=user_ids)
         self._features.refresh_user_features(user_ids, now=now)
         contexts = self._features.contexts(user_ids, now=now)
-        live = self._live_ads(now)
+        self._read_inventory(now)
         prompts = [self.encoder.encode(self.prompt(context)) for context in contexts]
-        beams = self._engine.generate(prompts, beam_width=self._beam_width, filters=[live] * len(prompts))
+        filters = [self.inventory.mask(context.profile, now) for context in contexts]
+        beams = self._engine.generate(prompts, beam_width=self._beam_width, filters=filters)
         lists = [
             RetrievalList(
                 user_id=context.profile.user_id,
@@ -112,8 +116,8 @@ class Retriever:
         except UnknownAd:
             return None
 
-    def _live_ads(self, now: datetime) -> LiveMask:
-        if self._live is None or not timedelta() <= now - self._live[0] < LIVE_ADS_AGE:
+    def _read_inventory(self, now: datetime) -> None:
+        if self._inventory_at is None or not timedelta() <= now - self._inventory_at < LIVE_ADS_AGE:
             with transaction(self._database) as connection:
-                self._live = (now, self.index.live_mask(catalog.live_ad_ids(connection)))
-        return self._live[1]
+                self.inventory.refresh(connection)
+            self._inventory_at = now

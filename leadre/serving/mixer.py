@@ -171,7 +171,7 @@ def create_app(settings: Settings) -> Starlette:
 
     def load_live() -> frozenset[int]:
         with transaction(database) as connection:
-            return frozenset(live_ad_ids(connection).tolist())
+            return frozenset(live_ad_ids(connection, now=datetime.now(UTC)).tolist())
 
     def load_popular() -> list[int]:
         with transaction(database) as connection:

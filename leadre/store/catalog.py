@@ -6,23 +6,28 @@ in one database) are refused, not mixed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Table, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, func, not_, or_, select, text, update
 
 from leadre.domain.ads import Ad, ContentItem
 from leadre.domain.behavior import Domain
+from leadre.domain.targeting import NOBODY, Targeting
 from leadre.domain.users import Profile
 from leadre.errors import InvalidInput, UnknownAd
 from leadre.store.bulk import ROW, Staged, merge, staged
 from leadre.store.tables import ads, behaviors, content_items, impressions, users
 
+logger = logging.getLogger(__name__)
+
 _AD = tuple(name for name in Ad.__dataclass_fields__ if name != "created_at")
+_AT_ONCE = 10_000
 _PROFILE = tuple(name for name in Profile.__dataclass_fields__ if name != "user_id")
 
 AD_CATEGORY = "coalesce(nullif({table}.second_category, ''), {table}.first_category)"
@@ -49,7 +54,10 @@ def upsert_ads(connection: Connection, inventory: Iterable[Ad]) -> int:
     Raises:
         InvalidInput: an id or `source_id` twice, an id of another `source_id`, or a bad value; with its row.
     """
-    rows = ((*(getattr(ad, column) for column in _AD), ad.created_at) for ad in inventory)
+    rows = (
+        (*(ad.targeting.plain() if column == "targeting" else getattr(ad, column) for column in _AD), ad.created_at)
+        for ad in inventory
+    )
     return _upsert(connection, ads, (*_AD, "event_at"), rows)
 
 
@@ -81,25 +89,59 @@ def upsert_content_items(connection: Connection, items: Iterable[ContentItem]) -
     return _upsert(connection, content_items, ("content_id", "source_id", "title", "category"), rows)
 
 
-def read_ads(connection: Connection, *, which: Literal["all", "live"] = "all") -> list[Ad]:
-    """Return the inventory by ascending `ad_id`."""
+def read_ads(connection: Connection, *, ad_ids: Collection[int] | None = None) -> list[Ad]:
+    """Return the inventory by ascending `ad_id`; only those of `ad_ids` that are known, if it is given."""
     query = select(ads).order_by(ads.c.ad_id)
-    if which == "live":
-        query = query.where(ads.c.live)
+    if ad_ids is not None:
+        query = query.where(ads.c.ad_id.in_([int(ad_id) for ad_id in ad_ids]))
+    columns = [column for column in _AD if column not in {"attributes", "targeting"}]
     return [
         Ad(
-            **{column: getattr(row, column) for column in _AD if column != "attributes"},
+            **{column: getattr(row, column) for column in columns},
             attributes=tuple(row.attributes),
+            targeting=read_targeting(row.targeting),
             created_at=row.event_at,
         )
         for row in connection.execute(query)
     ]
 
 
-def live_ad_ids(connection: Connection) -> NDArray[np.int64]:
-    """Return the ids of the ads that may be retrieved, ascending: int64[n]."""
-    ids = connection.scalars(select(ads.c.ad_id).where(ads.c.live).order_by(ads.c.ad_id)).all()
+def read_targeting(plain: object) -> Targeting:
+    """Return the targeting that a row holds; `NOBODY` when it cannot be read, so that its ads are not shown."""
+    try:
+        return Targeting.of(plain)
+    except InvalidInput as error:
+        logger.error("unreadable_targeting", extra={"error": str(error)})
+        return NOBODY
+
+
+def may_be_shown(now: datetime) -> ColumnElement[bool]:
+    """Return the SQL condition on ads that may be shown at all now: not paused, with budget left, within schedule."""
+    return and_(
+        ads.c.live,
+        not_(ads.c.budget_exhausted),
+        or_(ads.c.starts_at.is_(None), ads.c.starts_at <= now),
+        or_(ads.c.ends_at.is_(None), ads.c.ends_at > now),
+    )
+
+
+def live_ad_ids(connection: Connection, *, now: datetime) -> NDArray[np.int64]:
+    """Return the ids of the ads that may be shown to those they target, ascending: int64[n]. See `may_be_shown`."""
+    ids = connection.scalars(select(ads.c.ad_id).where(may_be_shown(now)).order_by(ads.c.ad_id)).all()
     return np.array(ids, dtype=np.int64)
+
+
+def ad_ids_of(connection: Connection, source_ids: Collection[str]) -> list[int]:
+    """Return the ids of ads by their owner's own names, in that order.
+
+    Raises:
+        UnknownAd: no ad has that name.
+    """
+    rows = connection.execute(select(ads.c.source_id, ads.c.ad_id).where(ads.c.source_id.in_(list(source_ids))))
+    known: dict[str, int] = {source_id: ad_id for source_id, ad_id in rows}  # noqa: C416 - rows
+    if missing := [source_id for source_id in source_ids if source_id not in known]:
+        raise UnknownAd(f"no ad is named {missing[0]!r} ({_missing(missing, source_ids)}); import it first")
+    return [known[source_id] for source_id in source_ids]
 
 
 def set_live(connection: Connection, ad_ids: Collection[int], *, live: bool) -> int:
@@ -108,15 +150,39 @@ def set_live(connection: Connection, ad_ids: Collection[int], *, live: bool) -> 
     Raises:
         UnknownAd: an ad is not in the catalog; nothing changes.
     """
+    return _set(connection, ad_ids, {"live": live})
+
+
+def set_budget_exhausted(connection: Connection, ad_ids: Collection[int], *, exhausted: bool) -> int:
+    """Say whether ads have run out of budget. Returns and raises as `set_live`."""
+    return _set(connection, ad_ids, {"budget_exhausted": exhausted})
+
+
+def set_schedule(
+    connection: Connection, ad_ids: Collection[int], *, starts_at: datetime | None, ends_at: datetime | None
+) -> int:
+    """Let ads run from `starts_at` until before `ends_at`, aware times; None is no bound. Returns as `set_live`.
+
+    Raises:
+        UnknownAd: an ad is not in the catalog; nothing changes.
+        InvalidInput: the end is not after the start.
+    """
+    if starts_at is not None and ends_at is not None and not starts_at < ends_at:
+        raise InvalidInput(f"the end, {ends_at.isoformat()}, is not after the start, {starts_at.isoformat()}")
+    return _set(connection, ad_ids, {"starts_at": starts_at, "ends_at": ends_at})
+
+
+def _set(connection: Connection, ad_ids: Collection[int], values: Mapping[str, Any]) -> int:
     wanted = [int(ad_id) for ad_id in ad_ids]
     known = set(connection.scalars(select(ads.c.ad_id).where(ads.c.ad_id.in_(wanted))))
     if missing := sorted(set(wanted) - known):
-        raise UnknownAd(
-            f"ad {missing[0]} is not in the catalog ({len(missing)} of {len(wanted)} are not); import it first"
-        )
-    return connection.execute(
-        update(ads).where(ads.c.ad_id.in_(wanted), ads.c.live.is_distinct_from(live)).values(live=live)
-    ).rowcount
+        raise UnknownAd(f"ad {missing[0]} is not in the catalog ({_missing(missing, wanted)}); import it first")
+    differs = or_(*(ads.c[column].is_distinct_from(value) for column, value in values.items()))
+    return connection.execute(update(ads).where(ads.c.ad_id.in_(wanted), differs).values(values)).rowcount
+
+
+def _missing(missing: Collection[object], wanted: Collection[object]) -> str:
+    return f"{len(missing)} of {len(wanted)} are not there"
 
 
 def profiles(connection: Connection, user_ids: Collection[int]) -> dict[int, Profile]:

@@ -10,7 +10,7 @@ from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.domain.users import Context, ContextBehavior, InterestSummary, Profile
 from leadre.errors import FeatureRowMismatch
 
-PROFILE_FIELDS = ("age", "sex", "residence", "education_level", "occupation", "consumption_level", "arpu")
+PROFILE_FIELDS = ("age", "sex", "residence", "education_level", "occupation", "consumption_level", "arpu", "device")
 
 
 def context_of(row: Mapping[str, Any], *, user_id: int, now: datetime) -> Context:
@@ -24,7 +24,8 @@ def context_of(row: Mapping[str, Any], *, user_id: int, now: datetime) -> Contex
     Raises:
         FeatureRowMismatch: the lists of a sequence are not equally long.
     """
-    profile = {name: row[name] for name in PROFILE_FIELDS if row[name] is not None}
+    # A registry that was applied before a field existed has no column for it: the user's value is unknown.
+    profile = {name: row[name] for name in PROFILE_FIELDS if row.get(name) is not None}
     behaviors = []
     for domain in Domain:
         lists = [

@@ -169,6 +169,15 @@ def most_active_user(connection: Connection, *, now: datetime) -> int | None:
     return found
 
 
+def recent_users(connection: Connection, *, now: datetime, limit: int) -> list[int]:
+    """Return at most `limit` users with positive behaviors before `now`, those with the newest first."""
+    query = text("""
+        SELECT user_id FROM behaviors WHERE action = ANY(:positive) AND occurred_at <= :now
+        GROUP BY user_id ORDER BY max(occurred_at) DESC, user_id LIMIT :limit
+    """)
+    return list(connection.scalars(query, {"positive": _POSITIVE, "now": now, "limit": limit}))
+
+
 def stale_users(connection: Connection, *, now: datetime, limit: int) -> list[int]:
     """Return users whose newest positive behavior is newer than the one their newest list was made from.
 

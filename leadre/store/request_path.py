@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, func, select
 
 from leadre.domain.behavior import POSITIVE, Domain
+from leadre.store.catalog import may_be_shown
 from leadre.store.tables import ads, behaviors, users
 
 
@@ -24,7 +25,10 @@ def arpu_groups(connection: Connection, user_ids: Sequence[int]) -> list[int]:
 
 
 def popular_ads(connection: Connection, *, now: datetime, days: float, limit: int) -> list[int]:
-    """Return the live ads with the most clicks and conversions in the `days` before `now`, most first."""
+    """Return the ads with the most clicks and conversions in the `days` before `now`, most first.
+
+    One list for everybody: only ads that may be shown now, and to everybody, are in it.
+    """
     columns = behaviors.c
     times = func.count().label("times")
     query = (
@@ -35,7 +39,8 @@ def popular_ads(connection: Connection, *, now: datetime, days: float, limit: in
             columns.action.in_(sorted(POSITIVE)),
             columns.occurred_at > now - timedelta(days=days),
             columns.occurred_at <= now,
-            ads.c.live,
+            may_be_shown(now),
+            ads.c.targeting == {},
         )
         .group_by(columns.item_id)
         .order_by(times.desc(), columns.item_id)

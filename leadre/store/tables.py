@@ -58,7 +58,27 @@ ads = Table(
     Column("live", Boolean, nullable=False, server_default=text("true")),
     Column("event_at", TIME, nullable=False),
     _created_at(),
+    Column("targeting", JSONB, nullable=False, server_default="{}", comment="who may see it; empty: everybody"),
+    Column("starts_at", TIME, comment="from when it may be shown; null: no bound"),
+    Column("ends_at", TIME, comment="from when it may not be shown any more; null: no bound"),
+    Column("budget_exhausted", Boolean, nullable=False, server_default=text("false")),
+    Column(
+        "changed_in",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="number of the transaction that last changed the row; a trigger writes it",
+    ),
+    CheckConstraint("starts_at < ends_at", name="schedule"),
+    Index("ix_ads_changed_in", "changed_in"),
     comment="The inventory; event_at is when this version of the ad became true.",
+)
+
+ad_deletions = Table(
+    "ad_deletions",
+    metadata,
+    Column("changed_in", BigInteger, primary_key=True, autoincrement=False),
+    comment="Numbers of the transactions that deleted ads; a trigger writes them.",
 )
 
 users = Table(
@@ -76,6 +96,7 @@ users = Table(
     Column("arpu_group", SmallInteger, comment="0 (lowest ARPU) to 24; null until grouped"),
     Column("event_at", TIME, nullable=False),
     _created_at(),
+    Column("device", Text, nullable=False, server_default=""),
 )
 
 content_items = Table(

@@ -8,15 +8,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from leadre.domain import ads, behavior, retrieval, semantic_id, users
+from leadre.domain import ads, behavior, retrieval, semantic_id, targeting, users
 from leadre.domain.behavior import POSITIVE, Action, Behavior, Domain
 from leadre.domain.users import Context, ContextBehavior, InterestSummary, Profile
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 NOUNS = [
     noun
-    for module in (ads, behavior, retrieval, semantic_id, users)
-    for _, noun in inspect.getmembers(module, dataclasses.is_dataclass)
+    for module in (ads, behavior, retrieval, semantic_id, targeting, users)
+    for _, noun in inspect.getmembers(module, inspect.isclass)
+    if dataclasses.is_dataclass(noun)
 ]
 
 

@@ -14,11 +14,23 @@ from typing import Any
 from leadre.domain.ads import Ad, ContentItem
 from leadre.domain.behavior import Action, Behavior, Domain, Impression
 from leadre.domain.identity import MAX_ID
+from leadre.domain.targeting import EVERYBODY
 from leadre.domain.users import Profile
 from leadre.errors import InvalidInput
 from leadre.store.importers.load import ImportCounts, Progress, load
 from leadre.store.importers.rows import ColumnRule, find_file, read_rows
-from leadre.store.importers.values import choice, identity, moment, name, number, whole, word_list, words, yes_no
+from leadre.store.importers.values import (
+    choice,
+    identity,
+    moment,
+    name,
+    number,
+    targeting,
+    whole,
+    word_list,
+    words,
+    yes_no,
+)
 
 ADS = (
     ColumnRule(name="ad_id", parse=identity),
@@ -30,6 +42,10 @@ ADS = (
     ColumnRule(name="advertiser_id", parse=identity, default=(0, "")),
     ColumnRule(name="bid", parse=number(0, 1e6), default=1.0),
     ColumnRule(name="live", parse=yes_no, default=True),
+    ColumnRule(name="targeting", parse=targeting, default=EVERYBODY),
+    ColumnRule(name="starts_at", parse=moment, default=None),
+    ColumnRule(name="ends_at", parse=moment, default=None),
+    ColumnRule(name="budget_exhausted", parse=yes_no, default=False),
     ColumnRule(name="created_at", parse=moment, default=None),
 )
 USERS = (
@@ -41,6 +57,7 @@ USERS = (
     ColumnRule(name="occupation", parse=words, default=""),
     ColumnRule(name="consumption_level", parse=words, default=""),
     ColumnRule(name="arpu", parse=number(0, 1e9), default=0.0),
+    ColumnRule(name="device", parse=words, default=""),
 )
 CONTENT_ITEMS = (
     ColumnRule(name="content_id", parse=identity),
@@ -97,7 +114,7 @@ def import_tabular(folder: Path, *, database_url: str, progress: Progress | None
     users, users_again = tee(rows("users"))  # read in step
     return load(
         database_url,
-        ads=(_ad(row, first) for row in rows("ads")),
+        ads=(_ad(row, first, str(paths["ads"]), n) for n, row in enumerate(rows("ads"), 1)),
         profiles=(Profile(**{**row, "user_id": row["user_id"][0]}) for row in users),
         content_items=(
             _content_item(row, str(paths["content_items"]), n) for n, row in enumerate(rows("content_items"), 1)
@@ -115,7 +132,11 @@ def import_tabular(folder: Path, *, database_url: str, progress: Progress | None
     )
 
 
-def _ad(row: dict[str, Any], first: datetime) -> Ad:
+def _ad(row: dict[str, Any], first: datetime, source: str, position: int) -> Ad:
+    starts_at, ends_at = row["starts_at"], row["ends_at"]
+    if starts_at is not None and ends_at is not None and not starts_at < ends_at:
+        problem = f"the end, {ends_at.isoformat()}, is not after starts_at, {starts_at.isoformat()}"
+        raise InvalidInput(problem, source=source, row=position, column="ends_at")
     ad_id, source_id = row["ad_id"]
     known = {"ad_id": ad_id, "source_id": source_id, "advertiser_id": row["advertiser_id"][0]}
     return Ad(**{**row, **known, "created_at": row["created_at"] or first})

@@ -6,6 +6,7 @@ Each function here is a parser or makes one; a parser raises ValueError that say
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from leadre.domain.identity import MAX_ID, stable_id
+from leadre.domain.targeting import Targeting
 
 MAX_NAME = 256
 """Characters of a name, title or category; a longer one would take a prompt's room."""
@@ -144,6 +146,15 @@ def yes_no(value: object) -> bool:
     if parsed is None:
         raise ValueError(f"{shown(value)} is not one of {', '.join(_YES_NO)}")
     return parsed
+
+
+def targeting(value: object) -> Targeting:
+    """Return a targeting from its JSON text."""
+    try:
+        plain = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{shown(value)} is not JSON ({error}); write {{"age": [18, 45]}}') from None
+    return Targeting.of(plain)
 
 
 def choice(options: type[StrEnum]) -> Callable[[object], StrEnum]:

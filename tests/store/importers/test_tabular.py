@@ -12,6 +12,7 @@ from sqlalchemy import Connection, func, select
 
 from leadre.domain.ads import Ad
 from leadre.domain.identity import stable_id
+from leadre.domain.targeting import EVERYBODY, Targeting
 from leadre.domain.users import Profile
 from leadre.errors import InvalidInput
 from leadre.store.catalog import profiles, read_ads
@@ -100,6 +101,56 @@ def test_a_folder_is_imported_whole(folder: Path, database_url: str, connection:
     assert read.item_ids.tolist() == [7, cream.ad_id, 5]
     assert [ACTIONS[action] for action in read.actions] == ["conversion", "click", "watch"]
     assert connection.execute(select(impressions.c.ecpm, impressions.c.clicked)).one() == (12.5, True)
+
+
+def _target(folder: Path, targeting: str, starts_at: str, ends_at: str) -> None:
+    (folder / "ads.csv").write_text(
+        "ad_id,name,targeting,starts_at,ends_at,budget_exhausted\n"
+        f'SKU-1,Lu,"{targeting.replace(chr(34), 2 * chr(34))}",{starts_at},{ends_at},yes\n7,Bali,,,,\n'
+    )
+
+
+def test_targeting_schedules_budgets_and_devices_are_imported(
+    folder: Path, database_url: str, connection: Connection
+) -> None:
+    _target(folder, '{"age": [18, 45], "residence": ["Beijing"]}', "1735700000", "2025-02-01T00:00:00Z")
+    (folder / "users.csv").write_text("user_id,device\nann,iOS\n12,\n")
+    import_tabular(folder, database_url=database_url)
+    bali, cream = read_ads(connection)
+    assert cream.targeting == Targeting.of({"age": [18, 45], "residence": ["Beijing"]})
+    assert (cream.starts_at, cream.ends_at) == (
+        datetime.fromtimestamp(1735700000, UTC),
+        datetime(2025, 2, 1, tzinfo=UTC),
+    )
+    assert cream.budget_exhausted
+    assert (bali.targeting, bali.starts_at, bali.ends_at, bali.budget_exhausted) == (EVERYBODY, None, None, False)
+    assert {user.device for user in profiles(connection, [stable_id("ann"), 12]).values()} == {"iOS", ""}
+
+
+@pytest.mark.parametrize(
+    ("targeting", "starts_at", "ends_at", "column", "problem"),
+    [
+        ('{"age": [18', "", "", "targeting", "is not JSON"),
+        ("[" * 100_000, "", "", "targeting", "is not JSON"),
+        ("[1]", "", "", "targeting", "targeting is an object"),
+        ('{"residense": ["x"]}', "", "", "targeting", "did you mean 'residence'"),
+        ('{"age": [45, 18]}', "", "", "targeting", "lowest, highest"),
+        ("", "2025-02-01", "", "starts_at", "no UTC offset"),
+        ("", "1735700000", "1735700000", "ends_at", "is not after starts_at"),
+    ],
+)
+def test_a_bad_targeting_or_schedule_names_row_and_column(
+    folder: Path,
+    refused: Callable[[Path, str], InvalidInput],
+    targeting: str,
+    starts_at: str,
+    ends_at: str,
+    column: str,
+    problem: str,
+) -> None:
+    _target(folder, targeting, starts_at, ends_at)
+    error = refused(folder, problem)
+    assert (error.source, error.row, error.column) == (str(folder / "ads.csv"), 1, column)
 
 
 def test_importing_again_changes_nothing(folder: Path, database_url: str, connection: Connection) -> None:

@@ -1,0 +1,159 @@
+"""`leadre ads`: what the catalog says of ads' states, and changing it while workers serve. LEADRE §3.3."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from leadre.cli.console import console, print_json, print_table
+from leadre.cli.session import Instant, connection, now_option, settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from leadre.domain.ads import Ad
+
+
+@click.group()
+def ads() -> None:
+    """Pause and resume ads, say when they run and whether their budget lasts.
+
+    Workers obey within ten seconds; nothing is rebuilt.
+    """
+
+
+def _named_ads(command: Any) -> Any:
+    """Add the ads: ids, or their owner's own names."""
+    by_name = click.option("--source-id", "by_name", is_flag=True, help="AD is the owner's own name, not the id.")
+    return click.argument("named", metavar="AD...", nargs=-1, required=True)(by_name(command))
+
+
+@ads.command()
+@_named_ads
+@now_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(named: tuple[str, ...], *, by_name: bool, now: datetime, as_json: bool) -> None:
+    """Print whether ads run, from when to when, and whom they target.
+
+    Example: leadre ads show 12 90
+    """
+    from leadre.errors import UnknownAd
+    from leadre.store.catalog import read_ads
+
+    with connection(settings()) as connected:
+        ad_ids = _ids(connected, named, by_name=by_name)
+        found = read_ads(connected, ad_ids=ad_ids)
+    if missing := sorted(set(ad_ids) - {ad.ad_id for ad in found}):
+        raise UnknownAd(f"ad {missing[0]} is not in the catalog; import it first, or name it with --source-id")
+    if as_json:
+        print_json([_facts(ad, now) for ad in found])
+        return
+    shown = [_facts(ad, now) for ad in found]
+    columns = ("ad_id", "name", "state", "starts_at", "ends_at", "targeting")
+    rows = [
+        [json.dumps(fact[c], ensure_ascii=False) if c == "targeting" else fact[c] or "" for c in columns]
+        for fact in shown
+    ]
+    print_table("Ads", columns, rows)
+
+
+@ads.command()
+@_named_ads
+def pause(named: tuple[str, ...], *, by_name: bool) -> None:
+    """Stop ads until they are resumed."""
+    from leadre.store.catalog import set_live
+
+    with connection(settings()) as connected:
+        _say("paused", set_live(connected, _ids(connected, named, by_name=by_name), live=False), named)
+
+
+@ads.command()
+@_named_ads
+def resume(named: tuple[str, ...], *, by_name: bool) -> None:
+    """Let paused ads run again."""
+    from leadre.store.catalog import set_live
+
+    with connection(settings()) as connected:
+        _say("resumed", set_live(connected, _ids(connected, named, by_name=by_name), live=True), named)
+
+
+@ads.command()
+@_named_ads
+def exhaust(named: tuple[str, ...], *, by_name: bool) -> None:
+    """Say that ads have run out of budget."""
+    from leadre.store.catalog import set_budget_exhausted
+
+    with connection(settings()) as connected:
+        ad_ids = _ids(connected, named, by_name=by_name)
+        _say("out of budget", set_budget_exhausted(connected, ad_ids, exhausted=True), named)
+
+
+@ads.command()
+@_named_ads
+def refill(named: tuple[str, ...], *, by_name: bool) -> None:
+    """Say that ads have budget again."""
+    from leadre.store.catalog import set_budget_exhausted
+
+    with connection(settings()) as connected:
+        ad_ids = _ids(connected, named, by_name=by_name)
+        _say("refilled", set_budget_exhausted(connected, ad_ids, exhausted=False), named)
+
+
+@ads.command()
+@_named_ads
+@click.option("--from", "starts_at", type=Instant(), help="From when; no bound without it.")
+@click.option("--until", "ends_at", type=Instant(), help="From when not any more; no bound without it.")
+def schedule(named: tuple[str, ...], *, by_name: bool, starts_at: datetime | None, ends_at: datetime | None) -> None:
+    """Let ads run between two instants, instead of when they ran so far; without either, always.
+
+    Example: leadre ads schedule 12 --from 2026-06-01 --until 2026-07-01T12:00:00+02:00
+    """
+    from leadre.store.catalog import set_schedule
+
+    with connection(settings()) as connected:
+        ad_ids = _ids(connected, named, by_name=by_name)
+        _say("scheduled", set_schedule(connected, ad_ids, starts_at=starts_at, ends_at=ends_at), named)
+
+
+def _ids(connected: Connection, named: Sequence[str], *, by_name: bool) -> list[int]:
+    from leadre.domain.identity import MAX_ID
+    from leadre.errors import InvalidInput
+    from leadre.store.catalog import ad_ids_of
+
+    if by_name:
+        return ad_ids_of(connected, list(dict.fromkeys(named)))
+    for name in named:
+        if not (name.isascii() and name.isdigit() and len(name) <= 19 and int(name) <= MAX_ID):
+            raise InvalidInput(f"{name[:60]!r} is not an ad's id; add --source-id if it is its owner's own name for it")
+    return [int(name) for name in dict.fromkeys(named)]
+
+
+def _facts(ad: Ad, now: datetime) -> dict[str, Any]:
+    """Return what is shown of an ad; the state is the first reason why it does not run."""
+    state = "running"
+    if not ad.live:
+        state = "paused"
+    elif ad.budget_exhausted:
+        state = "out of budget"
+    elif ad.ends_at is not None and ad.ends_at <= now:
+        state = "ended"
+    elif ad.starts_at is not None and ad.starts_at > now:
+        state = "not started"
+    return {
+        "ad_id": str(ad.ad_id),  # an id, not a number to be grouped by thousands
+        "source_id": ad.source_id,
+        "name": ad.name,
+        "state": state,
+        "starts_at": ad.starts_at and ad.starts_at.isoformat(),
+        "ends_at": ad.ends_at and ad.ends_at.isoformat(),
+        "targeting": ad.targeting.plain(),
+    }
+
+
+def _say(what: str, changed: int, named: Sequence[str]) -> None:
+    others = len(set(named)) - changed
+    console.print(f"[green]✓[/] {what}: {changed} ads{f'; {others} were so already' if others else ''}")

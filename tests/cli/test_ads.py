@@ -1,0 +1,104 @@
+"""`leadre ads`: states are shown and changed; what cannot be is one line with a remedy."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+
+import pytest
+from click.testing import CliRunner
+
+from leadre.cli import cli, main
+from leadre.domain.ads import Ad
+from leadre.domain.targeting import Targeting
+from leadre.settings import Settings
+from leadre.store.catalog import upsert_ads
+from leadre.store.database import connect, transaction
+
+
+@pytest.fixture
+def filled(environment: dict[str, str], settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        if name.startswith("LEADRE_"):
+            monkeypatch.setenv(name, value)
+    ads = [
+        Ad(
+            ad_id=1000 + number,
+            source_id=f"SKU-{number}",
+            name=f"Sofa {number}",
+            ad_type="",
+            first_category="",
+            second_category="",
+            attributes=(),
+            advertiser_id=0,
+            bid=1.0,
+            targeting=Targeting.of({"age": [18, 45]} if number else {}),
+            created_at=datetime(2025, 1, 1, tzinfo=UTC),
+        )
+        for number in range(3)
+    ]
+    database = connect(settings.database_url)
+    with transaction(database) as connection:
+        upsert_ads(connection, ads)
+    database.dispose()
+
+
+def run(*arguments: str) -> str:
+    done = CliRunner().invoke(cli, ["ads", *arguments])
+    assert done.exit_code == 0, done.output + str(done.exception)
+    return done.output
+
+
+def states(*arguments: str) -> list[str]:
+    return [ad["state"] for ad in json.loads(run("show", "1000", "1001", "1002", "--json", *arguments))]
+
+
+def test_ads_are_paused_exhausted_and_scheduled_and_brought_back(filled: None) -> None:
+    assert states() == ["running"] * 3
+    assert "paused: 1 ads" in run("pause", "1000")
+    assert "paused: 1 ads; 1 were so already" in run("pause", "1000", "1001")
+    assert "out of budget: 2 ads" in run("exhaust", "1001", "1002", "1001")
+    run("resume", "1001")
+    run("schedule", "--source-id", "SKU-2", "--from", "2026-06-01", "--until", "2026-07-01T12:00:00+02:00")
+    run("refill", "1002")
+    assert states("--now", "2026-05-31T23:59:59") == ["paused", "out of budget", "not started"]
+    assert states("--now", "2026-06-01") == ["paused", "out of budget", "running"]
+    assert states("--now", "2026-07-01T10:00:00") == ["paused", "out of budget", "ended"]
+    run("resume", "1000", "1001")
+    run("schedule", "1002")
+    run("refill", "1001")
+    assert states() == ["running"] * 3
+
+
+def test_states_are_shown_as_a_table(filled: None) -> None:
+    shown = run("show", "--source-id", "SKU-1", "SKU-0")
+    assert "1000" in shown
+    assert '{"age": [18, 45]}' in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["pause", "1000", "7"], "ad 7 is not in the catalog"),
+        (["show", "7"], "import it first, or name it with --source-id"),
+        (["show", "SKU-1"], "add --source-id"),
+        (["pause", "9" * 19], "is not an ad's id"),
+        (["pause", "--source-id", "SKU-7"], "no ad is named 'SKU-7'"),
+        (["schedule", "1000", "--from", "2026-07-01", "--until", "2026-06-01"], "is not after the start"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_with_a_remedy(
+    filled: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    problem: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["leadre", "ads", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    said = capsys.readouterr().err.strip()
+    assert problem in said
+    assert "\n" not in said
