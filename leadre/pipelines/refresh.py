@@ -8,10 +8,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from leadre.artifacts import MANIFEST
 from leadre.decoding.engine import Engine
@@ -21,6 +25,7 @@ from leadre.errors import ArtifactIncomplete, ConfigError, NoValidContinuation, 
 from leadre.indexing.ad_index import AdIndex
 from leadre.prompts.fit_length import PromptEncoder
 from leadre.recipe import Recipe, load_recipe
+from leadre.retrieval.inventory import Inventory, added_rows
 from leadre.retrieval.refresh_queue import RefreshQueue
 from leadre.retrieval.retriever import Retriever
 from leadre.settings import Settings
@@ -33,6 +38,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine as Database
 
 logger = logging.getLogger(__name__)
+
+PATIENCE_S = 1.0
+"""How long a batch waits for a new revision of the index before it goes on with the one in memory (ours)."""
 
 _NO_USERS_FAULT = (Unavailable, ConfigError, ArtifactIncomplete, ReleaseMismatch, NoValidContinuation)
 
@@ -102,11 +110,27 @@ class _Model:
     recipe: Recipe
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Revision:
+    """Another revision of the index in memory, ready to be gone over to.
+
+    `added` are its new rows; None when it does not continue the one before (an index that was built anew).
+    """
+
+    index: AdIndex
+    engine: Engine
+    added: NDArray[np.bool_] | None
+
+
+_Which = tuple[str, int]  # a release, and a number that changes with its index's revision
+
+
 class LiveRetriever:
     """The live release's retriever. A promotion, a rollback or new ads in the index take effect with the next batch.
 
-    A release is loaded once. When only its index has a new revision, the model stays where it is and moves over to the
-    new one; a batch that is under way ends with the revision it began with.
+    A release is loaded once. When only its index has a new revision, the model stays where it is; the revision is made
+    ready in a thread of its own, and while that takes longer than `PATIENCE_S` batches go on with the one before. A
+    batch that is under way ends with the revision it began with.
 
     Args:
         settings: where the artifacts are and how wide the beam is.
@@ -117,7 +141,9 @@ class LiveRetriever:
     def __init__(self, settings: Settings, *, database: Database, features: FeatureClient) -> None:
         self._settings, self._database, self._features = settings, database, features
         self._model: _Model | None = None
-        self._loaded: tuple[tuple[str, int], Retriever] | None = None
+        self._loaded: tuple[_Which, Retriever] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="index-revision")
+        self._coming: tuple[_Which, Future[_Revision]] | None = None
 
     def refresh(self, user_ids: Sequence[int], *, now: datetime) -> list[RetrievalList]:
         """Retrieve for users with the release that is live now. See `Retriever.refresh`.
@@ -130,39 +156,53 @@ class LiveRetriever:
         return self.current().refresh(user_ids, now=now)
 
     def current(self) -> Retriever:
-        """Return the live release's retriever over its index's newest revision. Raises as `refresh`."""
+        """Return the live release's retriever over its index's newest revision that is ready. Raises as `refresh`."""
         with transaction(self._database) as connection:
             live = releases.live_release(connection)
         if live is None:
             raise ConfigError("no release is live: `leadre train` makes one, `leadre release promote` makes it live")
-        index_folder = self._settings.indexes / live.index_version
-        which = (live.release, _written_at(index_folder))
-        if self._loaded is None or self._loaded[0] != which:
-            index = AdIndex.load(index_folder)
-            swap = self._model is not None and self._model.release == live.release
-            inventory = self._loaded[1].inventory.over(index) if self._loaded is not None and swap else None
-            self._model = self._model_over(index, live)
-            retriever = Retriever(
-                database=self._database,
-                features=self._features,
-                engine=self._model.engine,
-                encoder=self._model.encoder,
-                index=index,
-                recipe=self._model.recipe,
-                release=live.release,
-                beam_width=self._settings.beam_width,
-                inventory=inventory,
-            )
-            self._loaded = which, retriever
-            said = {"release": live.release, "index_version": index.version, "revision": index.revision}
-            logger.info("index_swapped" if swap else "release_loaded", extra=said)
+        folder = self._settings.indexes / live.index_version
+        which = (live.release, _written_at(folder))
+        if self._loaded is None or self._model is None or self._model.release != live.release:
+            self._model = self._loaded = self._coming = None  # two models need not fit into memory together
+            index = AdIndex.load(folder)
+            self._model = self._read_model(index, live)
+            self._loaded = which, self._retriever(self._model, index)
+            self._log("release_loaded", index)
+        elif self._loaded[0] != which:
+            self._go_over(which, folder, loaded=self._loaded[1], model=self._model)
         return self._loaded[1]
 
-    def _model_over(self, index: AdIndex, live: releases.ReleaseRow) -> _Model:
-        """Return the release's model over an index: the one in memory, or a loaded one."""
-        if self._model is not None and self._model.release == live.release:
-            return replace(self._model, engine=self._model.engine.over(index))
-        self._model = self._loaded = None  # two models need not fit into memory together
+    def _go_over(self, which: _Which, folder: Path, *, loaded: Retriever, model: _Model) -> None:
+        """Go over to the index's newest revision, if it is ready soon."""
+        if self._coming is None or self._coming[0] != which:
+            self._coming = which, self._thread.submit(_make_ready, folder, before=loaded.index, engine=model.engine)
+        try:
+            ready = self._coming[1].result(timeout=PATIENCE_S)
+        except TimeoutError:
+            return
+        except BaseException:
+            self._coming = None  # the next batch tries again
+            raise
+        self._model, self._coming = replace(model, engine=ready.engine), None
+        inventory = None if ready.added is None else loaded.inventory.over(ready.index, added=ready.added)
+        self._loaded = which, self._retriever(self._model, ready.index, inventory=inventory)
+        self._log("index_swapped", ready.index)
+
+    def _retriever(self, model: _Model, index: AdIndex, *, inventory: Inventory | None = None) -> Retriever:
+        return Retriever(
+            database=self._database,
+            features=self._features,
+            engine=model.engine,
+            encoder=model.encoder,
+            index=index,
+            recipe=model.recipe,
+            release=model.release,
+            beam_width=self._settings.beam_width,
+            inventory=inventory,
+        )
+
+    def _read_model(self, index: AdIndex, live: releases.ReleaseRow) -> _Model:
         folder = Path(live.uri)
         return _Model(
             release=live.release,
@@ -170,6 +210,19 @@ class LiveRetriever:
             encoder=load_prompt_encoder(folder),
             recipe=load_recipe(folder / "recipe.toml"),
         )
+
+    def _log(self, what: str, index: AdIndex) -> None:
+        release = self._model.release if self._model else None
+        logger.info(what, extra={"release": release, "index_version": index.version, "revision": index.revision})
+
+
+def _make_ready(folder: Path, *, before: AdIndex, engine: Engine) -> _Revision:
+    index = AdIndex.load(folder)
+    try:
+        added = added_rows(before, index)
+    except ReleaseMismatch:
+        added = None
+    return _Revision(index=index, engine=engine.over(index), added=added)
 
 
 def refresh_users(settings: Settings, user_ids: Sequence[int], *, now: datetime) -> list[RetrievalList]:

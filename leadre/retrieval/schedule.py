@@ -44,9 +44,9 @@ class Schedule:
         self._ends_us = np.concatenate([self._ends_us[stays], ends_us[bounded]])[order]
 
     def moved(self, rows: Ints) -> Schedule:
-        """Return the schedule under other row numbers: what each of `self.rows` became, -1 for one that is gone."""
-        moved, there = Schedule(), rows >= 0
-        moved.replace(rows[there], self._starts_us[there], self._ends_us[there])
+        """Return the schedule under other row numbers: what each of `self.rows` became, ascending."""
+        moved = Schedule()
+        moved.replace(rows, self._starts_us, self._ends_us)
         return moved
 
     def start(self, now_us: int) -> Bools:

@@ -12,9 +12,10 @@ from sqlalchemy import Engine, text
 from leadre.domain.ads import Ad
 from leadre.domain.targeting import Targeting
 from leadre.domain.users import Profile
+from leadre.errors import ReleaseMismatch
 from leadre.indexing.ad_index import AdIndex
 from leadre.retrieval import inventory as inventories
-from leadre.retrieval.inventory import Inventory
+from leadre.retrieval.inventory import Inventory, added_rows
 from leadre.store import catalog
 from leadre.store.database import connect, transaction
 
@@ -31,16 +32,17 @@ def database(database_url: str) -> Iterator[Engine]:
 
 
 def index_of(ad_ids: list[int]) -> AdIndex:
-    number = np.random.default_rng(len(ad_ids)).permutation(len(ad_ids))
+    """An index in which an ad has the same S-ID whatever others there are, as in the revisions of one version."""
+    number = np.array(ad_ids, np.int64) * 2654435761 % 2**32
     return AdIndex.assemble(
         version="i",
         ad_ids=np.array(ad_ids, np.int64),
-        codes=np.stack([number % 7, number // 7], axis=1).astype(np.int32),
+        codes=np.stack([number % 7, number // 7 % 2**20], axis=1).astype(np.int32),
         first_categories=[""] * len(ad_ids),
         second_categories=[""] * len(ad_ids),
         advertiser_ids=np.zeros(len(ad_ids), np.int64),
         embeddings=np.zeros((len(ad_ids), 3), np.float32),
-        code_counts=(7, 40),
+        code_counts=(7, 2**20),
         quality={},
     )
 
@@ -150,7 +152,7 @@ def test_masks_are_a_plain_evaluation_of_every_ad_whatever_changes(
                 connection.execute(text("DELETE FROM ads WHERE ad_id = :gone"), {"gone": gone})
                 del ads[gone]
         if step in (2, 6):
-            held = [*index.ad_ids.tolist()[5:], *(ad_id for ad_id in range(1000, 1000 + step))]
+            held = [*index.ad_ids.tolist(), *(ad_id for ad_id in range(1000, 1000 + step))]
             index = index_of(list(dict.fromkeys(held)))
             inventory = inventory.over(index)
         assert step == 0 or read < len(ads) or step == 5
@@ -241,3 +243,9 @@ def test_an_empty_index_and_an_empty_catalog_show_nothing(database: Engine) -> N
         catalog.upsert_ads(connection, [ad(3)])
     refresh(grown, database)
     assert shown(grown) == {3}
+
+
+def test_an_index_built_anew_is_no_later_revision() -> None:
+    with pytest.raises(ReleaseMismatch, match="does not continue"):
+        Inventory(index_of([3, 4, 5])).over(index_of([3, 5, 6]))
+    assert added_rows(index_of([3, 5]), index_of([3, 4, 5])).sum() == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -196,3 +197,25 @@ def wait_until(reached, logs: Path) -> None:
         if time.monotonic() > end:
             pytest.fail("\n".join(path.read_text()[-3000:] for path in sorted(logs.glob("process-*.log"))))
         time.sleep(0.05)
+
+
+def test_while_a_revision_is_made_ready_batches_go_on_with_the_one_before(
+    growing, live: LiveRetriever, database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, make_ready = threading.Event(), refresh._make_ready
+
+    def slowly(*arguments, **named):
+        go.wait(60)
+        return make_ready(*arguments, **named)
+
+    monkeypatch.setattr(refresh, "_make_ready", slowly)
+    monkeypatch.setattr(refresh, "PATIENCE_S", 0.01)
+    first = live.current()
+    import_new_ads(growing, database)
+    add(growing)
+    assert live.current() is first
+    assert live.current() is first
+    go.set()
+    monkeypatch.setattr(refresh, "PATIENCE_S", 60)
+    assert live.current().index.revision == 1
+    assert Counted.loads == 1

@@ -14,28 +14,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-INK, MUTED, GRID = "#1d2433", "#5b6577", "#e3e7ee"
-OURS, OTHERS = "#2f6bff", ("#9aa5b8", "#c3cbd8", "#7d879a", "#b0b9c9")
-STAGES = ("#2f6bff", "#12a594", "#f5a623", "#d6409f", "#8e4ec6", "#e5484d")
-
-_STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "svg.fonttype": "none",
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": MUTED,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "figure.dpi": 100,
-}
+from leadre.pipelines.plot_style import GRID, INK, MUTED, OTHERS, OURS, STAGES, STYLE
 
 
 def quality_bars(systems: Mapping[str, Mapping[str, tuple[float, float, float]]], metrics: Sequence[str]) -> str:
@@ -94,7 +73,7 @@ def level_bars(values: Sequence[float], *, title: str, limit: float | None = Non
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
     return figure, axes
 
@@ -102,7 +81,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 def _svg(figure: Figure) -> str:
     """Return the figure as an SVG element without the XML head, transparent, as wide as its place."""
     buffer = io.StringIO()
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure.savefig(
             buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
         )

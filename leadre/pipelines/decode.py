@@ -1,0 +1,120 @@
+"""Decoding by hand: prompts and filters of some users under the live release, and nothing stored.
+
+LEADRE §3.4, §4.4.1: what a nearline worker hands its engine. For `leadre decode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from leadre.decoding.engine import Engine
+from leadre.decoding.load import Precision, load_engine
+from leadre.domain.retrieval import Beam
+from leadre.errors import ConfigError, InvalidInput
+from leadre.indexing.ad_index import AdIndex
+from leadre.indexing.live_mask import LiveMask
+from leadre.recipe import load_recipe
+from leadre.retrieval.retriever import Retriever
+from leadre.settings import EngineKind, Settings
+from leadre.store.catalog import profiles
+from leadre.store.database import connect, transaction
+from leadre.store.events import recent_users
+from leadre.store.features import FeatureClient
+from leadre.store.releases import live_release
+from leadre.training.release_folder import load_prompt_encoder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What an engine is asked for some users.
+
+    Args:
+        release: the live one's name.
+        engine: the release's, over its index's newest revision.
+        users: their ids.
+        prompts: one a user, in token ids.
+        masks: the ads that each user may get; all None when nothing was filtered.
+    """
+
+    release: str
+    engine: Engine
+    users: tuple[int, ...]
+    prompts: tuple[tuple[int, ...], ...]
+    masks: tuple[LiveMask | None, ...]
+
+    def decode(self, *, beam_width: int) -> list[list[Beam]]:
+        """Return each user's ads, best first."""
+        return self.engine.generate(self.prompts, beam_width=beam_width, filters=self.masks)
+
+
+def prepare(
+    settings: Settings,
+    users: Sequence[int] | int,
+    *,
+    now: datetime,
+    kind: EngineKind,
+    precision: Precision = "fp32",
+    filtered: bool = True,
+) -> Prepared:
+    """Load the live release and make users' prompts of what the feature store holds.
+
+    Args:
+        settings: where things run.
+        users: different users; or a number: so many of those with the newest behaviors.
+        now: the instant; later behaviors are not seen.
+        kind: which engine.
+        precision: of its weights and activations.
+        filtered: only ads that run now and accept the user; otherwise every ad of the index.
+
+    Raises:
+        ConfigError: no release is live, or no user has a behavior.
+        InvalidInput: a user is not in the catalog.
+        ArtifactIncomplete, ReleaseMismatch: the live release cannot be loaded.
+        Unavailable: a server does not answer.
+    """
+    database = connect(settings.database_url, application_name="leadre decode")
+    try:
+        with transaction(database) as connection:
+            live = live_release(connection)
+            if live is None:
+                raise ConfigError(
+                    "no release is live: `leadre train` makes one, `leadre release promote` makes it live"
+                )
+            if isinstance(users, int):
+                user_ids = recent_users(connection, now=now, limit=users)
+            else:
+                user_ids = list(users)
+                if unknown := sorted(set(user_ids) - set(profiles(connection, user_ids))):
+                    raise InvalidInput(f"user {unknown[0]} is not in the catalog; `leadre import` loads users")
+        if not user_ids:
+            raise ConfigError(f"nobody has a behavior before {now.isoformat()}: import behaviors, or set --now")
+        folder, index = Path(live.uri), AdIndex.load(settings.indexes / live.index_version)
+        engine = load_engine(folder, index=index, kind=kind, precision=precision)
+        features = FeatureClient(settings.feature_repo, settings.feast_environment())
+        retriever = Retriever(
+            database=database,
+            features=features,
+            engine=engine,
+            encoder=load_prompt_encoder(folder),
+            index=index,
+            recipe=load_recipe(folder / "recipe.toml"),
+            release=live.release,
+            beam_width=settings.beam_width,
+        )
+        if filtered:
+            with transaction(database) as connection:
+                retriever.inventory.refresh(connection)
+        contexts = features.contexts(user_ids, now=now)
+        features.close()
+        return Prepared(
+            release=live.release,
+            engine=engine,
+            users=tuple(user_ids),
+            prompts=tuple(tuple(retriever.encoder.encode(retriever.prompt(context))) for context in contexts),
+            masks=tuple(retriever.inventory.mask(context.profile, now) if filtered else None for context in contexts),
+        )
+    finally:
+        database.dispose()
