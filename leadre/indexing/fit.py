@@ -13,7 +13,7 @@ def fit_quantiser(embeddings: Floats, recipe: IndexRecipe, *, progress: Progress
 
     Raises:
         InvalidInput: no ads, or a value that is not finite.
-        ConfigError: the recipe's width exceeds d (residual k-means only).
+        ConfigError: the recipe's width exceeds d (not the RQ-VAE), or is below the levels (product codes only).
     """
     if not len(embeddings):
         raise InvalidInput("there are no ads to fit the codebooks on")
@@ -23,6 +23,10 @@ def fit_quantiser(embeddings: Floats, recipe: IndexRecipe, *, progress: Progress
         return fit_residual_kmeans(
             embeddings, levels=recipe.levels, codes=recipe.codes, width=recipe.width, seed=recipe.seed
         )
+    if recipe.quantiser == "product":
+        from leadre.indexing.product import fit_product
+
+        return fit_product(embeddings, levels=recipe.levels, codes=recipe.codes, width=recipe.width, seed=recipe.seed)
     from leadre.indexing.rqvae import fit_rqvae  # torch is needed by the one quantiser only
 
     return fit_rqvae(

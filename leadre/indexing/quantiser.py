@@ -18,7 +18,8 @@ from leadre.errors import ArtifactIncomplete, InvalidInput
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.int32]
-_CHUNK = 16_384
+_CHUNK = 4_096
+_CACHE = 1 << 18  # distances computed at a time: 1 MiB, which a core's own cache holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,26 +48,33 @@ class Quantiser:
         Raises:
             InvalidInput: another width, or a value that is not finite.
         """
+        return quantise(self.hidden(embeddings), self.codebooks)
+
+    def hidden(self, embeddings: Floats) -> Floats:
+        """Return the encoder's outputs z^_a, float32[N, width]: what the codebooks quantise.
+
+        Args:
+            embeddings: x_a, float32[N, d].
+
+        Raises:
+            InvalidInput: another width, or a value that is not finite.
+        """
         check_embeddings(embeddings)
         if embeddings.shape[1] != self.inputs:
             raise InvalidInput(
                 f"embeddings are {embeddings.shape[1]} wide, the quantiser was fitted on {self.inputs}: "
                 "encode with the encoder the index was built with"
             )
-        codes = np.empty((len(embeddings), len(self.codebooks)), np.int32)
-        quantised = np.empty((len(embeddings), self.codebooks.shape[2]), np.float32)
+        outputs = np.empty((len(embeddings), self.codebooks.shape[2]), np.float32)
         for start in range(0, len(embeddings), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            codes[part], quantised[part] = quantise(self._hidden(embeddings[part]), self.codebooks)
-        return codes, quantised
-
-    def _hidden(self, embeddings: Floats) -> Floats:
-        hidden = embeddings
-        for number, (weight, bias) in enumerate(self.layers):
-            hidden = hidden @ weight.T + bias
-            if number < len(self.layers) - 1:
-                hidden = np.maximum(hidden, 0)
-        return hidden
+            rows = embeddings[start : start + _CHUNK]
+            for number, (weight, bias) in enumerate(self.layers):
+                if number:
+                    np.maximum(rows, 0, out=rows)
+                rows = rows @ weight.T
+                rows += bias
+            outputs[start : start + _CHUNK] = rows
+        return outputs
 
     def save(self, path: Path) -> None:
         """Write the quantiser as a safetensors file."""
@@ -88,9 +96,12 @@ class Quantiser:
                 (arrays[f"layers.{number}.weight"], arrays[f"layers.{number}.bias"])
                 for number in range(len(arrays) // 2)
             )
-            return cls(layers=layers, codebooks=arrays["codebooks"])
+            codebooks = arrays["codebooks"]
+            if not layers or codebooks.ndim != 3 or layers[-1][0].shape[0] != codebooks.shape[2]:
+                raise KeyError(f"layers {[weight.shape for weight, _ in layers]} for codebooks {codebooks.shape}")
         except (OSError, SafetensorError, KeyError) as error:
             raise ArtifactIncomplete(f"{path} holds no quantiser ({error}); build the index again") from None
+        return cls(layers=layers, codebooks=codebooks)
 
 
 def quantise(hidden: Floats, codebooks: Floats) -> tuple[Codes, Floats]:
@@ -101,16 +112,31 @@ def quantise(hidden: Floats, codebooks: Floats) -> tuple[Codes, Floats]:
         codebooks: float32[M, K, width].
 
     Returns:
-        Codes, int32[N, M], and the sums of their vectors, float32[N, width]. Of equally near codes the first is taken.
+        Codes, int32[N, M], and the sums of their vectors, float32[N, width]. Of equal codes the first is taken.
     """
-    codes = np.empty((len(hidden), len(codebooks)), np.int32)
-    residual = hidden.copy()
-    for level, codebook in enumerate(codebooks):
-        # |r - e|^2 without |r|^2, which is the same for every code
-        distances = (codebook**2).sum(axis=1) - 2 * residual @ codebook.T
-        codes[:, level] = distances.argmin(axis=1)
-        residual -= codebook[codes[:, level]]
-    return codes, hidden - residual
+    ads, (levels, size, width) = len(hidden), codebooks.shape
+    codes, quantised = np.empty((ads, levels), np.int32), np.empty((ads, width), np.float32)
+    # |r - e|^2 without |r|^2, which is the same for every code, is one product: [r, 1] @ [-2 e, |e|^2]^T
+    norms = np.square(codebooks).sum(axis=2, keepdims=True)
+    factors = np.concatenate([-2 * codebooks, norms], axis=2).transpose(0, 2, 1)
+    factors = np.ascontiguousarray(factors, np.float32)
+    chunk = max(1, min(ads, _CACHE // size))
+    residuals, distances = np.ones((chunk, width + 1), np.float32), np.empty((chunk, size), np.float32)
+    for start in range(0, ads, chunk):
+        part = hidden[start : start + chunk]
+        residual, distance = residuals[: len(part)], distances[: len(part)]
+        residual[:, :width] = part
+        for level in range(levels):
+            np.matmul(residual, factors[level], out=distance)
+            nearest = distance.argmin(axis=1)
+            codes[start : start + chunk, level] = nearest
+            residual[:, :width] -= codebooks[level][nearest]
+        np.subtract(part, residual[:, :width], out=quantised[start : start + chunk])
+    for level, codebook in enumerate(codebooks):  # a matrix product may round equal columns differently
+        if len(np.unique(norms[level])) < size:
+            _, first, equals = np.unique(codebook, axis=0, return_index=True, return_inverse=True)
+            codes[:, level] = first[equals.reshape(-1)][codes[:, level]]
+    return codes, quantised
 
 
 def check_embeddings(embeddings: Floats) -> None:
@@ -121,8 +147,12 @@ def check_embeddings(embeddings: Floats) -> None:
     """
     if embeddings.ndim != 2:
         raise InvalidInput(f"embeddings are [N, d], these have shape {embeddings.shape}")
-    finite = np.isfinite(embeddings).all(axis=1)
-    if not finite.all():
-        raise InvalidInput(
-            "the embedding has values that are not finite; encode the ad again", row=int(finite.argmin()) + 1
-        )
+    for start in range(0, len(embeddings), _CHUNK):
+        rows = embeddings[start : start + _CHUNK]
+        with np.errstate(all="ignore"):  # a sum is finite only if every term is; it is much faster than a look at each
+            if np.isfinite(rows.sum()):
+                continue
+        finite = np.isfinite(rows).all(axis=1)
+        if not finite.all():
+            row = start + int(finite.argmin()) + 1
+            raise InvalidInput("the embedding has values that are not finite; encode the ad again", row=row)

@@ -2,8 +2,9 @@
 
 LEADRE §3.2, Eq. 2-6. What the paper leaves open is chosen thus: the encoder is an MLP over standardised embeddings,
 mirrored in the decoder; the codebooks start from residual k-means on the encoder's outputs; a code that no ad chose
-for an epoch is moved onto a residual of its level ("revival"), which keeps every codebook in use; Adam with a cosine
-schedule.
+for some hundred steps is moved onto a residual of its level ("revival"); Adam with a cosine schedule. At the end,
+with the encoder fixed, the first term of Eq. 6 is what k-means minimises: residual k-means from the learned codes on
+takes it to a minimum, which also leaves no code without ads.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from leadre.indexing.quantiser import Floats, Quantiser, check_embeddings
-from leadre.indexing.residual_kmeans import residual_codebooks
+from leadre.indexing.quantiser import Floats, Quantiser, check_embeddings, quantise
+from leadre.indexing.residual_kmeans import residual_codebooks, sample
 
-_START_ADS = 32_768  # k-means starts from at most so many ads
+_REVIVAL_ADS = 32_768  # unused codes move to residuals of some of so many ads
+_NO_SPREAD = 1e-6  # of equal ads, by rounding
+_REVIVAL_STEPS = 200  # after so many, or an epoch if that is less
 
 
 def reconstruction_loss(embeddings: Tensor, reconstructed: Tensor) -> Tensor:
@@ -54,17 +57,10 @@ class RqVae(nn.Module):
         The residual of a level is differentiable in the encoder's output, not in the codes taken off before: a codebook
         learns from its own level alone.
         """
-        codes, residuals, chosen = [], [], []
-        residual = hidden
-        for codebook in self.codebooks:
-            with torch.no_grad():
-                code = (codebook.square().sum(dim=1) - 2 * residual @ codebook.T).argmin(dim=1)
-            vectors = codebook[code]
-            codes.append(code)
-            residuals.append(residual)
-            chosen.append(vectors)
-            residual = residual - vectors.detach()
-        return torch.stack(codes), torch.stack(residuals), torch.stack(chosen)
+        codes = torch.from_numpy(quantise(hidden.detach().numpy(), self.codebooks.detach().numpy())[0].T).long()
+        chosen = torch.stack([codebook[code] for codebook, code in zip(self.codebooks, codes, strict=True)])
+        taken_off = chosen.detach().cumsum(dim=0) - chosen.detach()
+        return codes, hidden - taken_off, chosen
 
     def forward(self, embeddings: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the reconstruction [N, d] beside what `quantise` returns; z_a = sum of the chosen vectors (Eq. 4)."""
@@ -109,22 +105,26 @@ def fit_rqvae(
         InvalidInput: a value that is not finite.
     """
     check_embeddings(embeddings)
-    mean, scale = embeddings.mean(axis=0), max(float(embeddings.std(axis=0).mean()), 1e-6)
-    ads = torch.from_numpy((embeddings - mean) / np.float32(scale))
+    few = sample(embeddings, codes, seed)
+    mean, spread = few.mean(axis=0), float(few.std(axis=0).mean())
+    scale = spread if spread > _NO_SPREAD else 1.0
+
+    def standardised(ads: Floats) -> Tensor:
+        return torch.from_numpy((ads - mean) / np.float32(scale))
+
     random = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = RqVae(inputs=ads.shape[1], hidden=hidden, width=width, levels=levels, codes=codes)
-    with torch.no_grad():
-        start = model.encoder(ads[torch.randperm(len(ads), generator=random)[:_START_ADS]]).numpy()
-        model.codebooks.copy_(torch.from_numpy(residual_codebooks(start, levels=levels, codes=codes, seed=seed)))
-    steps = epochs * -(-len(ads) // batch_size)
+        model = RqVae(inputs=embeddings.shape[1], hidden=hidden, width=width, levels=levels, codes=codes)
+    _fit_codebooks(model, standardised(few), seed, start=None)
+    ads = len(embeddings)
+    steps = -(-ads // batch_size)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
     for epoch in range(epochs):
         used = torch.zeros(levels, codes, dtype=torch.bool)
-        for rows in torch.split(torch.randperm(len(ads), generator=random), batch_size):
-            batch = ads[rows]
+        for step, rows in enumerate(torch.split(torch.randperm(ads, generator=random), batch_size), 1):
+            batch = standardised(embeddings[rows.numpy()])
             reconstructed, chosen_codes, residuals, chosen = model(batch)
             loss = reconstruction_loss(batch, reconstructed) + quantisation_loss(residuals, chosen, beta)
             optimizer.zero_grad()
@@ -132,10 +132,23 @@ def fit_rqvae(
             optimizer.step()
             schedule.step()
             used.scatter_(1, chosen_codes, torch.ones((), dtype=torch.bool).expand_as(chosen_codes))
-        _revive(model, ads, used, random)
+            if step % _REVIVAL_STEPS == 0 or step == steps < _REVIVAL_STEPS:
+                some = torch.randint(ads, (min(ads, _REVIVAL_ADS),), generator=random)
+                _revive(model, standardised(embeddings[some.numpy()]), used, random)
+                used.zero_()
         if progress is not None:
             progress("fit codebooks", epoch + 1, epochs)
+    _fit_codebooks(model, standardised(few), seed, start=model.codebooks.detach().numpy())
     return _freeze(model, mean, scale)
+
+
+@torch.no_grad()
+def _fit_codebooks(model: RqVae, ads: Tensor, seed: int, *, start: Floats | None) -> None:
+    """Residual k-means on the encoder's outputs."""
+    levels, codes, _ = model.codebooks.shape
+    hidden = model.encoder(ads).numpy()
+    found = residual_codebooks(hidden, levels=levels, codes=codes, seed=seed, start=start)
+    model.codebooks.copy_(torch.from_numpy(found))
 
 
 @torch.no_grad()
@@ -143,10 +156,9 @@ def _revive(model: RqVae, ads: Tensor, used: Tensor, random: torch.Generator) ->
     """Move each unused code onto the residual of some ad at its level."""
     if used.all():
         return
-    sample = torch.randperm(len(ads), generator=random)[:_START_ADS]
-    _, residuals, _ = model.quantise(model.encoder(ads[sample]))
+    _, residuals, _ = model.quantise(model.encoder(ads))
     for level, dead in enumerate(~used):
-        places = torch.randint(len(sample), (int(dead.sum()),), generator=random)
+        places = torch.randint(len(ads), (int(dead.sum()),), generator=random)
         model.codebooks[level, dead] = residuals[level, places]
 
 

@@ -1,7 +1,8 @@
-"""Both quantisers: deterministic, in full use, and true to the structure of their input."""
+"""All quantisers: deterministic, in full use, and true to the structure of their input."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,8 +13,8 @@ from leadre.indexing.fit import fit_quantiser
 from leadre.indexing.quantiser import Floats
 from leadre.recipe import IndexRecipe
 
-KINDS = ("rqvae", "residual_kmeans")
-Kind = Literal["rqvae", "residual_kmeans"]
+KINDS = ("rqvae", "residual_kmeans", "product")
+Kind = Literal["rqvae", "residual_kmeans", "product"]
 
 
 def recipe(kind: Kind, *, codes: int = 12, levels: int = 3, width: int = 5, seed: int = 0) -> IndexRecipe:
@@ -23,7 +24,7 @@ def recipe(kind: Kind, *, codes: int = 12, levels: int = 3, width: int = 5, seed
         codes=codes,
         width=width,
         hidden=(17, 11),
-        epochs=30,
+        epochs=20,
         batch_size=64,
         learning_rate=3e-3,
         seed=seed,
@@ -76,12 +77,30 @@ def test_no_ads_and_too_wide_codes_are_refused(clusters: Floats) -> None:
     for kind in KINDS:
         with pytest.raises(InvalidInput, match="no ads"):
             fit_quantiser(clusters[:0], recipe(kind))
-    with pytest.raises(ConfigError, match="width=21 exceeds"):
-        fit_quantiser(clusters, recipe("residual_kmeans", width=21))
+    for kind in ("residual_kmeans", "product"):
+        with pytest.raises(ConfigError, match="width=21 exceeds"):
+            fit_quantiser(clusters, recipe(kind, width=21))
 
 
 def test_progress_counts_epochs(clusters: Floats) -> None:
     calls: list[tuple[str, int, int]] = []
     fit_quantiser(clusters, recipe("rqvae"), progress=lambda *call: calls.append(call))
-    assert calls[0] == ("fit codebooks", 1, 30)
-    assert calls[-1] == ("fit codebooks", 30, 30)
+    assert calls[0] == ("fit codebooks", 1, 20)
+    assert calls[-1] == ("fit codebooks", 20, 20)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_ad_is_enough_to_fit_on(clusters: Floats, kind: Kind) -> None:
+    quantiser = fit_quantiser(clusters[:1], recipe(kind, codes=7))
+    codes, quantised = quantiser.assign(clusters[:1])
+    assert codes.tolist() == [[0, 0, 0]]
+    np.testing.assert_allclose(quantised, quantiser.hidden(clusters[:1]), atol=1e-5)
+
+
+def test_embeddings_mapped_from_a_file_are_fitted_and_left_as_they_were(tmp_path: Path, clusters: Floats) -> None:
+    np.save(tmp_path / "embeddings.npy", clusters)
+    mapped = np.load(tmp_path / "embeddings.npy", mmap_mode="r")
+    for kind in KINDS:
+        quantiser = fit_quantiser(mapped, recipe(kind))
+        np.testing.assert_array_equal(quantiser.codebooks, fit_quantiser(clusters, recipe(kind)).codebooks)
+    np.testing.assert_array_equal(mapped, clusters)

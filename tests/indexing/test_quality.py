@@ -5,13 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from leadre.indexing.quality import index_quality
+from leadre.errors import InvalidInput
+from leadre.indexing import quality as module
+from leadre.indexing.quality import index_quality, mutual_information_bits, variance_explained
+from leadre.indexing.quantiser import quantise
+
+CODES = np.array([[0, 1], [0, 1], [0, 2], [3, 1], [3, 1], [3, 1], [1, 1]], np.int32)
+CATEGORIES = np.array([0, 1, 0, 2, 2, 2, 0], np.int32)
 
 
 def test_table_5s_figures_by_hand() -> None:
-    codes = np.array([[0, 1], [0, 1], [0, 2], [3, 1], [3, 1], [3, 1], [1, 1]], np.int32)
-    categories = np.array([0, 1, 0, 2, 2, 2, 0], np.int32)
-    quality = index_quality(codes, size=4, categories=categories)
+    quality = index_quality(CODES, size=4, categories=CATEGORIES)
     assert quality["ads"] == 7
     assert quality["collision_rate"] == pytest.approx(5 / 7)  # (0, 1) twice and (3, 1) three times
     assert quality["duplicate_rate"] == pytest.approx(3 / 7)  # four different tuples
@@ -22,9 +26,49 @@ def test_table_5s_figures_by_hand() -> None:
     assert quality["entropy_bits"][0] == pytest.approx(-(shares * np.log2(shares)).sum())
     # level 1: 2 of 3, 3 of 3, 1 of 1; level 2: 1 of 2, 1, 3, 1
     assert quality["category_purity"] == pytest.approx([6 / 7, 6 / 7])
+    assert "variance_explained" not in quality
     assert json.loads(json.dumps(quality)) == quality
 
 
-def test_one_ad_collides_with_none() -> None:
+def test_mutual_information_by_hand() -> None:
+    codes, categories = np.repeat(np.int32([0, 1]), 8), np.repeat(np.int32([0, 1]), 8)
+    # 1 + 1 - 1 bits, and (2 - 1) + (2 - 1) - (2 - 1) cells over 2 x 16 nats
+    assert mutual_information_bits(codes, categories, size=2) == pytest.approx(1 + 1 / (32 * np.log(2)))
+    assert mutual_information_bits(codes, np.zeros(16, np.int32), size=2) == 0
+
+
+def test_the_correction_takes_chance_out_of_rare_pairs() -> None:
+    random = np.random.default_rng(0)
+    codes, categories = random.integers(0, 100, (2, 40_000), dtype=np.int32)
+    assert mutual_information_bits(codes, categories, size=100) < 0.02  # 0.18 without it
+
+
+def test_variance_explained_by_hand() -> None:
+    codebooks = np.array([[[0, 0], [4, 0]], [[0, 1], [0, -1]]], np.float32)
+    hidden = np.array([[0, 1], [4, -1], [4, 3]], np.float32)
+    codes, _ = quantise(hidden, codebooks)
+    # mean [8/3, 1]: 64/9 + 16/9 + 4 + 16/9 + 4 = 56/3; level 1 leaves 1 + 1 + 9, level 2 0 + 0 + 4
+    assert variance_explained(codes, hidden, codebooks) == pytest.approx([1 - 33 / 56, 1 - 12 / 56])
+    quality = index_quality(codes, size=2, categories=np.zeros(3, np.int32), hidden=hidden, codebooks=codebooks)
+    assert quality["variance_explained"] == pytest.approx([1 - 33 / 56, 1 - 12 / 56])
+    assert variance_explained(codes[:1], hidden[:1], codebooks) == [0.0, 0.0]
+
+
+def test_sorting_counts_like_counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = index_quality(CODES, size=4, categories=CATEGORIES)
+    monkeypatch.setattr(module, "_CELLS", 1)
+    assert index_quality(CODES, size=4, categories=CATEGORIES) == expected
+
+
+def test_codes_beyond_63_bits_are_counted_too() -> None:
+    wide = np.concatenate([CODES, np.full((7, 6), 1023, np.int32)], axis=1)
+    quality = index_quality(wide, size=1024, categories=CATEGORIES)
+    assert (quality["collision_rate"], quality["max_collision"]) == (pytest.approx(5 / 7), 3)
+    assert quality["category_purity"] == pytest.approx([6 / 7] * 8)
+
+
+def test_one_ad_collides_with_none_and_no_ads_are_refused() -> None:
     quality = index_quality(np.array([[2, 2, 2]], np.int32), size=5, categories=np.zeros(1, np.int32))
     assert (quality["collision_rate"], quality["max_collision"], quality["entropy_bits"]) == (0.0, 1, [0.0, 0.0, 0.0])
+    with pytest.raises(InvalidInput, match="without ads"):
+        index_quality(np.empty((0, 3), np.int32), size=5, categories=np.empty(0, np.int32))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from leadre.indexing.rqvae import RqVae, quantisation_loss, reconstruction_loss
+from leadre.indexing import residual_kmeans, rqvae
+from leadre.indexing.quantiser import Floats
+from leadre.indexing.rqvae import RqVae, fit_rqvae, quantisation_loss, reconstruction_loss
 
 
 def test_eq_5_sums_squared_errors_over_ads() -> None:
@@ -44,3 +47,47 @@ def test_the_decoder_sees_the_quantised_embedding_and_the_encoder_gets_its_gradi
     reconstruction_loss(embeddings, reconstructed).backward()
     assert model.encoder[0].weight.grad.abs().sum() > 0
     assert model.codebooks.grad is None  # reconstruction does not move the codes, Eq. 6 does
+
+
+def test_eq_6_moves_each_code_by_its_own_level_alone() -> None:
+    torch.manual_seed(0)
+    model = RqVae(inputs=6, hidden=(5,), width=3, levels=2, codes=4)
+    torch.nn.init.normal_(model.codebooks)
+    _, codes, residuals, chosen = model(torch.randn(7, 6))
+    quantisation_loss(residuals, chosen, 0.25).backward()
+    expected = torch.zeros(2, 4, 3)
+    for level in range(2):
+        expected[level].index_add_(0, codes[level], 2 * (chosen[level] - residuals[level]).detach())
+    torch.testing.assert_close(model.codebooks.grad, expected)
+
+
+def test_a_code_without_ads_is_moved_onto_a_residual() -> None:
+    torch.manual_seed(0)
+    model = RqVae(inputs=6, hidden=(5,), width=3, levels=2, codes=4)
+    torch.nn.init.normal_(model.codebooks)
+    ads = torch.randn(9, 6)
+    used = torch.tensor([[True, True, False, True], [True] * 4])
+    before = model.codebooks.detach().clone()
+    rqvae._revive(model, ads, used, torch.Generator().manual_seed(0))
+    assert (model.codebooks[0, 2] - model.encoder(ads)).abs().sum(dim=1).min() == 0
+    model.codebooks.data[0, 2] = before[0, 2]
+    assert torch.equal(model.codebooks, before)
+
+
+def test_more_ads_than_teach_kmeans_use_every_code(monkeypatch: pytest.MonkeyPatch, clusters: Floats) -> None:
+    monkeypatch.setattr(residual_kmeans, "_ADS_PER_CODE", 10)  # 250 of the 500
+    monkeypatch.setattr(rqvae, "_REVIVAL_STEPS", 3)
+    quantiser = fit_rqvae(
+        clusters,
+        levels=3,
+        codes=25,
+        width=4,
+        hidden=(9,),
+        beta=0.25,
+        epochs=7,
+        batch_size=64,
+        learning_rate=3e-3,
+        seed=0,
+    )
+    codes, _ = quantiser.assign(clusters)
+    assert [len(np.unique(codes[:, level])) for level in range(3)] == [25, 25, 25]
