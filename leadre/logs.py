@@ -25,7 +25,10 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "event": record.getMessage(),
         }
-        entry.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
+        # What begins with an underscore is from libraries that mark every record of the process (Ray does).
+        entry.update(
+            {key: value for key, value in vars(record).items() if key not in _STANDARD and not key.startswith("_")}
+        )
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry, default=str)

@@ -10,14 +10,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from leadre.errors import ConfigError
 
 SERVICES_FILE = "services.json"
 
-EngineKind = Literal["auto", "hf", "shared_prefix", "stub"]
+EngineKind = Literal["auto", "device", "hf", "shared_prefix", "stub"]
+Precision = Literal["fp32", "bf16", "fp8"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,8 @@ class Settings:
         refresh_batch: users a worker claims at once (`LEADRE_REFRESH_BATCH`, default 32; ours).
         lease_s: seconds a claimed user stays claimed when its worker dies (`LEADRE_LEASE_S`, default 60; ours).
         engine: which engine decodes (`LEADRE_ENGINE`, default "auto"); "stub" runs no model.
+        device: where the model is, as torch names it (`LEADRE_DEVICE`, default "cpu").
+        precision: of the model's weights and activations (`LEADRE_PRECISION`, default "fp32").
         list_ttl_s: age at which a retrieval list counts as absent (`LEADRE_LIST_TTL_S`, default 7 days; ours).
     """
 
@@ -44,6 +47,8 @@ class Settings:
     refresh_batch: int = 32
     lease_s: float = 60.0
     engine: EngineKind = "auto"
+    device: str = "cpu"
+    precision: Precision = "fp32"
     list_ttl_s: float = 7 * 86_400.0
 
     @property
@@ -96,7 +101,9 @@ class Settings:
             beam_width=_whole(env, "LEADRE_BEAM_WIDTH", 20, 1, 1024),
             refresh_batch=_whole(env, "LEADRE_REFRESH_BATCH", 32, 1, 10_000),
             lease_s=_number(env, "LEADRE_LEASE_S", 60.0, 1, 86_400),
-            engine=_engine(env),
+            engine=_one_of(env, "LEADRE_ENGINE", get_args(EngineKind), "auto"),
+            device=env.get("LEADRE_DEVICE", "cpu"),
+            precision=_one_of(env, "LEADRE_PRECISION", get_args(Precision), "fp32"),
             list_ttl_s=_number(env, "LEADRE_LIST_TTL_S", 7 * 86_400.0, 1, 10 * 365 * 86_400),
         )
 
@@ -130,11 +137,11 @@ class Settings:
         }
 
 
-def _engine(env: Mapping[str, str]) -> EngineKind:
-    kind = env.get("LEADRE_ENGINE", "auto")
-    if kind not in get_args(EngineKind):
-        raise ConfigError(f"LEADRE_ENGINE={kind!r} is not one of {', '.join(get_args(EngineKind))}")
-    return cast(EngineKind, kind)
+def _one_of(env: Mapping[str, str], name: str, known: tuple[str, ...], default: str) -> Any:
+    value = env.get(name, default)
+    if value not in known:
+        raise ConfigError(f"{name}={value!r} is not one of {', '.join(known)}")
+    return value
 
 
 def _whole(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

@@ -77,7 +77,7 @@ def test_a_log_line_is_one_json_object_with_the_extra_fields(capsys: pytest.Capt
     logs.configure(level="INFO")
     logger = logging.getLogger("leadre.retrieval")
     logger.debug("hidden")
-    logger.info("refreshed %d users", 5, extra={"release": "r1", "duration_s": 0.25})
+    logger.info("refreshed %d users", 5, extra={"release": "r1", "duration_s": 0.25, "_of_a_library": 1})
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     entry = json.loads(lines[0])

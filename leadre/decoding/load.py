@@ -12,8 +12,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from leadre.artifacts import open_artifact
 from leadre.decoding import network
 from leadre.decoding.beam_engine import BeamSearchEngine
+from leadre.decoding.device_engine import DeviceEngine
 from leadre.decoding.diversity import CappedEngine
 from leadre.decoding.engine import Engine, Score
+from leadre.decoding.fp8 import quantise_model
 from leadre.decoding.hf import HfDecoder
 from leadre.decoding.search import Decoder
 from leadre.decoding.shared_prefix import SharedPrefixDecoder
@@ -23,8 +25,8 @@ from leadre.indexing.ad_index import AdIndex
 from leadre.prompts.vocabulary import Vocabulary
 from leadre.recipe import load_recipe
 
-Kind = Literal["auto", "hf", "shared_prefix", "stub"]
-Precision = Literal["fp32", "bf16"]
+Kind = Literal["auto", "device", "hf", "shared_prefix", "stub"]
+Precision = Literal["fp32", "bf16", "fp8"]
 
 
 def load_engine(
@@ -43,7 +45,8 @@ def load_engine(
         index: the index that the release was trained for.
         kind: "auto" takes `shared_prefix` where it supports the architecture and `hf` elsewhere; "stub" loads no model.
         device: as torch names it.
-        precision: of weights and activations; scores are float32 always.
+        precision: of weights and activations; scores are float32 always. "fp8": of the layers' projections, the rest is
+            bf16.
         score: another one than the recipe's.
 
     Raises:
@@ -67,11 +70,11 @@ def load_engine(
         use_safetensors=True,
         local_files_only=True,
         dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
-    )
+    ).to(device)
+    if precision == "fp8":
+        quantise_model(model)
     recipe = load_recipe(release_folder / "recipe.toml").decoding
-    engine = engine_of(
-        model.to(device), index=index, vocabulary=vocabulary, score=score or recipe.score, kind=kind
-    )
+    engine = engine_of(model, index=index, vocabulary=vocabulary, score=score or recipe.score, kind=kind)
     return CappedEngine(engine, index=index, most=recipe.category_cap) if recipe.category_cap else engine
 
 
@@ -81,7 +84,7 @@ def engine_of(
     index: AdIndex,
     vocabulary: Vocabulary,
     score: Score,
-    kind: Literal["auto", "hf", "shared_prefix"] = "auto",
+    kind: Literal["auto", "device", "hf", "shared_prefix"] = "auto",
 ) -> Engine:
     """Put a model in memory behind an index, as `load_engine` does; the model is set to evaluation mode.
 
@@ -97,10 +100,10 @@ def engine_of(
             "take both from one release"
         )
     supported = network.supports(model)
-    if kind == "shared_prefix" and not supported:
-        raise ConfigError(
-            f"shared_prefix does not compute {model.config.model_type!r} models like this one; use kind 'hf'"
-        )
+    if kind in ("device", "shared_prefix") and not supported:
+        raise ConfigError(f"{kind} does not compute {model.config.model_type!r} models like this one; use kind 'hf'")
+    if kind == "device":
+        return DeviceEngine(model.eval(), index=index, vocabulary=vocabulary, score=score)
     make = HfDecoder if kind == "hf" or not supported else SharedPrefixDecoder
     decoder: Decoder = make(model.eval(), vocabulary=vocabulary, score=score)
     return BeamSearchEngine(decoder, index=index)

@@ -29,6 +29,9 @@ def linear(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     return functional.linear(states, weight, bias)
 
 
-def apply(module: nn.Linear, states: Tensor) -> Tensor:
-    """Return what a linear module makes of states [..., inputs]."""
-    return linear(states, module.weight, module.bias)
+def apply(module: nn.Module, states: Tensor) -> Tensor:
+    """Return what a linear module makes of states [..., inputs]; one of another precision multiplies itself."""
+    if isinstance(module, nn.Linear):
+        return linear(states, module.weight, module.bias)
+    product: Tensor = module(states)
+    return product

@@ -206,7 +206,13 @@ class LiveRetriever:
         folder = Path(live.uri)
         return _Model(
             release=live.release,
-            engine=load_engine(folder, index=index, kind=self._settings.engine),
+            engine=load_engine(
+                folder,
+                index=index,
+                kind=self._settings.engine,
+                device=self._settings.device,
+                precision=self._settings.precision,
+            ),
             encoder=load_prompt_encoder(folder),
             recipe=load_recipe(folder / "recipe.toml"),
         )

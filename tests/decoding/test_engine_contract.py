@@ -26,8 +26,8 @@ from leadre.indexing.trie import LiveMask
 from leadre.indexing.trie_reference import build_trie
 from leadre.prompts.vocabulary import Vocabulary
 
-KINDS = ["hf", "shared_prefix", "stub", "capped"]
-MODEL_KINDS: list[Any] = ["hf", "shared_prefix"]
+KINDS = ["device", "hf", "shared_prefix", "stub", "capped"]
+MODEL_KINDS: list[Any] = ["device", "hf", "shared_prefix"]
 SCORES: list[Score] = ["raw", "level", "valid"]
 MakeEngine = Callable[..., Engine]
 
