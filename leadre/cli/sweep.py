@@ -98,32 +98,22 @@ def sweep(
 
 
 def print_sweep(made: Sweep) -> None:
-    """Print Table 5, the levels, and what became of the paper's statements."""
+    """Print Table 5 (collision rate, max collision number, average usage), the levels, and the paper's statements."""
     console.print(
         f"{made.ads:,} ads, encoder {made.encoder}; {made.identical:.2%} share their description with another ad\n"
     )
     for label, rows in made.measured.items():
         print_table(
             f"Table 5, {label}",
-            (
-                "Quantity",
-                "Size",
-                "Collision Rate",
-                "Max Collision Number",
-                "Average Usage Rate",
-                "paper: rate",
-                "max",
-                "usage",
-            ),
+            ("Quantity x size", "Collision rate↓", "Max↓", "Usage↑", "Paper: rate", "max", "usage"),
             [_table_5(row) for row in rows],
         )
         print_table(
             f"Levels, {label}: a, b, c, …",
-            ("Quantity", "Size", "entropy, bits", "category purity", "variance explained", "category, bits"),
+            ("Q x s", "Entropy, bits", "Purity", "Variance", "Category, bits"),
             [
                 (
-                    row.levels,
-                    row.codes,
+                    f"{row.levels} x {row.codes}",
                     _levels(row, "entropy_bits", 1),
                     _levels(row, "category_purity", 2),
                     _levels(row, "variance_explained", 2),
@@ -146,8 +136,7 @@ def _table_5(row: SweepRow) -> tuple[object, ...]:
     quality = row.quality
     printed = PAPER.get((row.levels, row.codes))
     return (
-        row.levels,
-        row.codes,
+        f"{row.levels} x {row.codes}",
         f"{quality['collision_rate']:>8.2%}",
         quality["max_collision"],
         f"{quality['average_usage']:.3f}",
@@ -156,4 +145,4 @@ def _table_5(row: SweepRow) -> tuple[object, ...]:
 
 
 def _levels(row: SweepRow, figure: str, decimals: int) -> str:
-    return "  ".join(f"{value:.{decimals}f}" for value in row.quality[figure])
+    return " ".join(f"{value:.{decimals}f}".removeprefix("0").replace("1.00", "1") for value in row.quality[figure])
