@@ -64,21 +64,16 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, *, prompts: Prompts, s
     """
     if queries.device.type != "cpu":
         return attend_written_out(queries, keys, values, bias=prompts.bias(queries), scale=scale)
-    if queries.dtype != torch.float32:
-        bias = prompts.bias(queries)
-        output, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            queries, keys, values, attn_mask=bias, scale=scale
-        )
-        return output, log_sum
-    output, log_sum = torch.empty_like(queries), queries.new_empty(queries.shape[:3])
+    output, log_sum = torch.empty_like(queries), torch.empty(queries.shape[:3])
     for prompt, length in enumerate(prompts.lengths):
         for head in range(queries.shape[1]):
-            key, value = keys[prompt, head, :length], values[prompt, head, :length].t()
+            # Scores are float32 whatever the model is: rounded to bf16 they would be off by some hundredths.
+            key, value = keys[prompt, head, :length].float(), values[prompt, head, :length].t()
             for low in range(0, queries.shape[2], _ROWS):
                 rows = slice(low, low + _ROWS)
-                scores = linear(queries[prompt, head, rows] * scale, key)
+                scores = linear(queries[prompt, head, rows].float() * scale, key)
                 weights = torch.softmax(scores, dim=-1)
-                output[prompt, head, rows] = linear(weights, value)
+                output[prompt, head, rows] = linear(weights.to(value.dtype), value)
                 # The largest weight is exp(largest score - log-sum-exp), and never near 0.
                 log_sum[prompt, head, rows] = scores.amax(dim=-1) - weights.amax(dim=-1).log_()
     return output, log_sum
@@ -108,7 +103,7 @@ def attend_causal(queries: Tensor, keys: Tensor, values: Tensor, *, scale: float
         The outputs, like `queries`. What stands behind a prompt's end is undefined.
     """
     group = queries.shape[1] // keys.shape[1]
-    if queries.device.type != "cpu" or queries.dtype != torch.float32:
+    if queries.device.type != "cpu":
         return functional.scaled_dot_product_attention(
             queries, keys, values, is_causal=True, scale=scale, enable_gqa=group > 1
         )
@@ -116,12 +111,13 @@ def attend_causal(queries: Tensor, keys: Tensor, values: Tensor, *, scale: float
     later = torch.full((_ROWS, _ROWS), -torch.inf).triu_(1)
     for prompt in range(len(queries)):
         for head in range(queries.shape[1]):
-            key, value = keys[prompt, head // group], values[prompt, head // group].t()
+            key, value = keys[prompt, head // group].float(), values[prompt, head // group].t()
             for low in range(0, queries.shape[2], _ROWS):
                 high = min(low + _ROWS, queries.shape[2])
-                scores = linear(queries[prompt, head, low:high] * scale, key[:high])
+                scores = linear(queries[prompt, head, low:high].float() * scale, key[:high])
                 scores[:, low:] += later[: high - low, : high - low]
-                output[prompt, head, low:high] = linear(torch.softmax(scores, dim=-1), value[:, :high])
+                weights = torch.softmax(scores, dim=-1).to(value.dtype)
+                output[prompt, head, low:high] = linear(weights, value[:, :high])
     return output
 
 

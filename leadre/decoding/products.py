@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _FEWEST_ROWS = 8  # below, laying the weight out costs more than the faster kernel gains
+_BY_ONEDNN = (torch.float32, torch.bfloat16)
 _HAS_ONEDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
@@ -23,7 +24,7 @@ def linear(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
         bias: [outputs].
     """
     rows = states.numel() // max(1, states.shape[-1])
-    if _HAS_ONEDNN and states.dtype == torch.float32 and states.device.type == "cpu" and rows >= _FEWEST_ROWS:
+    if _HAS_ONEDNN and states.dtype in _BY_ONEDNN and states.device.type == "cpu" and rows >= _FEWEST_ROWS:
         product: Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
         return product
     return functional.linear(states, weight, bias)
