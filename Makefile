@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DEVELOPED := $(VENV)/.developed
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 export LEADRE_HOME ?= .leadre
 
 .DEFAULT_GOAL := help
@@ -16,22 +18,26 @@ setup: $(INSTALLED) ## create .venv and install the pinned packages (does nothin
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev]'
+	$(PIP_INSTALL) '.[all]'
+	@touch $@
+
+$(DEVELOPED): $(INSTALLED)
+	$(PIP_INSTALL) '.[all,dev]'
 	@touch $@
 
 demo: setup ## the whole pipeline on a made-up ad world, through a real worker, to a ranker's features and report.html
 	$(BIN)/leadre demo
 
-test: setup ## run everything this machine can run
+test: $(DEVELOPED) ## run everything this machine can run
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-check: setup ## formatting, lint, types, floors
+check: $(DEVELOPED) ## formatting, lint, types, floors
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup ## all quick benchmarks
+bench: $(DEVELOPED) ## all quick benchmarks
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file --quick || exit 1; done
 
 docs: setup ## write docs/walkthrough.md from the demo's world (run `make demo` first)

@@ -10,10 +10,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from leadre.decoding.engine import Score, check_request, check_revision
+from leadre.decoding.engine import Score, beams_at, check_request, check_revision
 from leadre.decoding.search import Decoder, Frontier, search
 from leadre.domain.retrieval import Beam
-from leadre.domain.semantic_id import SemanticId
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.trie import LiveMask
 
@@ -94,12 +93,7 @@ class BeamSearchEngine:
 
     def _beams(self, found: Frontier, *, requests: int) -> list[list[Beam]]:
         """Name the ads of leaves, grouped by request."""
-        codes = self._index.codes[found.node].tolist()
-        ad_ids = self._index.ad_ids[found.node].tolist()
-        beams = [
-            Beam(sid=SemanticId(tuple(sid)), ad_id=ad_id, log_probability=score)
-            for sid, ad_id, score in zip(codes, ad_ids, found.score.tolist(), strict=True)
-        ]
+        beams = beams_at(self._index, found.node, found.score.tolist())
         ends = np.searchsorted(found.request, np.arange(requests + 1)).tolist()
         return [beams[low:high] for low, high in pairwise(ends)]
 

@@ -15,11 +15,10 @@ from transformers import PreTrainedModel
 from leadre.decoding.device_kernels import network_of
 from leadre.decoding.device_pass import DevicePass, PassShape
 from leadre.decoding.device_trie import DeviceTrie, MaskStack
-from leadre.decoding.engine import Score, check_request, check_revision
+from leadre.decoding.engine import Score, beams_at, check_request, check_revision
 from leadre.decoding.hf import longest_prompt
 from leadre.decoding.scores import level_blocks
 from leadre.domain.retrieval import Beam
-from leadre.domain.semantic_id import SemanticId
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.trie import LiveMask
 from leadre.prompts.vocabulary import Vocabulary
@@ -128,11 +127,7 @@ class DeviceEngine:
             slots = self._masks.place([masks[request] for request in together])
             found = self._pass(shape).decode([prompts[request] for request in together], slots)
             for request, (leaves, scores) in zip(together, found, strict=True):
-                codes, ad_ids = self._index.codes[leaves].tolist(), self._index.ad_ids[leaves].tolist()
-                answer[request] = [
-                    Beam(sid=SemanticId(tuple(sid)), ad_id=ad_id, log_probability=score)
-                    for sid, ad_id, score in zip(codes, ad_ids, scores.tolist(), strict=True)
-                ]
+                answer[request] = beams_at(self._index, leaves, scores.tolist())
         return answer
 
     def _grouped(self, tokens: dict[int, int], *, beam_width: int) -> list[list[int]]:

@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from leadre.domain.retrieval import Beam
+from leadre.domain.semantic_id import SemanticId
 from leadre.errors import InvalidInput, ReleaseMismatch
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.trie import LiveMask
@@ -128,3 +132,18 @@ def check_request(
                 column="prompts",
             )
     return filters if filters is not None else [None] * len(prompts)
+
+
+def beams_at(index: AdIndex, leaves: NDArray[np.int64], scores: Sequence[float]) -> list[Beam]:
+    """Return the ads of leaves as beams.
+
+    Args:
+        index: the ads.
+        leaves: int64 [n], rows of the index.
+        scores: n log-probabilities.
+    """
+    codes, ad_ids = index.codes[leaves].tolist(), index.ad_ids[leaves].tolist()
+    return [
+        Beam(sid=SemanticId(tuple(sid)), ad_id=ad_id, log_probability=score)
+        for sid, ad_id, score in zip(codes, ad_ids, scores, strict=True)
+    ]

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from leadre.decoding.engine import Score, check_request, check_revision
+from leadre.decoding.engine import Score, beams_at, check_request, check_revision
 from leadre.decoding.search import segmented_top
 from leadre.domain.retrieval import Beam
-from leadre.domain.semantic_id import SemanticId
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.trie import LiveMask
 
@@ -96,14 +95,7 @@ class StubEngine:
             leaves = leaves[mask.count(leaves, leaves + 1) > 0]
         scores = np.log(uniform[leaves]) - self._log_spellings
         best = segmented_top(scores, np.zeros_like(leaves), segments=1, width=beam_width)
-        return [
-            Beam(
-                sid=SemanticId(tuple(self._index.codes[leaf].tolist())),
-                ad_id=int(self._index.ad_ids[leaf]),
-                log_probability=score,
-            )
-            for leaf, score in zip(leaves[best].tolist(), scores[best].tolist(), strict=True)
-        ]
+        return beams_at(self._index, leaves[best], scores[best].tolist())
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
-from leadre.decoding.engine import Score, check_request, check_revision
+from leadre.decoding.engine import Score, beams_at, check_request, check_revision
 from leadre.decoding.tensorrt_processor import SPREAD, TrieProcessor
 from leadre.decoding.tensorrt_setup import (
     check_hardware,
@@ -23,7 +24,6 @@ from leadre.decoding.tensorrt_setup import (
     sampling_arguments,
 )
 from leadre.domain.retrieval import Beam
-from leadre.domain.semantic_id import SemanticId
 from leadre.errors import ConfigError, InvalidInput
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.torch_trie import TorchLiveMask, TorchTrie
@@ -208,15 +208,10 @@ class TensorRtEngine:
     def _beams(self, processor: TrieProcessor, generated: Sequence[Sequence[int]]) -> list[Beam]:
         """Name the ads a processor chose, after comparing them with what TensorRT-LLM says it generated."""
         leaves, scores = processor.result()
-        codes = self._index.codes[leaves]
-        expected = (codes + self._vocabulary.level_offsets).tolist()
+        expected = (self._index.codes[leaves] + self._vocabulary.level_offsets).tolist()
         if generated[: len(leaves)] != expected:
             raise ConfigError(
                 "TensorRT-LLM generated other S-IDs than were chosen for it; its beam search is not the one that this "
                 "adapter was checked against"
             )
-        ad_ids = self._index.ad_ids[leaves].tolist()
-        return [
-            Beam(sid=SemanticId(tuple(sid)), ad_id=ad_id, log_probability=score)
-            for sid, ad_id, score in zip(codes.tolist(), ad_ids, scores, strict=True)
-        ]
+        return beams_at(self._index, np.array(leaves, np.int64), scores)
