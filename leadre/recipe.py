@@ -5,6 +5,7 @@ Every number says whether it is the paper's (LEADRE §5.1). recipes/paper.toml h
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -97,6 +98,11 @@ class ModelRecipe(_Section, frozen=True):
     feed_forward: PositiveInt = 384
     text_vocabulary: Annotated[int, Meta(ge=300)] = 2000
     """Size of the byte-level BPE trained on the corpus (only without `base_model`)."""
+    lora_rank: Annotated[int, Meta(ge=0)] = 0
+    """Rank of LoRA adapters on every linear layer, merged into the weights at the end: they and the embeddings of the
+    special tokens and codes are all that is trained; 0: every weight is (ours; the paper trains all)."""
+    lora_alpha: PositiveInt = 32
+    """Adapters count alpha / rank times (ours)."""
 
 
 class SftRecipe(_Section, frozen=True):
@@ -122,6 +128,8 @@ class SftRecipe(_Section, frozen=True):
     """"auto": bf16 where the hardware multiplies it natively."""
     level_loss: bool = False
     """Cross entropy over the level's codes alone, not the vocabulary: train as the `level` score serves (ours)."""
+    checkpoint_steps: Annotated[int, Meta(ge=0)] = 0
+    """Optimizer steps between checkpoints, from which the same training goes on after a kill; 0: none (ours)."""
     seed: int = 0
 
 
@@ -129,6 +137,8 @@ class DpoRecipe(_Section, frozen=True):
     """Business alignment (§4.3.2)."""
 
     enabled: bool = True
+    method: Literal["dpo", "rrhf"] = "dpo"
+    """DPO (paper), or RRHF, which the paper compares it with (Figure 4b)."""
     beta: PositiveFloat = 0.1
     """DPO's temperature (TRL's default; the paper names none)."""
     epochs: PositiveFloat = 1.0
@@ -136,7 +146,9 @@ class DpoRecipe(_Section, frozen=True):
     """Ours; the paper names none."""
     batch_size: PositiveInt = 32
     sft_weight: Annotated[float, Meta(ge=0)] = 0.0
-    """Weight of the chosen response's own likelihood, which holds the hit ratio up (RPO's alpha; the paper: none)."""
+    """DPO: weight of the chosen response's likelihood, which holds the hit ratio up (RPO's alpha; the paper: none)."""
+    rrhf_sft_weight: Annotated[float, Meta(ge=0)] = 1.0
+    """RRHF: weight of the chosen response's likelihood beside the ranking loss (RRHF's own paper: 1)."""
     max_pairs: PositiveInt = 20_000
     seed: int = 0
 
@@ -153,6 +165,28 @@ class DecodingRecipe(_Section, frozen=True):
     """Most ads of one first-level category in a list; 0: no cap (ours)."""
 
 
+class SasRecRecipe(_Section, frozen=True):
+    """SASRec, the trained baseline of the evaluation (every number is ours)."""
+
+    width: PositiveInt = 128
+    layers: PositiveInt = 2
+    heads: PositiveInt = 2
+    positions: PositiveInt = 50
+    """Items of a history that it reads, the newest."""
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.4
+    epochs: PositiveInt = 100
+    """At most so many."""
+    patience: PositiveInt = 10
+    """Epochs without a higher validation NDCG@10 after which it stops."""
+    learning_rate: PositiveFloat = 1e-3
+    batch_size: PositiveInt = 128
+    """Users in an optimizer step."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"evaluation.sasrec.width={self.width} must be a multiple of heads={self.heads}")
+
+
 class EvaluationRecipe(_Section, frozen=True):
     """Offline evaluation (§5.1.2)."""
 
@@ -161,6 +195,14 @@ class EvaluationRecipe(_Section, frozen=True):
     max_users: Annotated[int, Meta(ge=0)] = 0
     """Evaluate a seeded sample of this many users; 0 means all."""
     batch_users: PositiveInt = 32
+    baselines: tuple[Literal["popularity", "co_visitation", "sasrec"], ...] = ("popularity", "co_visitation")
+    """Measured beside the release on the same users and targets; "sasrec" is trained in the same run."""
+    sasrec: SasRecRecipe = SasRecRecipe()
+    split: Literal["leave_one_out", "global_time"] = "leave_one_out"
+    """What is held out from training and evaluated: each user's last ad (paper), or each user's first ad after one
+    instant for all (ours)."""
+    test_share: Annotated[float, Meta(gt=0, lt=1)] = 0.1
+    """global_time: the last share of the time that ads span is for the test."""
     seed: int = 0
 
 
@@ -216,8 +258,10 @@ def decode_recipe(content: dict[str, Any], *, source: str) -> Recipe:
     """Validate a recipe's plain form, as TOML or JSON gives it.
 
     Raises:
-        ConfigError: an unknown key or a value out of bounds; the message names `source` and the key's path.
+        ConfigError: an unknown key or a value out of bounds; the message names `source`, the key's path, and for an
+            unknown key the nearest known one.
     """
+    _refuse_unknown_keys(content, Recipe, source=source)
     try:
         return msgspec.convert(content, Recipe)
     except msgspec.ValidationError as error:
@@ -228,6 +272,19 @@ def encode_recipe(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe's plain form; `decode_recipe` inverts it."""
     plain: dict[str, Any] = msgspec.to_builtins(recipe)
     return plain
+
+
+def _refuse_unknown_keys(
+    content: dict[str, Any], section: type[msgspec.Struct], *, source: str, prefix: str = ""
+) -> None:
+    known: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fields(section)}
+    for key, value in content.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"there are {', '.join(known)}"
+            raise ConfigError(f"{source}: there is no key {prefix}{key}; {hint}")
+        if isinstance(value, dict) and isinstance(known[key], type) and issubclass(known[key], _Section):
+            _refuse_unknown_keys(value, known[key], source=source, prefix=f"{prefix}{key}.")
 
 
 def _lay_over(content: dict[str, Any], override: str) -> None:

@@ -61,7 +61,11 @@ def test_overrides_are_toml_or_bare_strings(path: Path) -> None:
     ("override", "message"),
     [
         ("index.codes=1", r"tiny\.toml.*>= 2.*\$\.index\.codes"),
-        ("index.colour=1", r"unknown field `colour` - at `\$\.index`"),
+        ("index.kodes=1", r"tiny\.toml: there is no key index\.kodes; did you mean index\.codes\?"),
+        ("model.lora_rnk=8", r"no key model\.lora_rnk; did you mean model\.lora_rank\?"),
+        ("evaluation.sasrec.wdth=8", r"no key evaluation\.sasrec\.wdth; did you mean evaluation\.sasrec\.width\?"),
+        ("indx.codes=3", r"no key indx; did you mean index\?"),
+        ("decoding.xyz=1", r"no key decoding\.xyz; there are score, beam_width, category_cap"),
         ("index.quantiser=magic", r"Invalid enum value 'magic'.*\$\.index\.quantiser"),
         ("sft.warmup_fraction=1.5", r"<= 1.*warmup_fraction"),
         ("sft.epochs=[1, 2]", r"sft\.epochs has 2 numbers for 1 stages"),
@@ -74,6 +78,21 @@ def test_overrides_are_toml_or_bare_strings(path: Path) -> None:
 def test_a_value_that_cannot_work_is_named(path: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_recipe(path, overrides=(override,))
+
+
+def test_a_misspelt_key_of_a_file_is_answered_with_the_nearest_key_of_its_section(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[sft]\nbach_size = 32\n")
+    with pytest.raises(
+        ConfigError, match=r"mine\.toml: there is no key sft\.bach_size; did you mean sft\.batch_size\?"
+    ):
+        load_recipe(tmp_path / "mine.toml")
+
+
+@pytest.mark.parametrize("section", ["sft = 3", "name = {first = 1}"])
+def test_a_section_of_the_wrong_kind_is_refused(tmp_path: Path, section: str) -> None:
+    (tmp_path / "mine.toml").write_text(section)
+    with pytest.raises(ConfigError, match=r"mine\.toml: Expected"):
+        load_recipe(tmp_path / "mine.toml")
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def evaluate(
     precision: Literal["fp32", "bf16"],
     as_json: bool,
 ) -> None:
-    """Measure a release (the newest unless named) on every user's last ad, beside popularity and co-visitation.
+    """Measure a release (the newest unless named) on every user's last ad, beside the recipe's baselines.
 
     Example: leadre evaluate --score raw --precision bf16
     """
@@ -171,11 +171,29 @@ def print_evaluation(name: str, evaluation: Mapping[str, Any]) -> None:
                 for system, by_view in evaluation["metrics"].items()
             ],
         )
+    if evaluation.get("slices"):
+        systems, cutoff = list(evaluation["metrics"]), max(evaluation["cutoffs"])
+        print_table(
+            f"Slices of the users: HR@{cutoff}/NDCG@{cutoff}",
+            ("slice", "users", *systems),
+            [
+                (name, part["users"], *(_pair(part["metrics"][system], cutoff) for system in systems))
+                for name, part in evaluation["slices"].items()
+            ],
+        )
+    ltrr = list(evaluation["lists"]["leadre"].get("ltrr", ()))
     print_table(
         "The first 8 ads of each list" + (" (eCPM simulated)" if evaluation["simulated_ecpm"] else ""),
-        ("system", "mean eCPM", "diversity", "concentration", "abundance"),
+        ("system", "mean eCPM", *ltrr, "diversity", "concentration", "abundance"),
         [
-            (system, lists["mean_ecpm"], lists["diversity"], lists["concentration"], lists["abundance"])
+            (
+                system,
+                lists["mean_ecpm"],
+                *(lists["ltrr"][name] for name in ltrr),
+                lists["diversity"],
+                lists["concentration"],
+                lists["abundance"],
+            )
             for system, lists in evaluation["lists"].items()
         ],
     )
@@ -186,6 +204,10 @@ _VIEWS = {
     "untied": "only users whose held-out ads have different times",
     "shuffled": "ties shuffled",
 }
+
+
+def _pair(metrics: Mapping[str, Any], cutoff: int) -> str:
+    return "/".join(f"{metrics[f'{metric}@{cutoff}']['mean']:.4f}".removeprefix("0") for metric in ("HR", "NDCG"))
 
 
 def _metrics(evaluation: Mapping[str, Any]) -> Sequence[str]:

@@ -69,7 +69,7 @@ class Popularity:
         longest = int(np.diff(histories.offsets).max(initial=0))
         candidates = self._ranked[: k + longest]
         had = np.zeros((len(histories), len(candidates)), np.bool_)
-        place, known = _places(histories.items, self._ranked[self._by_id])
+        place, known = places(histories.items, self._ranked[self._by_id])
         row, place = histories.rows[known], self._by_id[place[known]]
         near = place < len(candidates)
         had[row[near], place[near]] = True
@@ -117,7 +117,7 @@ class CoVisitation:
         shape = (len(histories), len(self._items))
         rows = histories.rows
         age = histories.offsets[1:][rows] - np.arange(len(rows))  # 1 for a row's newest item
-        number, known = _places(histories.items, self._items)
+        number, known = places(histories.items, self._items)
         rows, number, age = rows[known], number[known], age[known]
         asked = sparse.coo_array((1.0 / age, (rows, number)), shape=shape).tocsr()
         scores = asked @ self._pairs
@@ -137,8 +137,8 @@ class CoVisitation:
         return found
 
 
-def _places(items: NDArray[np.int64], ascending: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return where each item stands among `ascending`, and whether it is there."""
+def places(items: NDArray[np.int64], ascending: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return where each item stands among `ascending` (int64[n]), and whether it is there (bool[n])."""
     if len(ascending) == 0:
         return np.zeros(len(items), np.int64), np.zeros(len(items), np.bool_)
     place = np.minimum(np.searchsorted(ascending, items), len(ascending) - 1)

@@ -12,7 +12,8 @@ from pathlib import Path
 from leadre.decoding.engine import Score
 from leadre.decoding.load import Precision, load_engine
 from leadre.indexing.ad_index import AdIndex
-from leadre.pipelines.evaluate import Evaluation, evaluate
+from leadre.pipelines.evaluate import evaluate
+from leadre.pipelines.measures import Evaluation
 from leadre.pipelines.train import train
 from leadre.recipe import Recipe, encode_recipe
 from leadre.store.database import connect, transaction

@@ -6,6 +6,7 @@ out for validation and test, and so is all that follows the first of them.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,17 +20,18 @@ import numpy as np
 from leadre.decoding.load import engine_of
 from leadre.domain.behavior import Domain
 from leadre.errors import InvalidInput
-from leadre.evaluation.split import leave_one_out
+from leadre.evaluation.split import hold_out
 from leadre.indexing.ad_index import AdIndex
 from leadre.recipe import Recipe
 from leadre.store.catalog import read_ads
 from leadre.store.database import connect, transaction
 from leadre.store.events import read_sequences
 from leadre.store.impressions import liked_impressions, mean_ecpm
+from leadre.training.adapters import adapted
 from leadre.training.contexts import DOMAINS, read_contexts
-from leadre.training.curriculum import stages
 from leadre.training.dpo import run_dpo
 from leadre.training.examples import TrainingData
+from leadre.training.fine_tune import fine_tune
 from leadre.training.learner import Learner, fresh_learner, warm_learner
 from leadre.training.preferences import (
     PreferenceExample,
@@ -38,11 +40,9 @@ from leadre.training.preferences import (
     from_candidates,
     from_impressions,
 )
-from leadre.training.progress import CurvePoint, Progress
-from leadre.training.release_folder import (
-    write_release,
-)
-from leadre.training.sft import run_stage
+from leadre.training.progress import Progress
+from leadre.training.release_folder import write_release
+from leadre.training.rrhf import run_rrhf
 
 CANDIDATE_ADS = 16
 """Of a generated list, the ads that count as likely."""
@@ -72,6 +72,10 @@ def train(
 
     Recording, evaluating and promoting are the caller's.
 
+    With `recipe.sft.checkpoint_steps`, a training that was killed goes on when it is called again with the same name:
+    finished stages are not repeated, the running one continues at its newest checkpoint, and the weights are those of
+    a training that was never killed. Business alignment starts again.
+
     Args:
         database_url: the system of record.
         releases: folder of releases.
@@ -86,17 +90,19 @@ def train(
         FileExistsError: there is a release of that name.
         InvalidInput: no user has an ad to learn.
         ReleaseMismatch: `warm_start` speaks of another index.
-        ConfigError: a base model that cannot be used.
+        ConfigError: a base model that cannot be used; or an unfinished training of that name with another recipe,
+            index or data.
         Unavailable: the database does not answer.
     """
     folder = releases / (name or f"{recipe.name}-{now:%Y%m%dT%H%M%S}")
     sft_folder = folder.with_name(f"{folder.name}-sft") if recipe.dpo.enabled else None
-    for taken in (folder, sft_folder):
+    unfinished = folder.with_name(f".{folder.name}.training")
+    goes_on = recipe.sft.checkpoint_steps > 0 and unfinished.exists()
+    for taken in (folder, None if goes_on else sft_folder):  # when it goes on, `sft_folder` is this training's own
         if taken is not None and taken.exists():
             raise FileExistsError(f"{taken} exists; releases are not changed in place, give the new one its own name")
     data = read_training_data(database_url=database_url, index=index, recipe=recipe, now=now)
     learner = warm_learner(recipe, index, warm_start) if warm_start else fresh_learner(recipe, index, data)
-    curves: list[CurvePoint] = []
     sizes: dict[str, Any] = {"parameters": learner.model.num_parameters(), "vocabulary": learner.vocabulary.size}
 
     def write(target: Path) -> None:
@@ -112,48 +118,44 @@ def train(
             index_version=index.version,
         )
 
-    with tempfile.TemporaryDirectory(prefix="leadre-train-") as work:
-        for stage in stages(recipe.sft, data, learner.encoder):
-            sizes[stage.name] = {
-                "examples": len(stage.examples),
-                "tokens": sum(len(example.input_ids) for example in stage.examples),
-                "supervised_tokens": sum(len(example.supervised) for example in stage.examples),
-            }
-            curves += run_stage(
-                learner.model,
-                stage,
-                recipe=recipe.sft,
-                tokenizer=learner.tokenizer,
-                code_blocks=learner.code_blocks,
-                work=Path(work),
-                progress=progress,
-            )
-        if sft_folder is None:
-            write(folder)
-            return TrainingResult(folder=folder, sft_folder=None)
-        write(sft_folder)
-        pairs = _preference_pairs(
-            database_url=database_url,
-            index=index,
+    with tempfile.TemporaryDirectory(prefix="leadre-train-") as scratch:
+        curves, of_stages = fine_tune(
+            learner,
+            data,
             recipe=recipe,
-            now=now,
-            data=data,
-            learner=learner,
+            start=f"{warm_start.name if warm_start else 'a new model'}, index {index.version}",
+            work=unfinished if recipe.sft.checkpoint_steps else Path(scratch),
             progress=progress,
         )
-        sizes["preference_pairs"] = len(pairs)
-        if pairs:
-            curves += run_dpo(
-                learner.model,
-                pairs,
-                recipe=recipe.dpo,
-                sft=recipe.sft,
-                tokenizer=learner.tokenizer,
-                code_blocks=learner.code_blocks,
-                work=Path(work),
+        sizes |= of_stages
+        if sft_folder is not None:
+            if not sft_folder.exists():
+                write(sft_folder)
+            pairs = _preference_pairs(
+                database_url=database_url,
+                index=index,
+                recipe=recipe,
+                now=now,
+                data=data,
+                learner=learner,
                 progress=progress,
             )
+            sizes["preference_pairs"] = len(pairs)
+            if pairs:
+                align = run_rrhf if recipe.dpo.method == "rrhf" else run_dpo
+                with adapted(learner.model, recipe.model, new_tokens=learner.new_tokens, seed=recipe.dpo.seed):
+                    curves += align(
+                        learner.model,
+                        pairs,
+                        recipe=recipe.dpo,
+                        sft=recipe.sft,
+                        tokenizer=learner.tokenizer,
+                        code_blocks=learner.code_blocks,
+                        work=Path(scratch),
+                        progress=progress,
+                    )
         write(folder)
+    shutil.rmtree(unfinished, ignore_errors=True)
     return TrainingResult(folder=folder, sft_folder=sft_folder)
 
 
@@ -175,7 +177,8 @@ def read_training_data(*, database_url: str, index: AdIndex, recipe: Recipe, now
     sids = {ad_id: index.sid_at(row) for row, ad_id in enumerate(index.ad_ids.tolist())}
     behaviors = [contexts.behaviors(user) for user in range(len(sequences.users))]
     is_ad = sequences.domains == DOMAINS.index(Domain.AD)
-    split = leave_one_out(sequences.offsets, is_ad, sequences.occurred_at_s)
+    held = recipe.evaluation
+    split = hold_out(held.split, sequences.offsets, is_ad, sequences.occurred_at_s, test_share=held.test_share)
     targets = [
         [
             at

@@ -51,42 +51,21 @@ def run_dpo(
     Returns:
         The training curve; its accuracy is the share of pairs whose chosen response gained more.
     """
-    steps = max(1, round(ceil(len(pairs) / recipe.batch_size) * recipe.epochs))
+    steps = steps_of(recipe, pairs=len(pairs))
     curves = Curves(stage="dpo", progress=progress)
     reference = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
     trainer = PairTrainer(
         model=model,
         ref_model=reference,
         args=DPOConfig(
-            output_dir=str(work),
-            max_steps=steps,
-            per_device_train_batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=round(0.1 * steps),
-            weight_decay=0.0,
+            **trainer_settings(recipe, steps=steps, work=work),
             beta=recipe.beta,
             loss_type=["sigmoid", "sft"] if recipe.sft_weight else ["sigmoid"],
             loss_weights=[1.0, recipe.sft_weight] if recipe.sft_weight else None,
             max_length=None,
-            bf16=False,  # attach_head multiplies in bfloat16
-            use_cpu=not torch.cuda.is_available(),
             activation_checkpointing=False,
-            gradient_checkpointing=None,
-            dataloader_pin_memory=torch.cuda.is_available(),
-            logging_steps=max(1, steps // 50),
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            seed=recipe.seed,
         ),
-        train_dataset=Dataset.from_dict(
-            {
-                "prompt_ids": [list(pair.prompt) for pair in pairs],
-                "chosen_ids": [list(pair.chosen) for pair in pairs],
-                "rejected_ids": [list(pair.rejected) for pair in pairs],
-            }
-        ),
+        train_dataset=pair_dataset(pairs),
         processing_class=tokenizer,
         callbacks=[curves],
     )
@@ -111,3 +90,41 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
+
+
+def steps_of(recipe: DpoRecipe, *, pairs: int) -> int:
+    """Return the optimizer steps that the recipe's epochs take; at least one."""
+    return max(1, round(ceil(pairs / recipe.batch_size) * recipe.epochs))
+
+
+def trainer_settings(recipe: DpoRecipe, *, steps: int, work: Path) -> dict[str, Any]:
+    """Return the trainer's settings that every way of alignment shares, so that a comparison is one of losses."""
+    return {
+        "output_dir": str(work),
+        "max_steps": steps,
+        "per_device_train_batch_size": recipe.batch_size,
+        "learning_rate": recipe.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": round(0.1 * steps),
+        "weight_decay": 0.0,
+        "bf16": False,  # attach_head multiplies in bfloat16
+        "use_cpu": not torch.cuda.is_available(),
+        "gradient_checkpointing": None,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "logging_steps": max(1, steps // 50),
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": recipe.seed,
+    }
+
+
+def pair_dataset(pairs: Sequence[PreferenceExample]) -> Dataset:
+    """Return the pairs as TRL's collator reads them: batches of all chosen responses, then all rejected ones."""
+    return Dataset.from_dict(
+        {
+            "prompt_ids": [list(pair.prompt) for pair in pairs],
+            "chosen_ids": [list(pair.chosen) for pair in pairs],
+            "rejected_ids": [list(pair.rejected) for pair in pairs],
+        }
+    )

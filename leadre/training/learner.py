@@ -43,6 +43,11 @@ class Learner:
         """(First token id, count) of each level's codes."""
         return list(zip(self.vocabulary.level_offsets, self.vocabulary.code_counts, strict=True))
 
+    @property
+    def new_tokens(self) -> range:
+        """Ids of the special tokens and codes, which no text has."""
+        return range(self.vocabulary.text_size, self.vocabulary.size)
+
 
 def fresh_learner(recipe: Recipe, index: AdIndex, data: TrainingData) -> Learner:
     """Return an untrained model for an index: from the base model, or small with a tokenizer trained on the data.

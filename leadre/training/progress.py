@@ -44,8 +44,9 @@ class Curves(TrainerCallback):  # type: ignore[misc]
         self._tokens = 0.0
 
     def on_train_begin(self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **___: Any) -> None:
-        """Start the clock."""
-        self._began = self._reported = time.monotonic()
+        """Start the clock, or go on with it where points are there already."""
+        self._reported = time.monotonic()
+        self._began = self._reported - (self.points[-1].seconds if self.points else 0.0)
         if self._progress is not None:
             self._progress(f"train: {self.stage}", state.global_step, state.max_steps)
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import SFTConfig, SFTTrainer
 
 from leadre.recipe import SftRecipe
+from leadre.training.checkpoint import finish, newest_checkpoint, read_finished, read_progress, write_progress
 from leadre.training.examples import Example, to_dataset
 from leadre.training.head import attach_head, detach_head
 from leadre.training.model import training_type
@@ -45,7 +46,7 @@ def run_stage(
     work: Path,
     progress: Progress | None = None,
 ) -> list[CurvePoint]:
-    """Train `model` in place on one stage.
+    """Train `model` in place on one stage; what is trained are its parameters that require a gradient.
 
     Args:
         model: a causal LM.
@@ -53,12 +54,21 @@ def run_stage(
         recipe: rates and sizes.
         tokenizer: Hugging Face's view of the vocabulary; gives the padding token.
         code_blocks: (first token id, count) of each level's codes, for `recipe.level_loss`.
-        work: folder for the trainer's files.
+        work: folder for the trainer's files. With `recipe.checkpoint_steps` it should outlive a kill and be the
+            stage's alone: training goes on from the newest checkpoint there, or takes the finished stage's weights,
+            and ends with the weights of a training that was never killed. That what is there is of the same stage and
+            recipe is the caller's to see to.
         progress: called after each step.
 
     Returns:
-        The training curve.
+        The training curve, of the whole stage.
+
+    Raises:
+        ArtifactIncomplete: the finished stage is damaged.
     """
+    durable = recipe.checkpoint_steps > 0
+    if durable and (known := read_finished(work, model)) is not None:
+        return known
     steps = max(1, round(ceil(len(stage.examples) / recipe.batch_size) * stage.epochs))
     curves = Curves(stage=stage.name, progress=progress)
     trainer = _StageTrainer(
@@ -81,21 +91,25 @@ def run_stage(
             dataloader_pin_memory=torch.cuda.is_available(),
             dataset_kwargs={"skip_prepare_dataset": True},
             logging_steps=max(1, steps // 50),
-            save_strategy="no",
+            save_strategy="steps" if durable else "no",
+            save_steps=max(1, recipe.checkpoint_steps),
+            save_total_limit=1,
             report_to="none",
             disable_tqdm=True,
             seed=recipe.seed,
         ),
         train_dataset=to_dataset(stage.examples),
         processing_class=tokenizer,
-        callbacks=[curves],
+        curves=curves,
     )
     trainer.remove_callback(PrinterCallback)
     attach_head(model, blocks=code_blocks if recipe.level_loss else (), multiply_in=training_type(recipe.precision))
     try:
-        trainer.train()
+        trainer.train(resume_from_checkpoint=newest_checkpoint(work) if durable else None)
     finally:
         detach_head(model)
+    if durable:
+        finish(work, model, curve=curves.points)
     return curves.points
 
 
@@ -132,9 +146,32 @@ class LengthBuckets(Sampler[int]):
 
 
 class _StageTrainer(SFTTrainer):  # type: ignore[misc]
-    """TRL's trainer with batches of equal length."""
+    """TRL's trainer with batches of equal length, and checkpoints of what is trained and of the curve."""
+
+    def __init__(
+        self,
+        *,
+        model: PreTrainedModel,
+        args: SFTConfig,
+        train_dataset: Dataset,
+        processing_class: PreTrainedTokenizerBase,
+        curves: Curves,
+    ) -> None:
+        super().__init__(
+            model=model, args=args, train_dataset=train_dataset, processing_class=processing_class, callbacks=[curves]
+        )
+        self._curves = curves
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         dataset: Any = self.train_dataset if train_dataset is None else train_dataset
         lengths = [len(ids) for ids in dataset["input_ids"]]
         return LengthBuckets(lengths, batch_size=self.args.per_device_train_batch_size, seed=self.args.seed)
+
+    def _save(self, output_dir: str | None = None, **_: Any) -> None:
+        write_progress(Path(output_dir or self.args.output_dir), self.model, curve=self._curves.points)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, *_: Any) -> None:
+        self._curves.points[:] = read_progress(Path(resume_from_checkpoint), self.model)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Write none: a checkpoint is not for publication."""

@@ -10,10 +10,12 @@ from leadre.domain.retrieval import Beam
 from leadre.errors import InvalidInput, ReleaseMismatch
 from leadre.indexing.ad_index import AdIndex
 from leadre.pipelines.evaluate import evaluate
+from leadre.pipelines.measures import LTR_LABELS
+from leadre.pipelines.train import read_training_data
 from leadre.prompts.fit_length import PromptEncoder
 from leadre.prompts.vocabulary import Vocabulary
-from leadre.recipe import DecodingRecipe, EvaluationRecipe, PromptRecipe, Recipe
-from leadre.store import catalog, events
+from leadre.recipe import DecodingRecipe, EvaluationRecipe, PromptRecipe, Recipe, SasRecRecipe
+from leadre.store import catalog, events, summaries
 from leadre.store.database import connect, transaction
 from leadre.synthetic import make_world
 
@@ -76,14 +78,36 @@ class Repeating:
         return [beams[:beam_width] for _ in prompts]
 
 
-def last_ads(world):
+def positive_ads(world):
     """Each user's positive ads, oldest first."""
     rows = [row for row in world.behaviors if row.positive and row.domain is Domain.AD]
     rows.sort(key=lambda row: (row.user_id, row.occurred_at, row.ordinal))
     found = {}
     for row in rows:
         found.setdefault(row.user_id, []).append(row.item_id)
-    return [ads for ads in found.values() if len(ads) >= 3]
+    return list(found.values())
+
+
+def last_ads(world):
+    """Those of the users that are evaluated."""
+    return [ads for ads in positive_ads(world) if len(ads) >= 3]
+
+
+def last_shown(world):
+    """The ads of the highest eCPM that each evaluated user was shown since the last click but one."""
+    clicks = {}
+    for row in world.behaviors:
+        if row.positive and row.domain is Domain.AD:
+            clicks.setdefault(row.user_id, []).append(row.occurred_at)
+    labels = []
+    for user, times in clicks.items():
+        worth = {}
+        for row in world.impressions:
+            if row.user_id == user and len(times) >= 3 and row.occurred_at >= sorted(times)[-2]:
+                worth[row.ad_id] = max(row.ecpm, worth.get(row.ad_id, 0.0))
+        if worth:
+            labels.append(set(sorted(worth, key=worth.__getitem__, reverse=True)[:LTR_LABELS]))
+    return labels
 
 
 def test_figures_are_those_counted_by_hand(loaded, world, index, encoder):
@@ -97,6 +121,10 @@ def test_figures_are_those_counted_by_hand(loaded, world, index, encoder):
     assert found.mean("HR@10") == pytest.approx(np.mean([row[-1] in ads[:10] for row in wanted]))
     categories = [{ad.ad_id: ad.first_category for ad in world.ads}[ad] for ad in ads[:8]]
     assert found.lists["leadre"].abundance == len(set(categories))
+    labels = last_shown(world)
+    for cutoff in (4, 8):
+        recalled = np.mean([len(set(ads[:cutoff]) & wanted) / len(wanted) for wanted in labels])
+        assert found.lists["leadre"].ltrr[f"LTRR@{cutoff}"] == pytest.approx(recalled)
     difference = found.differences["popularity"]["HR@10"].mean
     assert difference == pytest.approx(found.mean("HR@10") - found.mean("HR@10", system="popularity"))
 
@@ -130,6 +158,82 @@ def test_a_real_engine_and_the_baselines_give_a_plain_report(loaded, index, enco
         for figure in views["shuffled"].values():
             assert 0 <= figure["low"] <= figure["mean"] <= figure["high"] <= 1
     assert plain["lists"]["leadre"]["mean_ecpm"] > 0
+    assert set(plain["lists"]["popularity"]["ltrr"]) == {"LTRR@4", "LTRR@8"}
+
+
+def test_without_impressions_there_is_no_ltrr(loaded, index, encoder):
+    engine = connect(loaded)
+    with transaction(engine) as connection:
+        connection.exec_driver_sql("DELETE FROM impressions")
+    engine.dispose()
+    few = replace_evaluation(max_users=3)
+    found = evaluate(database_url=loaded, index=index, engine=Repeating(index, []), encoder=encoder, recipe=few)
+    assert found.lists["leadre"].ltrr == {}
+
+
+def test_sasrec_is_measured_when_the_recipe_asks_for_it(loaded, index, encoder):
+    told = set()
+    tiny = SasRecRecipe(width=8, layers=1, heads=2, positions=20, epochs=2)
+    found = evaluate(
+        database_url=loaded,
+        index=index,
+        engine=Repeating(index, [int(index.ad_ids[0])]),
+        encoder=encoder,
+        recipe=replace_evaluation(baselines=("sasrec", "popularity"), sasrec=tiny),
+        progress=lambda *said: told.add(said),
+    )
+    assert list(found.metrics) == ["leadre", "sasrec", "popularity"]
+    assert ("SASRec epochs", 2, 2) in told
+    assert found.mean("HR@8", system="sasrec") > 0
+    assert found.lists["sasrec"].abundance > 1
+
+
+def test_slices_count_their_users_and_their_figures_add_up(loaded, world, index, encoder):
+    engine = connect(loaded)
+    with transaction(engine) as connection:
+        summaries.write_summaries(connection, now=world.now)
+    engine.dispose()
+    ads = sorted(int(ad) for ad in index.ad_ids)[:20]
+    found = evaluate(
+        database_url=loaded, index=index, engine=Repeating(index, ads), encoder=encoder, recipe=replace_evaluation()
+    )
+    wanted = last_ads(world)
+    learnt = {ad for row in positive_ads(world) for ad in (row[:-2] if len(row) >= 3 else row)}
+    cold = [row for row in wanted if row[-1] not in learnt]
+    assert found.slices["cold_ads"].users == len(cold) > 0
+    hits = found.slices["cold_ads"].metrics["leadre"]["HR@8"]
+    assert hits.mean == pytest.approx(np.mean([row[-1] in ads[:8] for row in cold]))
+    assert hits.low <= hits.mean <= hits.high
+    assert found.slices["short_histories"].users == sum(len(row) - 1 < 5 for row in wanted)
+    bands = [part for name, part in found.slices.items() if name.startswith("arpu_")]
+    assert sum(part.users for part in bands) == found.users
+    for system in found.metrics:
+        total = sum(part.users * part.metrics[system]["NDCG@8"].mean for part in bands)
+        assert total == pytest.approx(found.users * found.mean("NDCG@8", system=system))
+
+
+def test_one_cut_in_time_divides_what_is_learned_from_what_is_asked(loaded, world, index, encoder):
+    recipe = replace_evaluation(split="global_time", test_share=0.4)
+    times = sorted(row.occurred_at for row in world.behaviors if row.positive and row.domain is Domain.AD)
+    cut = times[-1] - 0.4 * (times[-1] - times[0])
+    rows = sorted(
+        (row for row in world.behaviors if row.positive and row.domain is Domain.AD),
+        key=lambda row: (row.user_id, row.occurred_at, row.ordinal),
+    )
+    wanted = []
+    for user in {row.user_id for row in rows}:
+        early = [row.item_id for row in rows if row.user_id == user and row.occurred_at < cut]
+        late = [row.item_id for row in rows if row.user_id == user and row.occurred_at >= cut]
+        if len(early) >= 2 and late:
+            wanted.append(late[0])
+    ads = sorted(int(ad) for ad in index.ad_ids)[:20]
+    found = evaluate(database_url=loaded, index=index, engine=Repeating(index, ads), encoder=encoder, recipe=recipe)
+    assert (found.users, found.tied) == (len(wanted), 0)
+    assert 0 < found.users < len(last_ads(world))
+    assert found.mean("HR@8") == pytest.approx(np.mean([target in ads[:8] for target in wanted]))
+    data = read_training_data(database_url=loaded, index=index, recipe=recipe, now=world.now)
+    learnt = [data.sequences[user][at].occurred_at for user, places in enumerate(data.targets) for at in places]
+    assert max(learnt) < cut < world.now
 
 
 def test_ties_are_shuffled_in_prompts_and_targets_alike(loaded, world, index, encoder):

@@ -91,6 +91,15 @@ def test_a_release_is_trained_with_the_model_before_dpo_beside_it_and_both_retri
         assert len({beam.ad_id for beam in beams}) == 7
 
 
+def test_the_recipe_says_by_which_loss_pairs_are_learned(world_url: str, tmp_path: Path, index: AdIndex) -> None:
+    sft = msgspec.structs.replace(RECIPE.sft, curriculum=(("main",),), epochs=(1.0,))
+    recipe = msgspec.structs.replace(RECIPE, sft=sft, dpo=DpoRecipe(method="rrhf", batch_size=8, max_pairs=16))
+    trained = run(world_url, tmp_path, index, recipe=recipe, name="r")
+    assert trained.sft_folder is not None
+    stages = [point["stage"] for point in json.loads((trained.folder / "curves.json").read_text())]
+    assert list(dict.fromkeys(stages)) == ["main", "rrhf"]
+
+
 def test_a_warm_start_goes_on_from_a_release_and_keeps_its_vocabulary(
     world_url: str, tmp_path: Path, index: AdIndex
 ) -> None:
@@ -110,6 +119,46 @@ def test_a_warm_start_goes_on_from_a_release_and_keeps_its_vocabulary(
     assert losses[1] < losses[0] - 0.3
     with pytest.raises(FileExistsError, match="monday"):
         run(world_url, tmp_path, index, recipe=WITHOUT_DPO, name="monday")
+
+
+def test_a_training_killed_in_dpo_goes_on_behind_its_finished_stages_and_leaves_nothing_but_releases(
+    world_url: str, tmp_path: Path, index: AdIndex
+) -> None:
+    sft = msgspec.structs.replace(RECIPE.sft, checkpoint_steps=2, curriculum=(("explicit",), ("main",)), epochs=(1, 1))
+    recipe = msgspec.structs.replace(RECIPE, sft=sft)
+    reported: list[str] = []
+
+    def attempt(releases: Path, *, killed_in: str = "", recipe: Recipe = recipe) -> TrainingResult:
+        def progress(what: str, _: int, __: int | None) -> None:
+            reported.append(what)
+            if what == killed_in:
+                raise InterruptedError
+
+        return train(
+            database_url=world_url,
+            releases=releases,
+            index=index,
+            recipe=recipe,
+            now=WORLD.now,
+            name="r",
+            progress=progress,
+        )
+
+    with pytest.raises(InterruptedError):
+        attempt(tmp_path / "killed", killed_in="train: dpo")
+    made = (tmp_path / "killed" / "r-sft" / "manifest.json").read_bytes()
+    assert (tmp_path / "killed" / ".r.training" / "1-main.finished").is_dir()
+    other = msgspec.structs.replace(recipe, sft=msgspec.structs.replace(sft, learning_rate=2e-3))
+    with pytest.raises(ConfigError, match=r"another sft\.learning_rate"):
+        attempt(tmp_path / "killed", recipe=other)
+    reported.clear()
+    killed = attempt(tmp_path / "killed").folder
+    assert set(reported) == {"generate candidates", "train: dpo"}
+    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == ["r", "r-sft"]
+    assert (tmp_path / "killed" / "r-sft" / "manifest.json").read_bytes() == made
+    whole = attempt(tmp_path / "whole").folder
+    for weights in ("r/model/model.safetensors", "r-sft/model/model.safetensors"):
+        assert (killed.parent / weights).read_bytes() == (whole.parent / weights).read_bytes()
 
 
 def test_a_warm_start_from_another_index_is_refused(world_url: str, tmp_path: Path, index: AdIndex) -> None:
@@ -145,12 +194,15 @@ def make_base(folder: Path, *, ours_already: bool) -> None:
     LlamaForCausalLM(config).save_pretrained(folder)
 
 
-def test_a_pretrained_base_from_a_folder_is_fine_tuned(world_url: str, tmp_path: Path, index: AdIndex) -> None:
+@pytest.mark.parametrize("lora_rank", [0, 3])
+def test_a_pretrained_base_from_a_folder_is_fine_tuned(
+    world_url: str, tmp_path: Path, index: AdIndex, lora_rank: int
+) -> None:
     make_base(tmp_path / "base", ours_already=False)
     recipe = msgspec.structs.replace(
-        WITHOUT_DPO,
+        RECIPE,
         prompt=PromptRecipe(template="one_pass", budget_tokens=2000),
-        model=ModelRecipe(base_model=str(tmp_path / "base")),
+        model=ModelRecipe(base_model=str(tmp_path / "base"), lora_rank=lora_rank),
         sft=msgspec.structs.replace(RECIPE.sft, curriculum=(("explicit",),), epochs=(1.0,)),
     )
     folder = run(world_url, tmp_path, index, recipe=recipe, name="based").folder

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
@@ -22,6 +24,7 @@ from leadre.recipe import IndexRecipe, ModelRecipe, PromptRecipe, Recipe, SftRec
 from leadre.synthetic import World, make_world
 from leadre.training.contexts import ACTIONS, DOMAINS, ContextBuilder
 from leadre.training.examples import TrainingData, corpus
+from leadre.training.head import IGNORED, attach_head, detach_head
 from leadre.training.model import build_model
 from leadre.training.tokenizer import text_encoder, train_text_tokenizer
 
@@ -153,3 +156,22 @@ def model(recipe: Recipe, vocabulary: Vocabulary) -> PreTrainedModel:
 @pytest.fixture(scope="session")
 def code_blocks(vocabulary: Vocabulary) -> list[tuple[int, int]]:
     return list(zip(vocabulary.level_offsets, vocabulary.code_counts, strict=True))
+
+
+@pytest.fixture(scope="session")
+def log_probability() -> Callable[..., float]:
+    """Of a response to a prompt, over the blocks' codes where there are blocks, else over the vocabulary."""
+
+    def measure(
+        model: PreTrainedModel, prompt: tuple[int, ...], response: tuple[int, ...], blocks: list[tuple[int, int]]
+    ) -> float:
+        attach_head(model, blocks=blocks)
+        ids = torch.tensor([prompt + response])
+        labels = torch.full_like(ids, IGNORED)
+        labels[:, len(prompt) :] = ids[:, len(prompt) :]
+        with torch.no_grad():
+            out = model(input_ids=ids, labels=labels, fused_lm_head=True)
+        detach_head(model)
+        return float(out.log_probs.sum())
+
+    return measure

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
-import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from leadre.prompts.vocabulary import Vocabulary
 from leadre.recipe import DpoRecipe, Recipe
 from leadre.training.dpo import run_dpo
-from leadre.training.head import IGNORED, attach_head, detach_head
 from leadre.training.preferences import PreferenceExample
 from leadre.training.tokenizer import model_tokenizer
-
-
-def log_probability(
-    model: PreTrainedModel, prompt: tuple[int, ...], response: tuple[int, ...], blocks: list[tuple[int, int]]
-) -> float:
-    attach_head(model, blocks=blocks)
-    ids = torch.tensor([prompt + response])
-    labels = torch.full_like(ids, IGNORED)
-    labels[:, len(prompt) :] = ids[:, len(prompt) :]
-    with torch.no_grad():
-        out = model(input_ids=ids, labels=labels, fused_lm_head=True)
-    detach_head(model)
-    return float(out.log_probs.sum())
 
 
 @pytest.mark.parametrize(("sft_weight", "level_loss"), [(0.0, True), (0.7, False)])
 def test_the_chosen_response_gains_on_the_rejected_one(
     sft_weight: float,
     level_loss: bool,
+    log_probability: Callable[..., float],
     model: PreTrainedModel,
     recipe: Recipe,
     vocabulary: Vocabulary,

@@ -33,7 +33,7 @@ class Report:
         recipe: the recipe's plain form.
         quality: the index's quality report (leadre.indexing.quality).
         curves: the training curve's points.
-        evaluation: the evaluation's plain form (leadre.pipelines.evaluate), of the release.
+        evaluation: the evaluation's plain form (leadre.pipelines.measures), of the release.
         before_dpo: the evaluation of the same model before DPO, if there was DPO.
         trace: one user's walk.
     """
@@ -80,7 +80,7 @@ def write_report(report: Report, path: Path) -> None:
     unfinished.replace(path)
 
 
-_NAMES = {"leadre": "LEADRE", "popularity": "popularity", "co_visitation": "co-visitation"}
+_NAMES = {"leadre": "LEADRE", "popularity": "popularity", "co_visitation": "co-visitation", "sasrec": "SASRec"}
 _VIEWS = {
     "canonical": "All users, in the data's own order",
     "untied": "Users whose two held-out ads have different times",
@@ -139,6 +139,11 @@ def _dpo(report: Report) -> list[dict[str, Any]]:
     pairs += [
         (name, *(e["metrics"]["leadre"]["canonical"][name]["mean"] for e in (before, after)))
         for name in _metrics(after, prefix="HR@")
+    ]
+    known = (set(e["lists"]["leadre"].get("ltrr", ())) for e in (before, after))
+    pairs += [
+        (name, *(e["lists"]["leadre"]["ltrr"][name] for e in (before, after)))
+        for name in sorted(set.intersection(*known))
     ]
     pairs += [("diversity score", *(e["lists"]["leadre"]["diversity"] for e in (before, after)))]
     return [

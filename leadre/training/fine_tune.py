@@ -1,0 +1,79 @@
+"""Fine-tuning through all stages of the curriculum, whole weights or adapters, in one go or across kills.
+
+LEADRE §4.3.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from leadre.recipe import Recipe, encode_recipe
+from leadre.training.adapters import adapted
+from leadre.training.checkpoint import claim, digest
+from leadre.training.curriculum import stages
+from leadre.training.examples import TrainingData
+from leadre.training.learner import Learner
+from leadre.training.progress import CurvePoint, Progress
+from leadre.training.sft import Stage, run_stage
+
+
+def fine_tune(
+    learner: Learner,
+    data: TrainingData,
+    *,
+    recipe: Recipe,
+    start: str,
+    work: Path,
+    progress: Progress | None = None,
+) -> tuple[list[CurvePoint], dict[str, Any]]:
+    """Train the learner's model in place.
+
+    Args:
+        learner: with the weights to start from, also when an unfinished training goes on.
+        data: what the tasks make examples of.
+        recipe: everything about the training.
+        start: names what the learner was made of: a training goes on only from the same.
+        work: folder for the trainer's files; with `recipe.sft.checkpoint_steps` the training in it goes on.
+        progress: called after each step.
+
+    Returns:
+        The curves, and for each stage its numbers of examples, tokens and supervised tokens.
+
+    Raises:
+        ConfigError: `work` holds an unfinished training with another recipe, start or data.
+        ArtifactIncomplete: it is damaged.
+    """
+    curriculum = stages(recipe.sft, data, learner.encoder)
+    if recipe.sft.checkpoint_steps:
+        claim(work, {"start": start, **_plan(recipe, curriculum)})
+    curves: list[CurvePoint] = []
+    with adapted(learner.model, recipe.model, new_tokens=learner.new_tokens, seed=recipe.sft.seed):
+        for number, stage in enumerate(curriculum):
+            curves += run_stage(
+                learner.model,
+                stage,
+                recipe=recipe.sft,
+                tokenizer=learner.tokenizer,
+                code_blocks=learner.code_blocks,
+                work=work / f"{number}-{stage.name.replace(' ', '')}",
+                progress=progress,
+            )
+    return curves, {stage.name: _sizes(stage) for stage in curriculum}
+
+
+def _sizes(stage: Stage) -> dict[str, int]:
+    return {
+        "examples": len(stage.examples),
+        "tokens": sum(len(example.input_ids) for example in stage.examples),
+        "supervised_tokens": sum(len(example.supervised) for example in stage.examples),
+    }
+
+
+def _plan(recipe: Recipe, curriculum: Sequence[Stage]) -> dict[str, Any]:
+    """Return what decides the weights; how often a checkpoint is written does not."""
+    plain = encode_recipe(recipe)
+    values = {f"{part}.{key}": value for part in ("prompt", "model", "sft") for key, value in plain[part].items()}
+    del values["sft.checkpoint_steps"]
+    return values | {f"examples of {stage.name}": digest(stage.examples) for stage in curriculum}
