@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from toy import CODES, LEVELS, TEXT_VOCABULARY, cell_of, compare, toy_index, toy_model
+from transformers import PreTrainedModel
 
 from leadre.decoding.beam_engine import BeamSearchEngine
 from leadre.decoding.engine import Score
@@ -31,19 +32,13 @@ from leadre.decoding.products import linear
 from leadre.decoding.search import Decoder, Reading
 from leadre.decoding.shared_prefix import SharedPrefixDecoder
 from leadre.domain.retrieval import Beam
-from leadre.indexing.ad_index import AdIndex
-from leadre.indexing.trie import Trie
 from leadre.prompts.vocabulary import Vocabulary
 
-CODES = 1024
-LEVELS = 4
-TEXT_VOCABULARY = 32_000
 TEXT_TOKENS = 1000  # of them, in prompts
 CELLS = [(1, 32, 512), (1, 128, 512), (1, 256, 1024), (8, 32, 512)]
 DictTrie = dict[int, Any]
 QUICK_CELLS = [(1, 8, 128), (2, 32, 128)]
 ROW = "{:>22} {:>9} {:>9} {:>7} {:>7} {:>9} {:>9} {:>7} {:>7} {:>5} {:>6} {:>6} {:>8} {:>8}"
-CODE_COUNTS = (CODES,) * LEVELS + (8,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="two small cells and 20,000 ads: seconds, not minutes")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
-        "--cell", type=_cell, action="append", help="users x beams x prompt tokens, for example 1x128x512"
+        "--cell", type=cell_of, action="append", help="users x beams x prompt tokens, for example 1x128x512"
     )
     parser.add_argument("--ads", type=int, help="size of the inventory (1,000,000)")
     parser.add_argument("--repeat", type=int, default=3, help="runs of ours, of which the fastest counts")
@@ -132,10 +127,7 @@ class Bench:
     def __init__(
         self, *, ads: int, longest: int, width: int = 256, layers: int = 4, text_vocabulary: int = TEXT_VOCABULARY
     ) -> None:
-        random = np.random.default_rng(0)
-        flat = np.unique(random.integers(0, CODES**LEVELS, ads))
-        codes = np.stack((*np.unravel_index(flat, (CODES,) * LEVELS), np.zeros_like(flat)), axis=1).astype(np.int32)
-        self.index = _index(codes)
+        self.index = toy_index(ads)
         self.vocabulary = Vocabulary(text_size=text_vocabulary, code_counts=self.index.code_counts)
         shape = {"width": width, "layers": layers, "positions": longest + LEVELS + 1}
         self.model = toy_model(self.vocabulary.size, **shape)
@@ -315,53 +307,6 @@ class _TimedReading:
         return self._timed._time(lambda: self._reading.next_two(level, parents, codes, child_parents, child_codes))
 
 
-def compare(
-    answers: list[list[Beam]], sequences: NDArray[np.int64], scores: NDArray[np.float64]
-) -> tuple[float, float]:
-    """Return the share of the peer's beams that we have at the same rank, and the largest score difference there."""
-    ours = np.array([[beam.sid.codes for beam in beams] for beams in answers])
-    same = (ours == sequences).all(axis=-1)
-    difference = np.abs(np.array([[beam.log_probability for beam in beams] for beams in answers]) - scores)
-    return float(same.mean()), float(difference[same].max(initial=0.0))
-
-
-def toy_model(vocabulary_size: int, *, positions: int, width: int = 256, layers: int = 4) -> PreTrainedModel:
-    """Return a Qwen2 of random weights."""
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=vocabulary_size,
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=width // 64,
-        num_key_value_heads=width // 64,
-        head_dim=64,
-        max_position_embeddings=positions,
-        initializer_range=0.1,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    model: PreTrainedModel = Qwen2ForCausalLM(config).eval()
-    return model
-
-
-def _index(codes: NDArray[np.int32]) -> AdIndex:
-    ads = len(codes)
-    return AdIndex(
-        version="bench",
-        ad_ids=np.arange(ads),
-        codes=codes,
-        first_categories=np.zeros(ads, np.int32),
-        second_categories=np.zeros(ads, np.int32),
-        category_names=("all",),
-        advertiser_ids=np.zeros(ads, np.int64),
-        embeddings=np.zeros((ads, 1), np.float32),
-        trie=Trie.build(codes),
-        code_counts=CODE_COUNTS,
-        quality={},
-    )
-
-
 def _gemm_gflops(product: Callable[..., torch.Tensor], dtype: torch.dtype) -> float:
     """Measure a matrix product of the shape that dominates here: the best of several."""
     left, right = torch.randn(512, 256).to(dtype), torch.randn(1024, 256).to(dtype)
@@ -378,11 +323,6 @@ def _gemm_gflops(product: Callable[..., torch.Tensor], dtype: torch.dtype) -> fl
 def _status_bytes(name: str) -> int:
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024
-
-
-def _cell(text: str) -> tuple[int, int, int]:
-    users, beams, prompt = (int(number) for number in text.lower().split("x"))
-    return users, beams, prompt
 
 
 def _number(value: float | None, form: str = ".3f") -> str:

@@ -16,7 +16,8 @@ from itertools import product
 
 import numpy as np
 import torch
-from bench_decode import Bench, compare
+from bench_decode import Bench
+from toy import compare
 from transformers import logging
 
 from leadre.decoding.beam_engine import BeamSearchEngine

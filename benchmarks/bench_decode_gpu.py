@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from toy import CODES, LEVELS, cell_of, compare, toy_index
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from leadre.decoding import device_kernels, fp8
@@ -30,12 +31,8 @@ from leadre.decoding.device_trie import DeviceTrie, MaskStack, stable_top
 from leadre.decoding.engine import Engine, Score
 from leadre.decoding.hf import HfDecoder
 from leadre.domain.retrieval import Beam
-from leadre.indexing.ad_index import AdIndex
-from leadre.indexing.trie import Trie
 from leadre.prompts.vocabulary import Vocabulary
 
-CODES = 1024
-LEVELS = 4
 # hidden size, MLP width, layers, heads, key heads, head width, text vocabulary: huggingface.co/Qwen/Qwen3-*/config.json
 MODELS = {
     "qwen3-0.6b": (1024, 3072, 28, 16, 8, 128, 151_936),
@@ -91,7 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", choices=["qwen3-0.6b", "qwen3-1.7b"], default="qwen3-0.6b")
     parser.add_argument("--ads", type=int, help="size of the inventory (1,000,000)")
     parser.add_argument(
-        "--cell", "--cells", type=_cell, nargs="+", action="extend", help="users x beams x prompt: 1x128x512 8x256x1000"
+        "--cell",
+        "--cells",
+        type=cell_of,
+        nargs="+",
+        action="extend",
+        help="users x beams x prompt: 1x128x512",
     )
     parser.add_argument("--repeat", type=int, default=10, help="runs, of which the median counts")
     options = parser.parse_args(arguments)
@@ -127,9 +129,7 @@ class Bench:
     def __init__(self, size: str, *, ads: int, repeat: int, device: torch.device) -> None:
         self._size, self._repeat, self._device = size, repeat, device
         self._dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        flat = np.unique(np.random.default_rng(0).integers(0, CODES**LEVELS, ads))
-        codes = np.stack((*np.unravel_index(flat, (CODES,) * LEVELS), np.zeros_like(flat)), axis=1).astype(np.int32)
-        self._index = _index(codes)
+        self._index = toy_index(ads)
         self._vocabulary = Vocabulary(text_size=MODELS[size][-1], code_counts=self._index.code_counts)
         self._model, twin = self._made(), self._made()
         self._engines: dict[str, Engine] = {score: self._engine(self._model, score) for score in ("raw", "level")}
@@ -155,7 +155,7 @@ class Bench:
             copied_s, _ = self._timed(lambda: self._copied.generate(prompts, beam_width=beams), repeat=1)
         if users * beams * prompt <= DICT_TOKENS:
             dict_s, (sequences, scores) = self._timed(lambda: self._transformers(prompts, beams), repeat=1)
-            same, difference = _compare(answers["raw"], sequences, scores)
+            same, difference = compare(answers["raw"], sequences, scores)
         floor_s = 2e-12 * self._multiply_adds(users, beams, prompt) / self.matmul_tflops
         published_ms = PUBLISHED_MS.get((self._size, users, beams, prompt))
         return Cell(
@@ -308,42 +308,10 @@ class Bench:
         return float(users * (prefill + steps + CODES * width * (1 + beams * (LEVELS - 1))))
 
 
-def _compare(
-    answers: list[list[Beam]], sequences: NDArray[np.int64], scores: NDArray[np.float64]
-) -> tuple[float, float]:
-    """Return the share of the peer's beams that we have at the same rank, and the largest score difference there."""
-    ours = np.array([[beam.sid.codes for beam in beams] for beams in answers])
-    same = (ours == sequences).all(axis=-1)
-    difference = np.abs(np.array([[beam.log_probability for beam in beams] for beams in answers]) - scores)
-    return float(same.mean()), float(difference[same].max(initial=0.0))
-
-
 def _same_ads(answers: list[list[Beam]], others: list[list[Beam]]) -> float:
     """Return the share of ads that two answers have in common."""
     ours, theirs = ({(row, b.ad_id) for row, beams in enumerate(a) for b in beams} for a in (answers, others))
     return len(ours & theirs) / len(ours)
-
-
-def _index(codes: NDArray[np.int32]) -> AdIndex:
-    ads = len(codes)
-    return AdIndex(
-        version="bench",
-        ad_ids=np.arange(ads),
-        codes=codes,
-        first_categories=np.zeros(ads, np.int32),
-        second_categories=np.zeros(ads, np.int32),
-        category_names=("all",),
-        advertiser_ids=np.zeros(ads, np.int64),
-        embeddings=np.zeros((ads, 1), np.float32),
-        trie=Trie.build(codes),
-        code_counts=(CODES,) * LEVELS + (1,),
-        quality={},
-    )
-
-
-def _cell(text: str) -> tuple[int, int, int]:
-    users, beams, prompt = (int(number) for number in text.lower().split("x"))
-    return users, beams, prompt
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from sqlalchemy import text
+from toy import timed
 
 from leadre import services
 from leadre.domain.targeting import Targeting
@@ -229,16 +229,6 @@ def by_comparisons(columns: Any, on: Any, ends_us: Any, user: Profile, now: date
     live &= (city == 0) | (city == int(user.residence.rpartition(" ")[2]))
     live &= (device == 0) | (device == DEVICES.index(user.device))
     return LiveMask.of(live)
-
-
-def timed(call: Callable[[], Any], *, repeat: int, clock: Callable[[], float] = time.process_time) -> tuple[Any, float]:
-    """Return the last result and the least seconds: of this process's one thread, which others do not slow down."""
-    best = float("inf")
-    for _ in range(repeat):
-        started = clock()
-        result = call()
-        best = min(best, clock() - started)
-    return result, best
 
 
 if __name__ == "__main__":

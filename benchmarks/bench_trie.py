@@ -15,14 +15,13 @@ import statistics
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from bench_decode import TEXT_VOCABULARY, toy_model
 from numpy.typing import NDArray
+from toy import TEXT_VOCABULARY, timed, toy_model
 
 from leadre.decoding.beam_engine import BeamSearchEngine
 from leadre.decoding.shared_prefix import SharedPrefixDecoder
@@ -288,16 +287,6 @@ def bare_index(
         code_counts=(CODES,) * LEVELS + (SLOTS,),
         quality=quality or {},
     )
-
-
-def timed(call: Callable[[], Any], *, repeat: int, clock: Callable[[], float] = time.process_time) -> tuple[Any, float]:
-    """Return the last result and the least seconds of the clock."""
-    best = float("inf")
-    for _ in range(repeat):
-        started = clock()
-        result = call()
-        best = min(best, clock() - started)
-    return result, best
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "bench_decode.py"
 def test_its_json_has_every_cell_and_the_peers_beams(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
     spec = importlib.util.spec_from_file_location("bench_decode", SCRIPT)
     assert spec is not None
     assert spec.loader is not None

@@ -18,6 +18,7 @@ without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="what it does
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
     spec = importlib.util.spec_from_file_location("bench_decode_gpu", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
