@@ -25,6 +25,28 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A section of a recipe: immutable, and strict about its keys."""
 
 
+class SasRecRecipe(_Section, frozen=True):
+    """SASRec: the trained baseline of the evaluation, and half of the collaborative signal (every number is ours)."""
+
+    width: PositiveInt = 128
+    layers: PositiveInt = 2
+    heads: PositiveInt = 2
+    positions: PositiveInt = 50
+    """Items of a history that it reads, the newest."""
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.4
+    epochs: PositiveInt = 100
+    """At most so many."""
+    patience: PositiveInt = 10
+    """Epochs without a higher validation NDCG@10 after which it stops."""
+    learning_rate: PositiveFloat = 1e-3
+    batch_size: PositiveInt = 128
+    """Users in an optimizer step."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"sasrec.width={self.width} must be a multiple of heads={self.heads}")
+
+
 class IndexRecipe(_Section, frozen=True):
     """How ads get S-IDs (§3.2)."""
 
@@ -38,6 +60,11 @@ class IndexRecipe(_Section, frozen=True):
     quantiser: Literal["rqvae", "residual_kmeans", "product"] = "rqvae"
     """The paper's RQ-VAE; residual k-means, the simple baseline; or product codes, whose levels carry equal shares of
     the information (the paper's future work (2))."""
+    signal: Literal["text", "collaborative"] = "text"
+    """What codebooks are fitted on: text embeddings (paper), or what a SASRec that starts from them learns of the ads
+    in the training histories (ours); the latter by residual k-means, with at most `sasrec.width` components."""
+    sasrec: SasRecRecipe = SasRecRecipe()
+    """Of the signal "collaborative"."""
     assignment: Literal["nearest", "balanced"] = "nearest"
     """The nearest code at every level (paper); "balanced": ads that would share all M codes take the nearest free code
     of the last level, as long as there is one (ours)."""
@@ -58,6 +85,12 @@ class IndexRecipe(_Section, frozen=True):
     learning_rate: PositiveFloat = 1e-3
     """Adam's rate (ours)."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.signal == "collaborative" and self.quantiser != "residual_kmeans":
+            raise ValueError(
+                f"index.signal='collaborative' goes with index.quantiser='residual_kmeans', not '{self.quantiser}'"
+            )
 
 
 class PromptRecipe(_Section, frozen=True):
@@ -98,6 +131,9 @@ class ModelRecipe(_Section, frozen=True):
     feed_forward: PositiveInt = 384
     text_vocabulary: Annotated[int, Meta(ge=300)] = 2000
     """Size of the byte-level BPE trained on the corpus (only without `base_model`)."""
+    code_start: Literal["noise", "codebooks"] = "noise"
+    """Where the embeddings of code tokens start: at noise, or at the vectors of the codes in the index's codebooks, so
+    that like codes start alike (ours; the paper names nothing)."""
     lora_rank: Annotated[int, Meta(ge=0)] = 0
     """Rank of LoRA adapters on every linear layer, merged into the weights at the end: they and the embeddings of the
     special tokens and codes are all that is trained; 0: every weight is (ours; the paper trains all)."""
@@ -130,6 +166,11 @@ class SftRecipe(_Section, frozen=True):
     """Cross entropy over the level's codes alone, not the vocabulary: train as the `level` score serves (ours)."""
     checkpoint_steps: Annotated[int, Meta(ge=0)] = 0
     """Optimizer steps between checkpoints, from which the same training goes on after a kill; 0: none (ours)."""
+    validate_users: Annotated[int, Meta(ge=0)] = 0
+    """After every pass of the last stage, retrieve the validation ads of a seeded sample of this many users; the best
+    pass's weights (HR@10, then NDCG@10) are the stage's result; 0: no validation, the last weights (ours)."""
+    patience: Annotated[int, Meta(ge=0)] = 0
+    """Passes without a better validation after which the last stage stops; 0: all are trained (ours)."""
     seed: int = 0
 
 
@@ -165,26 +206,36 @@ class DecodingRecipe(_Section, frozen=True):
     """Most ads of one first-level category in a list; 0: no cap (ours)."""
 
 
-class SasRecRecipe(_Section, frozen=True):
-    """SASRec, the trained baseline of the evaluation (every number is ours)."""
+class CollaborativeRecipe(_Section, frozen=True):
+    """The collaborative signal fused into the beam (ours; the paper decodes by the LLM alone)."""
+
+    enabled: bool = False
+    sasrec: SasRecRecipe = SasRecRecipe()
+    calibration_users: PositiveInt = 1000
+    """Validation users whom the LLM's share of the fused score is chosen on, through the real decoder."""
+
+
+class TigerRecipe(_Section, frozen=True):
+    """A stand-in for TIGER, the baseline of S-IDs alone (every number is ours)."""
 
     width: PositiveInt = 128
-    layers: PositiveInt = 2
-    heads: PositiveInt = 2
-    positions: PositiveInt = 50
-    """Items of a history that it reads, the newest."""
-    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.4
-    epochs: PositiveInt = 100
+    layers: PositiveInt = 4
+    heads: PositiveInt = 4
+    feed_forward: PositiveInt = 384
+    positions: PositiveInt = 20
+    """Items of a history that it reads, the newest (TIGER: 20)."""
+    epochs: PositiveInt = 30
     """At most so many."""
-    patience: PositiveInt = 10
-    """Epochs without a higher validation NDCG@10 after which it stops."""
+    patience: PositiveInt = 4
+    """Passes without a higher validation HR@10 after which it stops."""
     learning_rate: PositiveFloat = 1e-3
-    batch_size: PositiveInt = 128
+    weight_decay: Annotated[float, Meta(ge=0)] = 0.05
+    batch_size: PositiveInt = 64
     """Users in an optimizer step."""
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise ValueError(f"evaluation.sasrec.width={self.width} must be a multiple of heads={self.heads}")
+        if self.width % (2 * self.heads):
+            raise ValueError(f"evaluation.tiger.width={self.width} must be a multiple of twice heads={self.heads}")
 
 
 class EvaluationRecipe(_Section, frozen=True):
@@ -195,9 +246,14 @@ class EvaluationRecipe(_Section, frozen=True):
     max_users: Annotated[int, Meta(ge=0)] = 0
     """Evaluate a seeded sample of this many users; 0 means all."""
     batch_users: PositiveInt = 32
-    baselines: tuple[Literal["popularity", "co_visitation", "sasrec"], ...] = ("popularity", "co_visitation")
-    """Measured beside the release on the same users and targets; "sasrec" is trained in the same run."""
+    baselines: tuple[Literal["popularity", "co_visitation", "sasrec", "tiger", "collaborative"], ...] = (
+        "popularity",
+        "co_visitation",
+    )
+    """Measured beside the release on the same users and targets; "sasrec" and "tiger" are trained in the same
+    run; "collaborative" is the release's collaborative signal without the LLM, where it has one."""
     sasrec: SasRecRecipe = SasRecRecipe()
+    tiger: TigerRecipe = TigerRecipe()
     split: Literal["leave_one_out", "global_time"] = "leave_one_out"
     """What is held out from training and evaluated: each user's last ad (paper), or each user's first ad after one
     instant for all (ours)."""
@@ -216,12 +272,19 @@ class Recipe(_Section, frozen=True):
     sft: SftRecipe = SftRecipe()
     dpo: DpoRecipe = DpoRecipe()
     decoding: DecodingRecipe = DecodingRecipe()
+    collaborative: CollaborativeRecipe = CollaborativeRecipe()
     evaluation: EvaluationRecipe = EvaluationRecipe()
 
     def __post_init__(self) -> None:
         if self.decoding.category_cap and self.decoding.score == "valid":
             raise ValueError(
                 "decoding.category_cap compares scores between filters, which score 'valid' does not allow"
+            )
+        if self.sft.patience and not self.sft.validate_users:
+            raise ValueError(f"sft.patience={self.sft.patience} needs sft.validate_users above 0")
+        if self.collaborative.enabled and self.decoding.score == "valid":
+            raise ValueError(
+                "collaborative.enabled adds to sums of log-probabilities, which score 'valid' does not give"
             )
         if len(self.sft.epochs) != len(self.sft.curriculum):
             raise ValueError(f"sft.epochs has {len(self.sft.epochs)} numbers for {len(self.sft.curriculum)} stages")

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
-from leadre.errors import ReleaseMismatch
+from leadre.errors import InvalidInput, ReleaseMismatch
 from workers.app import app
 from workers.indexing import index_new_ads
 from workers.resources import resources
 
 logger = logging.getLogger(__name__)
 
-ALLOWED_DROP = 0.05
-"""A release whose hit ratio falls short of the live one's by more than this share is not promoted (ours)."""
-
 
 @app.task(acks_late=False)  # type: ignore[untyped-decorator]
 def train_daily() -> None:
     """Add the new ads to the live index, train the live release on with the new events, and promote under a guard.
 
-    The codebooks stay as they are, so the model goes on from the live one and knows the old ads' S-IDs.
+    The codebooks stay as they are, so the model goes on from the live one and knows the old ads' S-IDs. It learns from
+    the users with a behavior since the live one's training. Both are measured on the same users and targets, those of
+    today, for figures of different days do not compare. A release that is kept back stays a candidate, with the reason.
     """
     from leadre.indexing.ad_index import AdIndex
-    from leadre.pipelines.release import make_release
+    from leadre.pipelines.release import evaluate_release, make_release
     from leadre.store.database import transaction
-    from leadre.store.releases import live_release, promote
+    from leadre.store.promotion import promote_guarded
+    from leadre.store.releases import live_release
     from leadre.training.release_folder import load_recipe_of
 
     held = resources()
@@ -38,21 +39,33 @@ def train_daily() -> None:
             logger.warning("not_training", extra={"reason": "no release is live" if alone else "one is at it"})
             return
         index_new_ads.run()  # here and now, under its own lock
-        recipe = load_recipe_of(Path(live.uri))
-        made = make_release(
-            database_url=database_url,
-            releases=held.settings.releases,
-            index=AdIndex.load(held.settings.indexes / live.index_version),
-            recipe=recipe,
-            now=now,
-            warm_start=Path(live.uri),
-        )
-        name = made.release
-        figure = f"metrics.leadre.canonical.HR@{max(recipe.evaluation.cutoffs)}.mean"
+        index = AdIndex.load(held.settings.indexes / live.index_version)
         try:
-            with transaction(held.database) as connection:
-                promote(connection, name, guard={figure: ALLOWED_DROP})
+            made = make_release(
+                database_url=database_url,
+                releases=held.settings.releases,
+                index=index,
+                recipe=load_recipe_of(Path(live.uri)),
+                now=now,
+                warm_start=Path(live.uri),
+                since=_trained_until(Path(live.uri)),
+            )
+        except InvalidInput as nothing:
+            logger.warning("not_training", extra={"reason": str(nothing)})
+            return
+        today = evaluate_release(Path(live.uri), database_url=database_url, index=index, now=now, baselines="none")
+        try:
+            promote_guarded(held.database, made.release, remeasured={live.release: today.to_json()})
         except ReleaseMismatch as refused:
-            logger.error("release_not_promoted", extra={"release": name, "reason": str(refused)})
+            logger.error("release_not_promoted", extra={"release": made.release, "reason": str(refused)})
         else:
-            logger.info("release_promoted", extra={"release": name})
+            logger.info("release_promoted", extra={"release": made.release})
+
+
+def _trained_until(release: Path) -> datetime | None:
+    """Return until when the training of a release read behaviors; None of a release that does not say."""
+    from leadre.pipelines.train import UNTIL
+    from leadre.training.release_folder import METRICS
+
+    until = json.loads((release / METRICS).read_text()).get("training", {}).get(UNTIL)
+    return None if until is None else datetime.fromisoformat(until)

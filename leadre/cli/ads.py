@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -53,11 +54,11 @@ def show(named: tuple[str, ...], *, by_name: bool, now: datetime, as_json: bool)
         print_json([_facts(ad, now) for ad in found])
         return
     shown = [_facts(ad, now) for ad in found]
-    columns = ("ad_id", "name", "state", "starts_at", "ends_at", "targeting")
-    rows = [
-        [json.dumps(fact[c], ensure_ascii=False) if c == "targeting" else fact[c] or "" for c in columns]
-        for fact in shown
-    ]
+    columns = ("ad_id", "name", "state", "bid", "starts_at", "ends_at", "targeting")
+    for fact in shown:
+        fact["bid"] = f"{fact['bid']:g}{' (simulated)' * fact['bid_simulated']}"
+        fact["targeting"] = json.dumps(fact["targeting"], ensure_ascii=False)
+    rows = [[fact[column] or "" for column in columns] for fact in shown]
     print_table("Ads", columns, rows)
 
 
@@ -119,6 +120,27 @@ def schedule(named: tuple[str, ...], *, by_name: bool, starts_at: datetime | Non
         _say("scheduled", set_schedule(connected, ad_ids, starts_at=starts_at, ends_at=ends_at), named)
 
 
+@ads.command()
+@click.option("--prices", "path", required=True, type=click.Path(path_type=Path), help="A file of market prices.")
+@click.option("--seed", default=0, show_default=True, help="Another one draws other bids.")
+def price(path: Path, *, seed: int) -> None:
+    """Draw a simulated bid for every ad without a real one, from the prices of a real market.
+
+    The file: lines of click, price per 1,000 impressions and predicted click rate, or a histogram of prices as JSON
+    (docs/data_format.md). What is measured with such bids says that it is simulated.
+
+    Example: leadre ads price --prices market_prices.txt --seed 1
+    """
+    from leadre.store.bids import simulate_bids
+    from leadre.store.importers.prices import read_market_prices
+
+    prices = read_market_prices(path)
+    with connection(settings()) as connected:
+        priced = simulate_bids(connected, prices, seed=seed)
+    real = f"; {priced.real} have real ones and keep them" if priced.real else ""
+    console.print(f"[green]✓[/] simulated bids: {priced.simulated} ads, {priced.changed} of them changed{real}")
+
+
 def _ids(connected: Connection, named: Sequence[str], *, by_name: bool) -> list[int]:
     from leadre.domain.identity import MAX_ID
     from leadre.errors import InvalidInput
@@ -148,6 +170,8 @@ def _facts(ad: Ad, now: datetime) -> dict[str, Any]:
         "source_id": ad.source_id,
         "name": ad.name,
         "state": state,
+        "bid": ad.bid,
+        "bid_simulated": ad.bid_simulated,
         "starts_at": ad.starts_at and ad.starts_at.isoformat(),
         "ends_at": ad.ends_at and ad.ends_at.isoformat(),
         "targeting": ad.targeting.plain(),

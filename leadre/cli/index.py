@@ -65,7 +65,8 @@ def build(recipe: Path, overrides: tuple[str, ...], *, workers: int, ray_address
     """
     from leadre.pipelines.build_index import build_index
 
-    found, asked = settings(), load_recipe(recipe, overrides=overrides).index
+    found, whole = settings(), load_recipe(recipe, overrides=overrides)
+    asked = whole.index
     with progress_bars() as progress:
         if workers == 1 and ray_address is None:
             built = build_index(
@@ -73,6 +74,7 @@ def build(recipe: Path, overrides: tuple[str, ...], *, workers: int, ray_address
                 indexes=found.indexes,
                 recipe=asked,
                 now=datetime.now(UTC),
+                held_out=whole.evaluation,
                 progress=progress,
             )
         else:

@@ -16,8 +16,6 @@ from leadre.errors import ConfigError
 from leadre.recipe import load_recipe
 
 SHOWN_METRICS = ("HR@1", "HR@4", "HR@8", "HR@10", "NDCG@4", "NDCG@8", "NDCG@10")
-GUARD_DROP = 0.05
-"""A release whose HR falls short of the live one's by more than this share is not promoted (ours)."""
 
 
 @click.command()
@@ -39,15 +37,25 @@ def train(
     """Train a release: EX → IM → Main, then DPO on eCPM; then evaluate and record it as a candidate.
 
     Example: leadre train recipes/demo.toml --set sft.seed=1 --base-model Qwen/Qwen2.5-0.5B
+
+    On several GPUs: accelerate launch -m leadre train recipes/paper.toml
     """
     from leadre.indexing.ad_index import AdIndex
     from leadre.pipelines.release import make_release
+    from leadre.pipelines.train import train as help_to_train
+    from leadre.training.processes import agreed, is_main
 
     found = settings()
     if base_model:
         overrides = (*overrides, f'model.base_model="{base_model}"')
     wanted = load_recipe(recipe, overrides=overrides)
     index = AdIndex.load(found.indexes / (version or newest_version(found)))
+    now = agreed(now)
+    if not is_main():
+        help_to_train(
+            database_url=found.database_url, releases=found.releases, index=index, recipe=wanted, now=now, name=name
+        )
+        return
     with progress_bars() as progress:
         made = make_release(
             database_url=found.database_url,
@@ -66,12 +74,20 @@ def train(
 @click.argument("release", required=False)
 @click.option("--score", type=click.Choice(["raw", "level", "valid"]), help="What a code's probability is over.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", help="Of weights and activations.")
+@click.option(
+    "--collaborative-weight",
+    type=click.FloatRange(0, 1),
+    help="Share of the release's collaborative signal in the score; 0: the LLM alone.",
+)
+@now_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
     release: str | None,
     *,
     score: Literal["raw", "level", "valid"] | None,
     precision: Literal["fp32", "bf16"],
+    collaborative_weight: float | None,
+    now: datetime,
     as_json: bool,
 ) -> None:
     """Measure a release (the newest unless named) on every user's last ad, beside the recipe's baselines.
@@ -93,8 +109,10 @@ def evaluate(
             Path(row.uri),
             database_url=found.database_url,
             index=AdIndex.load(found.indexes / row.index_version),
+            now=now,
             score=score,
             precision=precision,
+            collaborative_weight=collaborative_weight,
             progress=progress,
         )
     if as_json:
@@ -121,7 +139,7 @@ def list_() -> None:
         [
             (
                 row.release,
-                row.status,
+                "kept back" if row.status == "candidate" and "kept_back" in row.metrics else row.status,
                 row.index_version,
                 f"{_figure(row.metrics, 'HR@10'):.4f}",
                 f"{row.promoted_at:%Y-%m-%d %H:%M}" if row.promoted_at else "",
@@ -133,19 +151,27 @@ def list_() -> None:
 
 @release.command()
 @click.argument("name", required=False)
-@click.option("--force", is_flag=True, help="Promote even if the hit ratio falls.")
+@click.option("--force", is_flag=True, help="Promote even if its figures fall.")
 def promote(name: str | None, *, force: bool) -> None:
-    """Make a release (the newest unless named) the live one, guarded by its hit ratio; atomic and reversible."""
-    from leadre.store.releases import list_releases
-    from leadre.store.releases import promote as make_live
+    """Make a release (the newest unless named) the live one; atomic and reversible.
 
-    with connection(settings()) as connected:
+    Refused when hit ratio, mean eCPM or diversity fall short of the live release's.
+    """
+    from leadre.store.database import connect, transaction
+    from leadre.store.promotion import promote_guarded
+    from leadre.store.releases import list_releases
+
+    database = connect(settings().database_url, application_name="leadre")
+    try:
         if name is None:
-            candidates = [row.release for row in list_releases(connected) if not row.release.endswith("-sft")]
+            with transaction(database) as connected:
+                candidates = [row.release for row in list_releases(connected) if not row.release.endswith("-sft")]
             if not candidates:
                 raise ConfigError("there is no release yet: `leadre train` makes one")
             name = candidates[0]
-        make_live(connected, name, guard={"metrics.leadre.canonical.HR@10.mean": GUARD_DROP}, force=force)
+        promote_guarded(database, name, force=force)
+    finally:
+        database.dispose()
     console.print(f"[green]✓[/] release {name} is live")
 
 

@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from leadre.decoding.engine import Score, beams_at, check_request, check_revision
+from leadre.decoding.fusion import Fusion
 from leadre.decoding.search import Decoder, Frontier, search
 from leadre.domain.retrieval import Beam
 from leadre.indexing.ad_index import AdIndex
@@ -25,10 +26,14 @@ class BeamSearchEngine:
         index: the ads.
         tokens_per_pass: requests are decoded together, shortest first, up to this many tokens, a beam counted as four:
             a bound on memory, and beyond some thousands no longer a gain in speed.
+        fusion: another source that has a say in what the beams are; None: the LLM alone.
     """
 
-    def __init__(self, decoder: Decoder, *, index: AdIndex, tokens_per_pass: int = 8192) -> None:
+    def __init__(
+        self, decoder: Decoder, *, index: AdIndex, tokens_per_pass: int = 8192, fusion: Fusion | None = None
+    ) -> None:
         self._decoder, self._index, self._tokens_per_pass = decoder, index, tokens_per_pass
+        self._fusion = fusion
 
     @property
     def index_version(self) -> str:
@@ -47,7 +52,12 @@ class BeamSearchEngine:
             ReleaseMismatch: `index` is another version.
         """
         check_revision(index, index_version=self.index_version)
-        return BeamSearchEngine(self._decoder, index=index, tokens_per_pass=self._tokens_per_pass)
+        return BeamSearchEngine(
+            self._decoder,
+            index=index,
+            tokens_per_pass=self._tokens_per_pass,
+            fusion=self._fusion.over(index) if self._fusion else None,
+        )
 
     def generate(
         self,
@@ -76,16 +86,19 @@ class BeamSearchEngine:
         for request, (prompt, mask) in enumerate(zip(prompts, masks, strict=True)):
             if trie.leaves and (mask is None or mask.live_leaves):
                 requests.setdefault(tuple(prompt), []).append(request)
-        costs = {prompt: max(len(prompt), 4 * beam_width * len(asked)) for prompt, asked in requests.items()}
+        least = self._fusion.tokens if self._fusion else 0
+        costs = {prompt: max(len(prompt), 4 * beam_width * len(asked), least) for prompt, asked in requests.items()}
         for read in _passes(costs, limit=self._tokens_per_pass):
             together = [request for prompt in read for request in requests[prompt]]
+            prompt_of = np.repeat(np.arange(len(read)), [len(requests[prompt]) for prompt in read])
             found = search(
                 self._decoder.read(read),
                 trie,
                 filters=[masks[request] for request in together],
-                prompt_of=np.repeat(np.arange(len(read)), [len(requests[prompt]) for prompt in read]),
+                prompt_of=prompt_of,
                 beam_width=beam_width,
                 score=self.score,
+                masses=self._fusion.read(read, request_of=prompt_of) if self._fusion else None,
             )
             for request, beams in zip(together, self._beams(found, requests=len(together)), strict=True):
                 answer[request] = beams
@@ -93,7 +106,7 @@ class BeamSearchEngine:
 
     def _beams(self, found: Frontier, *, requests: int) -> list[list[Beam]]:
         """Name the ads of leaves, grouped by request."""
-        beams = beams_at(self._index, found.node, found.score.tolist())
+        beams = beams_at(self._index, found.node, found.rank.tolist())
         ends = np.searchsorted(found.request, np.arange(requests + 1)).tolist()
         return [beams[low:high] for low, high in pairwise(ends)]
 

@@ -10,12 +10,14 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from leadre.artifacts import open_artifact
+from leadre.collaborative.blend import Collaborative
 from leadre.decoding import network
 from leadre.decoding.beam_engine import BeamSearchEngine
 from leadre.decoding.device_engine import DeviceEngine
 from leadre.decoding.diversity import CappedEngine
 from leadre.decoding.engine import Engine, Score
 from leadre.decoding.fp8 import quantise_model
+from leadre.decoding.fusion import Fusion
 from leadre.decoding.hf import HfDecoder
 from leadre.decoding.search import Decoder
 from leadre.decoding.shared_prefix import SharedPrefixDecoder
@@ -37,6 +39,7 @@ def load_engine(
     device: str = "cpu",
     precision: Precision = "fp32",
     score: Score | None = None,
+    collaborative_weight: float | None = None,
 ) -> Engine:
     """Load a release's model and put it behind an index.
 
@@ -48,6 +51,8 @@ def load_engine(
         precision: of weights and activations; scores are float32 always. "fp8": of the layers' projections, the rest is
             bf16.
         score: another one than the recipe's.
+        collaborative_weight: another share of the release's collaborative signal than it was calibrated to; 0: the LLM
+            alone.
 
     Raises:
         ArtifactIncomplete: no whole release there.
@@ -74,7 +79,8 @@ def load_engine(
     if precision == "fp8":
         quantise_model(model)
     recipe = load_recipe(release_folder / "recipe.toml").decoding
-    engine = engine_of(model, index=index, vocabulary=vocabulary, score=score or recipe.score, kind=kind)
+    fusion = load_fusion(release_folder, index=index, vocabulary=vocabulary, weight=collaborative_weight)
+    engine = engine_of(model, index=index, vocabulary=vocabulary, score=score or recipe.score, kind=kind, fusion=fusion)
     return CappedEngine(engine, index=index, most=recipe.category_cap) if recipe.category_cap else engine
 
 
@@ -85,15 +91,21 @@ def engine_of(
     vocabulary: Vocabulary,
     score: Score,
     kind: Literal["auto", "device", "hf", "shared_prefix"] = "auto",
+    fusion: Fusion | None = None,
 ) -> Engine:
     """Put a model in memory behind an index, as `load_engine` does; the model is set to evaluation mode.
 
     Raises:
         ReleaseMismatch: the vocabulary does not fit the index or the model.
-        ConfigError: `kind` does not support the model.
+        ConfigError: `kind` does not support the model, or the fusion of scores.
     """
+    if fusion is not None and score == "valid":
+        raise ConfigError(
+            "the collaborative signal adds to sums of log-probabilities, which score 'valid' does not give; decode by "
+            "'level', or with collaborative_weight 0"
+        )
     _check_codes(vocabulary, index)
-    tokens = model.get_input_embeddings().num_embeddings
+    tokens = model.get_input_embeddings().weight.shape[0]  # an adapted embedding has no num_embeddings
     if tokens < vocabulary.size:
         raise ReleaseMismatch(
             f"the model has {tokens} token embeddings, the vocabulary {vocabulary.size} tokens; "
@@ -103,10 +115,36 @@ def engine_of(
     if kind in ("device", "shared_prefix") and not supported:
         raise ConfigError(f"{kind} does not compute {model.config.model_type!r} models like this one; use kind 'hf'")
     if kind == "device":
+        if fusion is not None:
+            raise ConfigError(
+                "kind 'device' does not fuse a collaborative signal into the beam yet; use 'shared_prefix' on that "
+                "device, or collaborative_weight 0"
+            )
         return DeviceEngine(model.eval(), index=index, vocabulary=vocabulary, score=score)
     make = HfDecoder if kind == "hf" or not supported else SharedPrefixDecoder
     decoder: Decoder = make(model.eval(), vocabulary=vocabulary, score=score)
-    return BeamSearchEngine(decoder, index=index)
+    return BeamSearchEngine(decoder, index=index, fusion=fusion)
+
+
+def load_fusion(
+    release_folder: Path, *, index: AdIndex, vocabulary: Vocabulary, weight: float | None = None
+) -> Fusion | None:
+    """Return a release's collaborative signal over an index; None where it has none, or a share of 0.
+
+    Args:
+        release_folder: an artifact of kind "release".
+        index: the ads.
+        vocabulary: the release's.
+        weight: another share than it was calibrated to.
+    """
+    found = None if weight == 0.0 else Collaborative.load(release_folder)
+    if found is None:
+        return None
+    signal, share = found
+    share = share if weight is None else weight
+    if share == 0.0:
+        return None
+    return Fusion(signal, weight=share, index=index, vocabulary=vocabulary)
 
 
 def _check_codes(vocabulary: Vocabulary, index: AdIndex) -> None:

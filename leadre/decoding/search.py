@@ -7,7 +7,7 @@ loses beams when few ads are live.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -89,7 +89,8 @@ class Frontier:
     Args:
         request: int64 [beams], ascending.
         node: int64 [beams], trie nodes.
-        score: float64 [beams], log-probabilities.
+        score: float64 [beams], log-probabilities by the LLM.
+        rank: float64 [beams], what the beams are ordered by: `score`, or the fused one.
         row: int64 [beams], where the beam's next log-probabilities stand; -1 for a beam with one live ad left below it
             whose probability is therefore 1 ("valid" only).
     """
@@ -97,7 +98,23 @@ class Frontier:
     request: Int64s
     node: Int64s
     score: NDArray[np.float64]
+    rank: NDArray[np.float64]
     row: Int64s
+
+
+class Masses(Protocol):
+    """What another source says of every node of the trie. See `leadre.decoding.fusion`."""
+
+    def fuse(self, score: NDArray[np.float64], *, request: Int64s, depth: int, nodes: Int64s) -> NDArray[np.float64]:
+        """Return what beams are ordered by, float64 [beams].
+
+        Args:
+            score: float64 [beams], log-probabilities by the LLM.
+            request: int64 [beams].
+            depth: of the nodes.
+            nodes: int64 [beams].
+        """
+        ...
 
 
 def search(
@@ -108,6 +125,7 @@ def search(
     prompt_of: Int64s,
     beam_width: int,
     score: Score,
+    masses: Masses | None = None,
 ) -> Frontier:
     """Run Algorithm 2 for several requests at once.
 
@@ -118,6 +136,7 @@ def search(
         prompt_of: int64 [requests], which of the prompts each request has.
         beam_width: B.
         score: the decoder's.
+        masses: of the requests, where another source has a say in what the beams are.
 
     Returns:
         The chosen leaves.
@@ -130,6 +149,7 @@ def search(
         request=np.arange(requests),
         node=np.zeros(requests, dtype=np.int64),
         score=np.zeros(requests, dtype=np.float64),
+        rank=np.zeros(requests, dtype=np.float64),
         row=prompt_of,
     )
     log_probabilities = reading.first()
@@ -138,11 +158,17 @@ def search(
     for depth in range(trie.levels):
         parent = children.parent
         total = frontier.score[parent] + _gained(log_probabilities, frontier, children, score=score)
-        best = segmented_top(total, frontier.request[parent], segments=requests, width=beam_width)
+        request = frontier.request[parent]
+        rank = total if masses is None else masses.fuse(total, request=request, depth=depth + 1, nodes=children.node)
+        best = segmented_top(rank, request, segments=requests, width=beam_width)
         parent, codes = parent[best], children.code[best]
         rows = frontier.row[parent]
         frontier = Frontier(
-            request=frontier.request[parent], node=children.node[best], score=total[best], row=np.arange(len(best))
+            request=frontier.request[parent],
+            node=children.node[best],
+            score=total[best],
+            rank=rank[best],
+            row=np.arange(len(best)),
         )
         if depth + 1 == trie.levels:  # nothing follows the last code: it is never fed
             break
@@ -181,7 +207,7 @@ def _gained(
 
 
 def _with_rows(frontier: Frontier, rows: Int64s) -> Frontier:
-    return Frontier(request=frontier.request, node=frontier.node, score=frontier.score, row=rows)
+    return replace(frontier, row=rows)
 
 
 def segmented_top(scores: NDArray[np.float64], segment: Int64s, *, segments: int, width: int) -> Int64s:

@@ -12,7 +12,8 @@ from leadre.domain.targeting import EVERYBODY, Targeting
 class Ad:
     """An ad with the fields of the paper's description template and of the auction.
 
-    `ad_id` is a 64-bit integer; `source_id` is its owner's own name for it. `bid` is in currency units per click. It
+    `ad_id` is a 64-bit integer; `source_id` is its owner's own name for it. `bid` is in currency units per click;
+    `bid_simulated` says that it is not a real one. The ad
     may be shown while it is `live` (not paused) and not `budget_exhausted`, from `starts_at` until before `ends_at`
     (None: no bound), to the users that `targeting` admits.
     """
@@ -26,6 +27,7 @@ class Ad:
     attributes: tuple[str, ...]
     advertiser_id: int
     bid: float
+    bid_simulated: bool = False
     live: bool = True
     targeting: Targeting = EVERYBODY
     starts_at: datetime | None = None

@@ -6,6 +6,7 @@ already has may come again is the data's affair (a product is bought once, an ad
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,6 +35,22 @@ class Histories:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @classmethod
+    def of(cls, rows: Sequence[NDArray[np.int64]]) -> Histories:
+        """Return rows of items as histories."""
+        items = np.concatenate([np.empty(0, np.int64), *rows])
+        return cls(offsets=np.cumsum([0, *map(len, rows)]), items=items)
+
+    def take(self, chosen: NDArray[np.int64]) -> Histories:
+        """Return some of the rows, int64[m], in the order given."""
+        return Histories.of([self.items[self.offsets[row] : self.offsets[row + 1]] for row in chosen.tolist()])
+
+    def parts(self, rows: int) -> Iterator[tuple[int, Histories]]:
+        """Give the histories in blocks of so many rows, each with the number of its first row."""
+        for start in range(0, len(self), rows):
+            offsets = self.offsets[start : start + rows + 1]
+            yield start, Histories(offsets=offsets - offsets[0], items=self.items[offsets[0] : offsets[-1]])
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -83,7 +100,7 @@ class CoVisitation:
     """
 
     def __init__(self, items: NDArray[np.int64], pairs: sparse.csr_array, popularity: Popularity) -> None:
-        self._items, self._pairs, self._popularity = items, pairs, popularity
+        self.items, self.pairs, self._popularity = items, pairs, popularity
 
     @classmethod
     def fit(cls, train: Histories) -> CoVisitation:
@@ -103,29 +120,30 @@ class CoVisitation:
     def top(self, histories: Histories, k: int, *, seen: Seen) -> NDArray[np.int64]:
         """Return the k best items for each row: int64[n, k], padded with `ABSENT`."""
         found = np.full((len(histories), k), ABSENT, np.int64)
-        for start in range(0, len(histories), _ROWS_AT_ONCE):
-            stop = min(start + _ROWS_AT_ONCE, len(histories))
-            low, high = histories.offsets[start], histories.offsets[stop]
-            part = Histories(offsets=histories.offsets[start : stop + 1] - low, items=histories.items[low:high])
-            found[start:stop] = self._top(part, k, seen)
+        for start, part in histories.parts(_ROWS_AT_ONCE):
+            found[start : start + len(part)] = self._top(part, k, seen)
         popular = self._popularity.top(histories, 2 * k, seen=seen)
         repeated = (popular[:, :, None] == found[:, None, :]).any(axis=2)
         both = np.hstack([found, popular])
         return _first_valid(both, np.hstack([found != ABSENT, ~repeated & (popular != ABSENT)]), k)
 
-    def _top(self, histories: Histories, k: int, seen: Seen) -> NDArray[np.int64]:
-        shape = (len(histories), len(self._items))
+    def scores(self, histories: Histories, *, seen: Seen) -> sparse.csr_array:
+        """Return how much speaks for each of `items`, float64[n, items], sparse."""
+        shape = (len(histories), len(self.items))
         rows = histories.rows
         age = histories.offsets[1:][rows] - np.arange(len(rows))  # 1 for a row's newest item
-        number, known = places(histories.items, self._items)
+        number, known = places(histories.items, self.items)
         rows, number, age = rows[known], number[known], age[known]
         asked = sparse.coo_array((1.0 / age, (rows, number)), shape=shape).tocsr()
-        scores = asked @ self._pairs
+        scores = asked @ self.pairs
         if seen == "leave_out":
             had = asked.copy()
             had.data[:] = 1.0
             scores = scores - scores.multiply(had)
-        scores = scores.tocsr()
+        return scores.tocsr()
+
+    def _top(self, histories: Histories, k: int, seen: Seen) -> NDArray[np.int64]:
+        scores = self.scores(histories, seen=seen)
         found = np.full((len(histories), k), ABSENT, np.int64)
         for row, (low, high) in enumerate(zip(scores.indptr[:-1], scores.indptr[1:], strict=True)):
             score, column = scores.data[low:high], scores.indices[low:high]
@@ -133,7 +151,7 @@ class CoVisitation:
                 near = score >= np.partition(score, -k)[-k]
                 score, column = score[near], column[near]
             best = np.lexsort((column, -score))[: min(k, int((score > 0).sum()))]
-            found[row, : len(best)] = self._items[column[best]]
+            found[row, : len(best)] = self.items[column[best]]
         return found
 
 

@@ -37,19 +37,37 @@ def diversity(categories: NDArray[np.int64]) -> Diversity:
         categories: int64[n, K], category of each retrieved ad; short lists are padded with `ABSENT`. Empty lists are
             left out.
     """
-    ordered = np.sort(categories[(categories != ABSENT).any(axis=1)], axis=1)
-    users, width = ordered.shape
-    if users == 0:
+    found = diversity_by_user(categories)
+    if np.isnan(found[:, 0]).all():
         return Diversity(concentration=0.0, abundance=0.0, score=0.0)
+    concentration, abundance = (float(column) for column in np.nanmean(found[:, :2], axis=0))
+    width = categories.shape[1]
+    return Diversity(concentration=concentration, abundance=abundance, score=(1 - concentration) * abundance / width)
+
+
+def diversity_by_user(categories: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return each list's own concentration, abundance and score, float64[n, 3]; NaN for an empty list.
+
+    The mean of the scores is near the score of the means, which `diversity` gives, and not equal to it.
+
+    Args:
+        categories: as in `diversity`.
+    """
+    users, width = categories.shape
+    ordered = np.sort(categories, axis=1)
     filled = ordered != ABSENT
     lengths = filled.sum(axis=1)
-    distinct = filled[:, 0].astype(np.int64) + (filled[:, 1:] & (ordered[:, 1:] != ordered[:, :-1])).sum(axis=1)
+    distinct = filled[:, :1].sum(axis=1) + (filled[:, 1:] & (ordered[:, 1:] != ordered[:, :-1])).sum(axis=1)
     # Sorted, a category with j + 1 ads has equal neighbours at distance j.
     most = np.ones(users, np.int64)
     for distance in range(1, width):
         most += (filled[:, distance:] & (ordered[:, distance:] == ordered[:, :-distance])).any(axis=1)
-    concentration, abundance = float((most / lengths).mean()), float(distinct.mean())
-    return Diversity(concentration=concentration, abundance=abundance, score=(1 - concentration) * abundance / width)
+    concentration = most / np.maximum(lengths, 1)
+    made: NDArray[np.float64] = np.stack(
+        [concentration, distinct.astype(np.float64), (1 - concentration) * distinct / max(width, 1)], axis=1
+    )
+    made[lengths == 0] = np.nan
+    return made
 
 
 def ltr_recall(lists: NDArray[np.int64], labels: Sequence[Collection[int]], *, cutoff: int) -> float:
@@ -60,12 +78,21 @@ def ltr_recall(lists: NDArray[np.int64], labels: Sequence[Collection[int]], *, c
         labels: n collections of ad ids that other retrieval strategies chose; users without any are left out.
         cutoff: K of Recall@K.
     """
-    shares = [
-        len(set(row) & set(wanted)) / len(set(wanted))
-        for row, wanted in zip(lists[:, :cutoff].tolist(), labels, strict=True)
-        if wanted
-    ]
-    return float(np.mean(shares)) if shares else 0.0
+    shares = ltr_recall_by_user(lists, labels, cutoff=cutoff)
+    return 0.0 if np.isnan(shares).all() else float(np.nanmean(shares))
+
+
+def ltr_recall_by_user(
+    lists: NDArray[np.int64], labels: Sequence[Collection[int]], *, cutoff: int
+) -> NDArray[np.float64]:
+    """Return each user's recall of its labelled ads, float64[n]; NaN for a user without labels. See `ltr_recall`."""
+    return np.array(
+        [
+            len(set(row) & set(wanted)) / len(set(wanted)) if wanted else np.nan
+            for row, wanted in zip(lists[:, :cutoff].tolist(), labels, strict=True)
+        ],
+        np.float64,
+    )
 
 
 def mean_ecpm(ecpm: NDArray[np.float64], *, cutoff: int) -> float:
@@ -75,9 +102,16 @@ def mean_ecpm(ecpm: NDArray[np.float64], *, cutoff: int) -> float:
         ecpm: float64[n, K], revenue per 1,000 impressions of each retrieved ad; NaN where a list has ended.
         cutoff: ads that count.
     """
+    means = mean_ecpm_by_user(ecpm, cutoff=cutoff)
+    return 0.0 if np.isnan(means).all() else float(np.nanmean(means))
+
+
+def mean_ecpm_by_user(ecpm: NDArray[np.float64], *, cutoff: int) -> NDArray[np.float64]:
+    """Return the mean eCPM of the first `cutoff` ads of each list, float64[n]; NaN for an empty one."""
     top = ecpm[:, :cutoff]
-    top = top[~np.isnan(top).all(axis=1)]
-    return float(np.nanmean(top, axis=1).mean()) if len(top) else 0.0
+    there = ~np.isnan(top)
+    counts = there.sum(axis=1)
+    return np.where(counts > 0, np.where(there, top, 0.0).sum(axis=1) / np.maximum(counts, 1), np.nan)
 
 
 def dice(first: Collection[int], second: Collection[int]) -> float:

@@ -25,14 +25,20 @@ from leadre.recipe import IndexRecipe
 Assignment = Literal["nearest", "balanced"]
 
 
-def version_of(ads: Iterable[Ad], recipe: IndexRecipe) -> str:
-    """Return the name of the index that these ads and this recipe give: the same ones, in any order, the same name."""
+def version_of(ads: Iterable[Ad], recipe: IndexRecipe, *, histories: bytes = b"") -> str:
+    """Return the name of the index that these ads and this recipe give: the same ones, in any order, the same name.
+
+    Args:
+        ads: all of them.
+        recipe: how they get S-IDs.
+        histories: a digest of the histories that the codebooks rest on, with `signal` "collaborative".
+    """
     total = count = 0  # a sum of hashes depends on no order, and takes no memory
     for ad in ads:
         one = msgspec.json.encode((ad.ad_id, describe(ad), ad.advertiser_id))
         total += int.from_bytes(hashlib.blake2b(one, digest_size=32).digest())
         count += 1
-    return hashlib.blake2b(msgspec.json.encode((recipe, count, str(total))), digest_size=6).hexdigest()
+    return hashlib.blake2b(msgspec.json.encode((recipe, count, str(total))) + histories, digest_size=6).hexdigest()
 
 
 def index_ads(
@@ -42,6 +48,7 @@ def index_ads(
     *,
     version: str,
     assignment: Assignment = "nearest",
+    hidden: Floats | None = None,
 ) -> AdIndex:
     """Give every ad its S-ID.
 
@@ -50,13 +57,14 @@ def index_ads(
         embeddings: x_a in the order of the ads, float32[N, d].
         quantiser: fitted, usually on these ads.
         version: the index's name.
+        hidden: what is quantised, float32[N, width], where more is known of the ads than their texts say.
         assignment: "nearest" code at every level, or "balanced": see `leadre.indexing.balance`.
 
     Raises:
         InvalidInput: an ad twice, or a bad embedding.
         NoFreeCode: too many ads with the same codes.
     """
-    hidden = quantiser.hidden(embeddings)
+    hidden = quantiser.hidden(embeddings) if hidden is None else hidden
     codes, quantised = quantise(hidden, quantiser.codebooks)
     return index_assigned(
         codes,

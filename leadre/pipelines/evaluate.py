@@ -1,4 +1,4 @@
-"""Offline evaluation: a release beside popularity, co-visitation and SASRec, on the same users and targets.
+"""Offline evaluation: a release beside popularity, co-visitation, SASRec and TIGER, on the same users and targets.
 
 LEADRE §5.1.1 (leave-one-out), §5.1.2 (HR@K, NDCG@K, over ads), §5.2.3 (diversity). Three views: "canonical" (the data's
 own order), "untied" (users whose two held-out ads have different times), "shuffled" (ties in random order).
@@ -14,31 +14,30 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from leadre.collaborative.blend import Collaborative
 from leadre.decoding.engine import Engine
-from leadre.domain.behavior import Domain
 from leadre.domain.semantic_id import SemanticId
 from leadre.errors import InvalidInput, ReleaseMismatch
 from leadre.evaluation.baselines import CoVisitation, Histories, Popularity, Seen
 from leadre.evaluation.ranking import ABSENT
 from leadre.evaluation.slices import slices
-from leadre.evaluation.split import Split, hold_out, swap, swapped
+from leadre.evaluation.split import Split, swap, swapped
 from leadre.indexing.ad_index import AdIndex
-from leadre.pipelines.measures import LEADRE, LIST_CUTOFF, LTR_LABELS, Evaluation, measure
+from leadre.pipelines.histories import ad_histories, split_of, training_histories
+from leadre.pipelines.measures import LEADRE, LIST_CUTOFF, LTR_LABELS, Answers, Evaluation, measure
 from leadre.prompts.fit_length import PromptEncoder
 from leadre.prompts.render import render
 from leadre.recipe import EvaluationRecipe, Recipe
 from leadre.store import impressions
 from leadre.store.catalog import read_ads
 from leadre.store.database import connect, transaction
-from leadre.store.events import DOMAINS, Sequences, read_sequences
+from leadre.store.events import Sequences, read_sequences
 from leadre.store.request_path import arpu_groups
 from leadre.store.summaries import ARPU_GROUPS
 from leadre.training.contexts import ContextBuilder, read_contexts
 from leadre.training.preferences import ecpm_of_ads
 
 Progress = Callable[[str, int, int | None], None]
-
-_AD = DOMAINS.index(Domain.AD)
 
 
 def evaluate(
@@ -48,6 +47,8 @@ def evaluate(
     engine: Engine,
     encoder: PromptEncoder,
     recipe: Recipe,
+    collaborative: Collaborative | None = None,
+    now: datetime | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure an engine on every user's test ad, each prompt as of that ad's time and without it.
@@ -58,6 +59,8 @@ def evaluate(
         engine: of the release.
         encoder: of the release; its recipe says what a prompt holds.
         recipe: its `evaluation` section, and the beam width of `decoding` (widened to the largest cutoff).
+        collaborative: the release's collaborative signal, for the baseline of that name; None: it has none.
+        now: later behaviors are not read; None: there are none.
         progress: called with what is being done, how much is done, and how much there is.
 
     Raises:
@@ -65,14 +68,39 @@ def evaluate(
         InvalidInput: no user has enough ad behaviors to be evaluated.
         Unavailable: PostgreSQL does not answer.
     """
+    return measure(
+        answer(
+            database_url=database_url,
+            index=index,
+            engine=engine,
+            encoder=encoder,
+            recipe=recipe,
+            collaborative=collaborative,
+            now=now,
+            progress=progress,
+        )
+    )
+
+
+def answer(
+    *,
+    database_url: str,
+    index: AdIndex,
+    engine: Engine,
+    encoder: PromptEncoder,
+    recipe: Recipe,
+    collaborative: Collaborative | None = None,
+    now: datetime | None = None,
+    progress: Progress | None = None,
+) -> Answers:
+    """Return the lists of an engine and of the recipe's baselines, not yet measured. All as in `evaluate`."""
     if engine.index_version != index.version:
         raise ReleaseMismatch(
             f"the engine generates ads of index {engine.index_version}, evaluation has {index.version}; load that one"
         )
     asked = recipe.evaluation
-    sequences, contexts, ecpm, simulated, arpu = _read(database_url, encoder)
-    is_ad = sequences.domains == _AD
-    everyone = hold_out(asked.split, sequences.offsets, is_ad, sequences.occurred_at_s, test_share=asked.test_share)
+    sequences, contexts, ecpm, simulated, arpu = _read(database_url, encoder, until=now)
+    everyone = split_of(sequences, asked)
     if len(everyone.users) == 0:
         raise InvalidInput(
             "no user has 3 clicks or conversions on ads (with evaluation.split='global_time', 2 before the cut and 1 "
@@ -97,12 +125,16 @@ def evaluate(
     ours_shuffled[again] = generated[len(split.users) :]
 
     lists = {LEADRE: (ours, ours_shuffled)}
-    train = _histories(sequences, sequences.offsets[:-1], split.learn_until)
-    before = [_histories(data, data.offsets[split.users], split.test) for data in (sequences, shuffled)]
-    following = np.full(len(train), ABSENT, np.int64)
-    following[everyone.users] = sequences.item_ids[everyone.validation]
+    learnt = training_histories(sequences, everyone)
+    train, following = learnt.train, learnt.following
+    before = [ad_histories(data, data.offsets[split.users], split.test) for data in (sequences, shuffled)]
     for name in asked.baselines:
-        baseline = _fit(name, train, following, recipe=asked, progress=progress)
+        if name != "collaborative":
+            baseline = _fit(name, train, following, index=index, recipe=asked, progress=progress)
+        elif collaborative is not None:
+            baseline = collaborative
+        else:
+            continue
         canonical, other = (baseline.top(histories, width, seen=train.seen) for histories in before)
         lists[name] = (canonical, other)
     sliced = slices(
@@ -112,10 +144,10 @@ def evaluate(
         arpu_groups=arpu[split.users],
         group_count=ARPU_GROUPS,
     )
-    return measure(
-        lists,
-        split,
-        (sequences, shuffled),
+    return Answers(
+        lists=lists,
+        split=split,
+        data=(sequences, shuffled),
         index=index,
         ecpm=ecpm,
         labels=labels,
@@ -126,12 +158,12 @@ def evaluate(
 
 
 def _read(
-    database_url: str, encoder: PromptEncoder
+    database_url: str, encoder: PromptEncoder, *, until: datetime | None
 ) -> tuple[Sequences, ContextBuilder, dict[int, float], bool, NDArray[np.int64]]:
     engine = connect(database_url)
     try:
         with transaction(engine) as connection:
-            sequences = read_sequences(connection)
+            sequences = read_sequences(connection, until=until)
             contexts = read_contexts(connection, sequences, recipe=encoder.recipe)
             shown = impressions.mean_ecpm(connection, before=datetime.max.replace(tzinfo=UTC))
             bids = {ad.ad_id: ad.bid for ad in read_ads(connection)}
@@ -191,15 +223,6 @@ def _generate(
     return lists
 
 
-def _histories(sequences: Sequences, first: NDArray[np.int64], end: NDArray[np.int64]) -> Histories:
-    """Return the ads between two positions, one row for each pair of positions."""
-    ads = np.flatnonzero(sequences.domains == _AD)
-    low, high = np.searchsorted(ads, first), np.searchsorted(ads, end)
-    offsets = np.append(0, np.cumsum(high - low))
-    places = np.repeat(low - offsets[:-1], high - low) + np.arange(offsets[-1])
-    return Histories(offsets=offsets, items=sequences.item_ids[ads[places]])
-
-
 class _Baseline(Protocol):
     def top(self, histories: Histories, k: int, *, seen: Seen) -> NDArray[np.int64]: ...
 
@@ -209,6 +232,7 @@ def _fit(
     train: Histories,
     following: NDArray[np.int64],
     *,
+    index: AdIndex,
     recipe: EvaluationRecipe,
     progress: Progress | None,
 ) -> _Baseline:
@@ -216,6 +240,19 @@ def _fit(
         return Popularity.fit(train)
     if name == "co_visitation":
         return CoVisitation.fit(train)
-    from leadre.training.sasrec import SasRec  # brings torch
+    if name == "tiger":  # brings torch, as SASRec does
+        from leadre.decoding.load import engine_of
+        from leadre.training.tiger import Tiger
+
+        return Tiger.fit(
+            train,
+            targets=following,
+            index=index,
+            engine_of=lambda model, vocabulary: engine_of(model, index=index, vocabulary=vocabulary, score="level"),
+            recipe=recipe.tiger,
+            seed=recipe.seed,
+            progress=progress,
+        )
+    from leadre.collaborative.sasrec import SasRec
 
     return SasRec.fit(train, targets=following, recipe=recipe.sasrec, seed=recipe.seed, progress=progress)

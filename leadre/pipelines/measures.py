@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leadre.evaluation.bootstrap import Interval, intervals, paired_differences
-from leadre.evaluation.diversity import diversity, ltr_recall, mean_ecpm
+from leadre.evaluation.diversity import (
+    diversity,
+    diversity_by_user,
+    ltr_recall,
+    ltr_recall_by_user,
+    mean_ecpm,
+    mean_ecpm_by_user,
+)
 from leadre.evaluation.ranking import ABSENT, gains, hits, ranks_of
 from leadre.evaluation.split import Split
 from leadre.indexing.ad_index import AdIndex
@@ -90,22 +97,13 @@ class Evaluation:
         return plain
 
 
-def measure(
-    lists: Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64]]],
-    split: Split,
-    data: tuple[Sequences, Sequences],
-    *,
-    index: AdIndex,
-    ecpm: Mapping[int, float],
-    labels: Sequence[Sequence[int]],
-    sliced: Mapping[str, NDArray[np.bool_]],
-    recipe: EvaluationRecipe,
-    simulated_ecpm: bool,
-) -> Evaluation:
-    """Measure lists of ads, LEADRE's first among them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """Lists of ads of every system for the evaluated users, and what they are measured by.
 
     Args:
         lists: system to its int64[n, K], ads best first, padded with `ABSENT`; as the data is, and with ties shuffled.
+            LEADRE's come first.
         split: of the n users.
         data: the behaviors, as they are and with ties shuffled.
         index: knows the ads' categories.
@@ -115,14 +113,29 @@ def measure(
         recipe: its cutoffs and the seed of the intervals.
         simulated_ecpm: whether `ecpm` rests on simulated values.
     """
+
+    lists: Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64]]]
+    split: Split
+    data: tuple[Sequences, Sequences]
+    index: AdIndex
+    ecpm: Mapping[int, float]
+    labels: Sequence[Sequence[int]]
+    sliced: Mapping[str, NDArray[np.bool_]]
+    recipe: EvaluationRecipe
+    simulated_ecpm: bool
+
+
+def measure(answers: Answers) -> Evaluation:
+    """Measure lists of ads over all users."""
+    recipe, split = answers.recipe, answers.split
     cutoffs, seed = tuple(sorted(set(recipe.cutoffs))), recipe.seed
     names = [f"{metric}@{cutoff}" for metric in ("HR", "NDCG") for cutoff in cutoffs]
     largest = [len(cutoffs) - 1, 2 * len(cutoffs) - 1]
     figures = {}
-    for system, pair in lists.items():
+    for system, pair in answers.lists.items():
         canonical, shuffled = (
             _by_user(ranks_of(sequences.item_ids[split.test], made), cutoffs)
-            for sequences, made in zip(data, pair, strict=True)
+            for sequences, made in zip(answers.data, pair, strict=True)
         )
         figures[system] = {"canonical": canonical, "untied": canonical[~split.tied], "shuffled": shuffled}
 
@@ -150,9 +163,9 @@ def measure(
             for system, views in figures.items()
             if system != LEADRE
         },
-        slices={name: of_slice(chosen) for name, chosen in sliced.items()},
-        lists={system: _describe(made, index=index, ecpm=ecpm, labels=labels) for system, (made, _) in lists.items()},
-        simulated_ecpm=simulated_ecpm,
+        slices={name: of_slice(chosen) for name, chosen in answers.sliced.items()},
+        lists={system: _describe(made, answers) for system, (made, _) in answers.lists.items()},
+        simulated_ecpm=answers.simulated_ecpm,
     )
 
 
@@ -160,19 +173,47 @@ def _by_user(ranks: NDArray[np.int64], cutoffs: tuple[int, ...]) -> NDArray[np.f
     return np.stack([metric(ranks, cutoff) for metric in (hits, gains) for cutoff in cutoffs], axis=1)
 
 
-def _describe(
-    lists: NDArray[np.int64], *, index: AdIndex, ecpm: Mapping[int, float], labels: Sequence[Sequence[int]]
-) -> Lists:
+def by_user(answers: Answers, *, system: str = LEADRE) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """Return each user's own figures of one system in the canonical view: names, and float64[n, metrics].
+
+    HR@K and NDCG@K of the recipe's cutoffs; then, of the first `LIST_CUTOFF` ads, "diversity", "concentration",
+    "abundance", "eCPM" and "LTRR@4", "LTRR@8". NaN where a user has no such figure (an empty list, no labels).
+    """
+    cutoffs = tuple(sorted(set(answers.recipe.cutoffs)))
+    lists, _ = answers.lists[system]
+    names = [f"{metric}@{cutoff}" for metric in ("HR", "NDCG") for cutoff in cutoffs]
+    hit = _by_user(ranks_of(answers.data[0].item_ids[answers.split.test], lists), cutoffs)
+    categories, worth = _categories_and_worth(lists[:, :LIST_CUTOFF], answers)
+    varied = diversity_by_user(categories)
+    columns = {
+        "diversity": varied[:, 2],
+        "concentration": varied[:, 0],
+        "abundance": varied[:, 1],
+        "eCPM": mean_ecpm_by_user(worth, cutoff=LIST_CUTOFF),
+    }
+    for cutoff in LTRR_CUTOFFS:
+        columns[f"LTRR@{cutoff}"] = ltr_recall_by_user(lists, answers.labels, cutoff=cutoff)
+    return (*names, *columns), np.column_stack([hit, *columns.values()])
+
+
+def _describe(lists: NDArray[np.int64], answers: Answers) -> Lists:
     top = lists[:, :LIST_CUTOFF]
-    rows = index.rows(top.ravel()).reshape(top.shape)
-    categories = np.where(rows < 0, ABSENT, index.first_categories[rows].astype(np.int64))
-    ads, inverse = np.unique(top, return_inverse=True)
-    worth = np.array([np.nan if ad == ABSENT else ecpm.get(ad, 0.0) for ad in ads.tolist()])
+    categories, worth = _categories_and_worth(top, answers)
     found = diversity(categories)
+    labels = answers.labels
     return Lists(
         concentration=found.concentration,
         abundance=found.abundance,
         diversity=found.score,
-        mean_ecpm=mean_ecpm(worth[inverse].reshape(top.shape), cutoff=LIST_CUTOFF),
+        mean_ecpm=mean_ecpm(worth, cutoff=LIST_CUTOFF),
         ltrr={f"LTRR@{cutoff}": ltr_recall(top, labels, cutoff=cutoff) for cutoff in LTRR_CUTOFFS if any(labels)},
     )
+
+
+def _categories_and_worth(top: NDArray[np.int64], answers: Answers) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return category codes (`ABSENT` where a list has ended) and eCPM (NaN there) of the ads of lists."""
+    rows = answers.index.rows(top.ravel()).reshape(top.shape)
+    categories = np.where(rows < 0, ABSENT, answers.index.first_categories[rows].astype(np.int64))
+    ads, inverse = np.unique(top, return_inverse=True)
+    worth = np.array([np.nan if ad == ABSENT else answers.ecpm.get(ad, 0.0) for ad in ads.tolist()])
+    return categories, worth[inverse].reshape(top.shape)

@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
+from msgspec.structs import replace
+
+from leadre.collaborative.blend import Collaborative
 from leadre.decoding.engine import Score
 from leadre.decoding.load import Precision, load_engine
 from leadre.indexing.ad_index import AdIndex
@@ -32,6 +36,7 @@ def make_release(
     now: datetime,
     name: str | None = None,
     warm_start: Path | None = None,
+    since: datetime | None = None,
     progress: Progress | None = None,
 ) -> ReleaseRow:
     """Train a release, evaluate it, and record it as a candidate with its figures.
@@ -46,6 +51,7 @@ def make_release(
         now: later events are not read.
         name: of the release; by default the recipe's name and `now`.
         warm_start: a release of the same index to go on from.
+        since: learn only from users with a behavior after this instant.
         progress: called with what is being done, how much is done, and how much there is.
 
     Returns:
@@ -63,12 +69,15 @@ def make_release(
         name=name,
         progress=progress,
         warm_start=warm_start,
+        since=since,
     )
     folders = [folder for folder in (trained.sft_folder, trained.folder) if folder is not None]
     measured = []
     for folder in folders:
         when = " before DPO" if folder == trained.sft_folder else ""
-        measured.append(evaluate_release(folder, database_url=database_url, index=index, when=when, progress=progress))
+        measured.append(
+            evaluate_release(folder, database_url=database_url, index=index, now=now, when=when, progress=progress)
+        )
     database = connect(database_url, application_name="leadre train")
     try:
         with transaction(database) as connection:
@@ -93,9 +102,12 @@ def evaluate_release(
     *,
     database_url: str,
     index: AdIndex,
+    now: datetime | None = None,
+    baselines: Literal["recipe", "none"] = "recipe",
     when: str = "",
     score: Score | None = None,
     precision: Precision = "fp32",
+    collaborative_weight: float | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure the release in a folder by its own recipe.
@@ -104,9 +116,12 @@ def evaluate_release(
         folder: of the release.
         database_url: the system of record.
         index: the release's.
+        now: later behaviors are not read; None: there are none.
+        baselines: "recipe" measures the recipe's beside it, "none" the release alone.
         when: said in the progress, for example " before DPO".
         score: another one than the recipe's.
         precision: of the model's weights and activations.
+        collaborative_weight: another share of the collaborative signal than the release's; 0: the LLM alone.
         progress: as in `make_release`.
 
     Raises:
@@ -118,11 +133,19 @@ def evaluate_release(
         if progress is not None:
             progress(f"{what}{when}", done, total)
 
+    recipe = load_recipe_of(folder)
+    if baselines == "none":
+        recipe = replace(recipe, evaluation=replace(recipe.evaluation, baselines=()))
+    found = Collaborative.load(folder)
     return evaluate(
         database_url=database_url,
         index=index,
-        engine=load_engine(folder, index=index, score=score, precision=precision),
+        engine=load_engine(
+            folder, index=index, score=score, precision=precision, collaborative_weight=collaborative_weight
+        ),
         encoder=load_prompt_encoder(folder),
-        recipe=load_recipe_of(folder),
+        recipe=recipe,
+        collaborative=found[0] if found else None,
+        now=now,
         progress=report,
     )

@@ -70,9 +70,14 @@ def index_inventory(
         progress: as in `build_index`.
 
     Raises:
-        ConfigError: Ray is not installed, another such build is under way, or as `build_index`.
+        ConfigError: Ray is not installed, another such build is under way, the signal "collaborative", or as
+            `build_index`.
         InvalidInput, Unavailable: as `build_index`.
     """
+    if recipe.signal != "text":
+        raise ConfigError(
+            f"index.signal={recipe.signal!r} is fitted on one machine; build without --workers, or with signal 'text'"
+        )
     database = connect(database_url, application_name="leadre index build")
     try:
         with _workplace(indexes.parent / "scale-out") as folder:

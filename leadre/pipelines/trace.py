@@ -238,7 +238,8 @@ def _sections(trace: Trace, command: str) -> Iterator[list[str]]:
         "list_age_s",
     )
     yield _table(
-        ("feature", "value"), [(name, written(trace.features[name][0])) for name in user_side if name in trace.features]
+        ("feature", "value"),
+        [(label(trace, name), written(trace.features[name][0])) for name in user_side if name in trace.features],
     )
     yield ["## 7. Item-side features", "", "Derived when read, one row a target ad (`ranker_features_v1`).", ""]
     shown = [name for name in SHOWN_FEATURES if name in trace.features]
@@ -249,6 +250,12 @@ def _sections(trace: Trace, command: str) -> Iterator[list[str]]:
             for row, ad in enumerate(trace.target_ads)
         ],
     )
+
+
+def label(trace: Trace, feature: str) -> str:
+    """Return a feature's name as a page shows it: with a word on it when it rests on bids that are not real ones."""
+    bids = (trace.ads[beam.ad_id].bid_simulated for beam in trace.retrieved.beams if beam.ad_id in trace.ads)
+    return f"{feature} (simulated)" if feature == "expected_ecpm" and any(bids) else feature
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

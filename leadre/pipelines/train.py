@@ -17,11 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from leadre.collaborative.blend import Collaborative
 from leadre.decoding.load import engine_of
 from leadre.domain.behavior import Domain
 from leadre.errors import InvalidInput
 from leadre.evaluation.split import hold_out
 from leadre.indexing.ad_index import AdIndex
+from leadre.pipelines.collaborate import calibrate, fit_signal
+from leadre.pipelines.validate import validation_of
 from leadre.recipe import Recipe
 from leadre.store.catalog import read_ads
 from leadre.store.database import connect, transaction
@@ -40,6 +43,7 @@ from leadre.training.preferences import (
     from_candidates,
     from_impressions,
 )
+from leadre.training.processes import is_main
 from leadre.training.progress import Progress
 from leadre.training.release_folder import write_release
 from leadre.training.rrhf import run_rrhf
@@ -47,6 +51,8 @@ from leadre.training.rrhf import run_rrhf
 CANDIDATE_ADS = 16
 """Of a generated list, the ads that count as likely."""
 PAIRS_A_LIST = 2
+UNTIL = "until"
+"""In the metrics of a training: it read the behaviors until this instant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +73,12 @@ def train(
     name: str | None = None,
     progress: Progress | None = None,
     warm_start: Path | None = None,
+    since: datetime | None = None,
 ) -> TrainingResult:
     """Train a model for an index and write it as a release; with DPO, the model before it as `<name>-sft` too.
 
-    Recording, evaluating and promoting are the caller's.
+    Recording, evaluating and promoting are the caller's. Under `accelerate launch` every process calls this, with the
+    same arguments, and the main one writes.
 
     With `recipe.sft.checkpoint_steps`, a training that was killed goes on when it is called again with the same name:
     finished stages are not repeated, the running one continues at its newest checkpoint, and the weights are those of
@@ -85,10 +93,11 @@ def train(
         name: of the release; by default the recipe's name and `now`.
         progress: called as training goes on.
         warm_start: a release of the same index to go on from, for daily training.
+        since: learn only from users with a behavior after this instant, for daily training.
 
     Raises:
         FileExistsError: there is a release of that name.
-        InvalidInput: no user has an ad to learn.
+        InvalidInput: no user has an ad to learn, or none to be validated on when the recipe asks for it.
         ReleaseMismatch: `warm_start` speaks of another index.
         ConfigError: a base model that cannot be used; or an unfinished training of that name with another recipe,
             index or data.
@@ -101,11 +110,17 @@ def train(
     for taken in (folder, None if goes_on else sft_folder):  # when it goes on, `sft_folder` is this training's own
         if taken is not None and taken.exists():
             raise FileExistsError(f"{taken} exists; releases are not changed in place, give the new one its own name")
-    data = read_training_data(database_url=database_url, index=index, recipe=recipe, now=now)
+    data = read_training_data(database_url=database_url, index=index, recipe=recipe, now=now, since=since)
     learner = warm_learner(recipe, index, warm_start) if warm_start else fresh_learner(recipe, index, data)
-    sizes: dict[str, Any] = {"parameters": learner.model.num_parameters(), "vocabulary": learner.vocabulary.size}
+    sizes: dict[str, Any] = {
+        "parameters": learner.model.num_parameters(),
+        "vocabulary": learner.vocabulary.size,
+        UNTIL: now.isoformat(),
+    }
 
     def write(target: Path) -> None:
+        if not is_main():
+            return
         write_release(
             target,
             model=learner.model,
@@ -116,8 +131,10 @@ def train(
             metrics={"training": sizes},
             curves=curves,
             index_version=index.version,
+            collaborative=collaborative,
         )
 
+    collaborative: tuple[Collaborative, float] | None = None
     with tempfile.TemporaryDirectory(prefix="leadre-train-") as scratch:
         curves, of_stages = fine_tune(
             learner,
@@ -125,9 +142,15 @@ def train(
             recipe=recipe,
             start=f"{warm_start.name if warm_start else 'a new model'}, index {index.version}",
             work=unfinished if recipe.sft.checkpoint_steps else Path(scratch),
+            validation=validation_of(learner, data, index=index, recipe=recipe),
             progress=progress,
         )
         sizes |= of_stages
+        if recipe.collaborative.enabled:
+            signal = fit_signal(database_url=database_url, releases=releases, recipe=recipe, now=now, progress=progress)
+            weight = calibrate(signal, learner, data, index=index, recipe=recipe, progress=progress)
+            collaborative = signal, weight
+            sizes["collaborative"] = {"co_visitation": signal.share, "weight": weight}
         if sft_folder is not None:
             if not sft_folder.exists():
                 write(sft_folder)
@@ -155,12 +178,15 @@ def train(
                         progress=progress,
                     )
         write(folder)
-    shutil.rmtree(unfinished, ignore_errors=True)
+    if is_main():
+        shutil.rmtree(unfinished, ignore_errors=True)
     return TrainingResult(folder=folder, sft_folder=sft_folder)
 
 
-def read_training_data(*, database_url: str, index: AdIndex, recipe: Recipe, now: datetime) -> TrainingData:
-    """Read what the tasks make examples of.
+def read_training_data(
+    *, database_url: str, index: AdIndex, recipe: Recipe, now: datetime, since: datetime | None = None
+) -> TrainingData:
+    """Read what the tasks make examples of. The arguments are those of `train`.
 
     Raises:
         InvalidInput: no user has an ad to learn.
@@ -170,7 +196,7 @@ def read_training_data(*, database_url: str, index: AdIndex, recipe: Recipe, now
     try:
         with transaction(engine) as connection:
             ads = read_ads(connection)
-            sequences = read_sequences(connection)
+            sequences = read_sequences(connection, until=now)
             contexts = read_contexts(connection, sequences, recipe=recipe.prompt)
     finally:
         engine.dispose()
@@ -180,11 +206,9 @@ def read_training_data(*, database_url: str, index: AdIndex, recipe: Recipe, now
     held = recipe.evaluation
     split = hold_out(held.split, sequences.offsets, is_ad, sequences.occurred_at_s, test_share=held.test_share)
     targets = [
-        [
-            at
-            for at, behavior in enumerate(rows[:seen])
-            if behavior.domain is Domain.AD and behavior.item_id in sids and behavior.occurred_at <= now
-        ]
+        [at for at, behavior in enumerate(rows[:seen]) if behavior.domain is Domain.AD and behavior.item_id in sids]
+        if since is None or rows[-1].occurred_at > since
+        else []
         for rows, seen in zip(behaviors, (split.learn_until - sequences.offsets[:-1]).tolist(), strict=True)
     ]
     if not any(targets):
@@ -192,6 +216,7 @@ def read_training_data(*, database_url: str, index: AdIndex, recipe: Recipe, now
             f"no user has a click or conversion on an ad of index {index.version} that is not held out, so there is "
             "nothing to learn; import behaviors, or build the index of these ads"
         )
+    held_out = split.validation - sequences.offsets[split.users]
     return TrainingData(
         ads=[ad for ad in ads if ad.ad_id in sids],
         sequences=behaviors,
@@ -200,6 +225,7 @@ def read_training_data(*, database_url: str, index: AdIndex, recipe: Recipe, now
         sid_of=sids.get,
         recipe=recipe.prompt,
         seed=recipe.sft.seed,
+        validation=list(zip(split.users.tolist(), held_out.tolist(), strict=True)),
     )
 
 

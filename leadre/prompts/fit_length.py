@@ -7,7 +7,7 @@ and a repeated segment is encoded once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from leadre.errors import InvalidInput
@@ -90,6 +90,14 @@ class PromptEncoder:
         ids += tail
         levels += [NO_TARGET] * len(tail)
         return TargetedPrompt(ids=ids, levels=levels)
+
+    def fitted(self, prompt: Prompt) -> Prompt:
+        """Return the prompt with those of its behaviors that `encode` keeps.
+
+        Raises:
+            InvalidInput, InvalidSemanticId: as `encode`.
+        """
+        return replace(prompt, behaviors=self._fit(prompt)[1])
 
     def _fit(self, prompt: Prompt) -> tuple[list[int], tuple[tuple[Segment, ...], ...], list[int]]:
         head = [token for segment in prompt.head for token in self._encode_segment(segment)]

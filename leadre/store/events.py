@@ -103,7 +103,11 @@ def append_behaviors(connection: Connection, rows: Sequence[Behavior]) -> None:
 
 
 def read_sequences(
-    connection: Connection, *, which: Literal["positive", "all"] = "positive", domains: Collection[Domain] = DOMAINS
+    connection: Connection,
+    *,
+    which: Literal["positive", "all"] = "positive",
+    domains: Collection[Domain] = DOMAINS,
+    until: datetime | None = None,
 ) -> Sequences:
     """Return every user's behaviors, for training and evaluation; a user without any is left out.
 
@@ -111,11 +115,12 @@ def read_sequences(
         connection: in a transaction.
         which: positive behaviors only (what prompts are made of), or all.
         domains: which domains.
+        until: later behaviors are left out: clocks that ran ahead, or a present in the data's past. None: all count.
     """
     query = """
         SELECT user_id, item_id, array_position(%s::text[], domain) - 1, array_position(%s::text[], action) - 1,
                extract(epoch FROM occurred_at)::float8, ordinal
-        FROM behaviors WHERE domain = ANY(%s) AND action = ANY(%s)
+        FROM behaviors WHERE domain = ANY(%s) AND action = ANY(%s) AND occurred_at <= %s
         ORDER BY user_id, occurred_at, ordinal, behavior_id
     """
     actions = _POSITIVE if which == "positive" else list(ACTIONS)
@@ -123,7 +128,7 @@ def read_sequences(
     types = ("int64", "int64", "uint8", "uint8", "float64", "int64")
     with closing(connection.connection.cursor()) as cursor, TemporaryFile() as file:
         parameters = [[str(word) for word in words] for words in (DOMAINS, ACTIONS, domains, actions)]
-        select_rows = cursor.mogrify(query, parameters).decode()
+        select_rows = cursor.mogrify(query, [*parameters, "infinity" if until is None else until]).decode()
         cursor.copy_expert(f"COPY ({select_rows}) TO STDOUT (FORMAT csv)", file)
         if file.tell() == 0:
             read = {column: np.empty(0, dtype) for column, dtype in zip(columns, types, strict=True)}

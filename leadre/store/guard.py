@@ -8,6 +8,25 @@ from typing import Any
 
 from leadre.errors import ConfigError
 
+HIT_RATIO_DROP = 0.05
+"""Of the hit ratio at the largest cutoff (this share and the next are ours)."""
+LIST_DROP = 0.1
+"""Of the mean eCPM and of the diversity of the lists' first ads: they vary more from day to day."""
+
+
+def guard_of(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return what every promotion is guarded by, for a release that was evaluated: see `shortfalls`.
+
+    Args:
+        metrics: the release's, as the evaluation gives them; they name the cutoffs.
+    """
+    cutoff = max(metrics.get("cutoffs", ()), default=0)
+    return {
+        f"metrics.leadre.canonical.HR@{cutoff}.mean": HIT_RATIO_DROP,
+        "lists.leadre.mean_ecpm": LIST_DROP,
+        "lists.leadre.diversity": LIST_DROP,
+    }
+
 
 def shortfalls(candidate: Mapping[str, Any], live: Mapping[str, Any], guard: Mapping[str, float]) -> list[str]:
     """Compare the metrics of two releases; larger is better.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, exists, func, select, text
+from sqlalchemy import Connection, exists, func, or_, select, text
 
 from leadre.domain.behavior import Impression
-from leadre.store.tables import impressions
+from leadre.store.tables import ads, impressions
 
 
 def liked_impressions(connection: Connection, *, before: datetime) -> list[Impression]:
@@ -30,8 +30,9 @@ def mean_ecpm(connection: Connection, *, before: datetime) -> dict[int, float]:
 
 
 def ecpm_is_simulated(connection: Connection) -> bool:
-    """Return whether any impression's eCPM is not a real one: figures made from it say so."""
-    found: bool = connection.scalar(select(exists().where(impressions.c.simulated))) or False
+    """Return whether any impression's eCPM or any ad's bid is not a real one: figures made from it say so."""
+    either = or_(exists().where(impressions.c.simulated), exists().where(ads.c.bid_simulated))
+    found: bool = connection.scalar(select(either)) or False
     return found
 
 

@@ -167,7 +167,12 @@ def record_release(
 
 
 def promote(
-    connection: Connection, release: str, *, guard: Mapping[str, float] | None = None, force: bool = False
+    connection: Connection,
+    release: str,
+    *,
+    guard: Mapping[str, float] | None = None,
+    remeasured: Mapping[str, Mapping[str, Any]] | None = None,
+    force: bool = False,
 ) -> ReleaseRow:
     """Make a release the live one. The one before it is retired; all in the caller's transaction.
 
@@ -176,6 +181,7 @@ def promote(
         release: its name.
         guard: metric → share of the live release's value that the new one may fall short of it by, e.g.
             `{"hr@8": 0.02}`. Metrics are better when larger; a dot goes into a nested one (`main.hr@8`).
+        remeasured: newer metrics of releases, by name, to compare with in place of those recorded with them.
         force: promote in spite of the guard.
 
     Raises:
@@ -188,7 +194,7 @@ def promote(
     if chosen.status == "live":
         return chosen
     if live is not None and not force:
-        problems = shortfalls(chosen.metrics, live.metrics, guard or {})
+        problems = shortfalls(chosen.metrics, (remeasured or {}).get(live.release, live.metrics), guard or {})
         if problems:
             raise ReleaseMismatch(
                 f"release {release!r} is not promoted over {live.release!r}: {'; '.join(problems)}. "

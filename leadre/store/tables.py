@@ -69,6 +69,7 @@ ads = Table(
         server_default="0",
         comment="number of the transaction that last changed the row; a trigger writes it",
     ),
+    Column("bid_simulated", Boolean, nullable=False, server_default=text("false"), comment="the bid is not a real one"),
     CheckConstraint("starts_at < ends_at", name="schedule"),
     Index("ix_ads_changed_in", "changed_in"),
     comment="The inventory; event_at is when this version of the ad became true.",

@@ -76,16 +76,27 @@ def newest_checkpoint(stage: Path) -> Path | None:
 
 def write_progress(folder: Path, model: PreTrainedModel, *, curve: Sequence[CurvePoint]) -> None:
     """Write the weights that are trained, in safetensors, and the curve so far."""
-    folder.mkdir(parents=True, exist_ok=True)
-    trained = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
-    save_file(trained, folder / WEIGHTS)
+    write_weights(folder / WEIGHTS, model)
     (folder / CURVE).write_text(json.dumps([point.plain() for point in curve]))
 
 
 def read_progress(folder: Path, model: PreTrainedModel) -> list[CurvePoint]:
     """Give a model the weights that `write_progress` wrote, and return the curve so far."""
-    model.load_state_dict(load_file(folder / WEIGHTS), strict=False)  # the rest does not change in training
+    read_weights(folder / WEIGHTS, model)
     return [CurvePoint(**point) for point in json.loads((folder / CURVE).read_text())]
+
+
+def write_weights(file: Path, model: PreTrainedModel) -> None:
+    """Write the weights that are trained, in safetensors, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{file.name}")
+    save_file({name: value.detach() for name, value in model.named_parameters() if value.requires_grad}, unfinished)
+    unfinished.replace(file)
+
+
+def read_weights(file: Path, model: PreTrainedModel) -> None:
+    """Give a model the weights that `write_weights` wrote; the rest does not change in training."""
+    model.load_state_dict(load_file(file), strict=False)
 
 
 def finish(stage: Path, model: PreTrainedModel, *, curve: Sequence[CurvePoint]) -> None:

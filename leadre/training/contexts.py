@@ -117,7 +117,7 @@ class ContextBuilder:
         Args:
             user: number of the user (not the id).
             upto: the position that is not seen any more, 0 to the user's number of behaviors.
-            now: the instant; behaviors `recipe.window_days` or more before it are left out.
+            now: the instant; later behaviors, and those `recipe.window_days` or more before it, are left out.
 
         Raises:
             InvalidInput: `upto` is beyond the user's behaviors.
@@ -126,9 +126,10 @@ class ContextBuilder:
         if not 0 <= upto <= end - first:
             raise InvalidInput(f"user number {user} has {end - first} behaviors, upto={upto} is not within")
         user_id = int(self._sequences.users[user])
-        end = first + upto
-        times = self._sequences.occurred_at_s[first:end]
-        oldest = first + int(np.searchsorted(times, now.timestamp() - self._recipe.window_days * _DAY_S, side="right"))
+        times, now_s = self._sequences.occurred_at_s[first : first + upto], now.timestamp()
+        oldest, end = (
+            first + np.searchsorted(times, [now_s - self._recipe.window_days * _DAY_S, now_s], "right")
+        ).tolist()
         return Context(
             profile=self._profiles.get(user_id) or Profile(user_id=user_id),
             summary=InterestSummary(liked=self._liked(oldest, end)),

@@ -18,9 +18,16 @@ _TASKS: dict[str, Callable[[TrainingData, PromptEncoder], list[Example]]] = {
 
 
 def stages(recipe: SftRecipe, data: TrainingData, encoder: PromptEncoder) -> list[Stage]:
-    """Return the stages in order; the tasks of one stage are mixed. A task's examples are made once."""
+    """Return the stages in order; the tasks of one stage are mixed. A task's examples are made once.
+
+    A task that a stage names n times counts n times in it.
+    """
     made = {task: _TASKS[task](data, encoder) for task in {task for stage in recipe.curriculum for task in stage}}
     return [
-        Stage(name=" + ".join(tasks), examples=[example for task in tasks for example in made[task]], epochs=epochs)
+        Stage(
+            name=" + ".join(dict.fromkeys(tasks)),
+            examples=[example for task in tasks for example in made[task]],
+            epochs=epochs,
+        )
         for tasks, epochs in zip(recipe.curriculum, recipe.epochs, strict=True)
     ]

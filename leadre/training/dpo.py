@@ -22,6 +22,7 @@ from leadre.recipe import DpoRecipe, SftRecipe
 from leadre.training.head import attach_head, detach_head
 from leadre.training.model import training_type
 from leadre.training.preferences import PreferenceExample
+from leadre.training.processes import process_count
 from leadre.training.progress import CurvePoint, Curves, Progress
 
 
@@ -102,7 +103,7 @@ def trainer_settings(recipe: DpoRecipe, *, steps: int, work: Path) -> dict[str, 
     return {
         "output_dir": str(work),
         "max_steps": steps,
-        "per_device_train_batch_size": recipe.batch_size,
+        "per_device_train_batch_size": max(1, recipe.batch_size // process_count()),
         "learning_rate": recipe.learning_rate,
         "lr_scheduler_type": "cosine",
         "warmup_steps": round(0.1 * steps),

@@ -46,6 +46,7 @@ class TrainingData:
         sid_of: S-ID of an ad; None when the index does not hold it.
         recipe: how prompts look.
         seed: of augmentation.
+        validation: (user, position) of the ads that are held out for validation.
     """
 
     ads: Sequence[Ad]
@@ -55,6 +56,7 @@ class TrainingData:
     sid_of: Callable[[int], SemanticId | None]
     recipe: PromptRecipe
     seed: int
+    validation: Sequence[tuple[int, int]] = ()
 
     def answer(self, user: int, position: int) -> SemanticId:
         """Return the S-ID of the ad at a target position.

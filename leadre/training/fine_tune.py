@@ -15,8 +15,10 @@ from leadre.training.checkpoint import claim, digest
 from leadre.training.curriculum import stages
 from leadre.training.examples import TrainingData
 from leadre.training.learner import Learner
+from leadre.training.processes import main_first
 from leadre.training.progress import CurvePoint, Progress
 from leadre.training.sft import Stage, run_stage
+from leadre.training.validation import Validation
 
 
 def fine_tune(
@@ -26,6 +28,7 @@ def fine_tune(
     recipe: Recipe,
     start: str,
     work: Path,
+    validation: Validation | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[CurvePoint], dict[str, Any]]:
     """Train the learner's model in place.
@@ -36,6 +39,7 @@ def fine_tune(
         recipe: everything about the training.
         start: names what the learner was made of: a training goes on only from the same.
         work: folder for the trainer's files; with `recipe.sft.checkpoint_steps` the training in it goes on.
+        validation: of the last stage.
         progress: called after each step.
 
     Returns:
@@ -47,7 +51,8 @@ def fine_tune(
     """
     curriculum = stages(recipe.sft, data, learner.encoder)
     if recipe.sft.checkpoint_steps:
-        claim(work, {"start": start, **_plan(recipe, curriculum)})
+        with main_first():
+            claim(work, {"start": start, **_plan(recipe, curriculum)})
     curves: list[CurvePoint] = []
     with adapted(learner.model, recipe.model, new_tokens=learner.new_tokens, seed=recipe.sft.seed):
         for number, stage in enumerate(curriculum):
@@ -58,6 +63,7 @@ def fine_tune(
                 tokenizer=learner.tokenizer,
                 code_blocks=learner.code_blocks,
                 work=work / f"{number}-{stage.name.replace(' ', '')}",
+                validation=validation if number == len(curriculum) - 1 else None,
                 progress=progress,
             )
     return curves, {stage.name: _sizes(stage) for stage in curriculum}
@@ -76,4 +82,6 @@ def _plan(recipe: Recipe, curriculum: Sequence[Stage]) -> dict[str, Any]:
     plain = encode_recipe(recipe)
     values = {f"{part}.{key}": value for part in ("prompt", "model", "sft") for key, value in plain[part].items()}
     del values["sft.checkpoint_steps"]
+    if recipe.sft.validate_users:
+        values |= {f"decoding.{key}": plain["decoding"][key] for key in ("score", "beam_width")}
     return values | {f"examples of {stage.name}": digest(stage.examples) for stage in curriculum}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -10,11 +12,12 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from leadre.errors import ReleaseMismatch
 from leadre.indexing.ad_index import AdIndex
+from leadre.indexing.code_vectors import code_vectors
 from leadre.prompts.fit_length import PromptEncoder
 from leadre.prompts.vocabulary import Vocabulary
 from leadre.recipe import Recipe
 from leadre.training.examples import TrainingData, corpus
-from leadre.training.model import build_model
+from leadre.training.model import build_model, start_codes
 from leadre.training.release_folder import MODEL, load_text_tokenizer, load_vocabulary, open_release
 from leadre.training.tokenizer import (
     load_base_tokenizer,
@@ -49,8 +52,14 @@ class Learner:
         return range(self.vocabulary.text_size, self.vocabulary.size)
 
 
-def fresh_learner(recipe: Recipe, index: AdIndex, data: TrainingData) -> Learner:
+def fresh_learner(recipe: Recipe, index: AdIndex, data: TrainingData, *, more_text: Iterable[str] = ()) -> Learner:
     """Return an untrained model for an index: from the base model, or small with a tokenizer trained on the data.
+
+    Args:
+        recipe: its prompts and its model.
+        index: whose S-IDs get tokens.
+        data: whose prompts the tokenizer learns from.
+        more_text: what else it learns from, each text as often as it will be written.
 
     Raises:
         ConfigError: a base model that cannot be used, or sizes that do not fit each other.
@@ -61,17 +70,21 @@ def fresh_learner(recipe: Recipe, index: AdIndex, data: TrainingData) -> Learner
         text_tokenizer = text_tokenizer_of(base)
         text_size = max(base.get_vocab().values()) + 1
     else:
-        text_tokenizer = train_text_tokenizer(corpus(data, users=TOKENIZER_USERS), size=recipe.model.text_vocabulary)
+        texts = chain(corpus(data, users=TOKENIZER_USERS), more_text)
+        text_tokenizer = train_text_tokenizer(texts, size=recipe.model.text_vocabulary)
         base, text_size = text_tokenizer, text_tokenizer.get_vocab_size()
     vocabulary = Vocabulary(text_size=text_size, code_counts=index.code_counts)
     model = build_model(
         recipe.model,
         vocabulary_size=vocabulary.size,
+        text_tokens=text_tokenizer.get_vocab_size(),
         positions=recipe.prompt.budget_tokens + vocabulary.levels,
         pad=vocabulary.pad_id,
         eos=vocabulary.eos_id,
         seed=recipe.sft.seed,
     )
+    if recipe.model.code_start == "codebooks":
+        start_codes(model, code_vectors(index), vocabulary=vocabulary, seed=recipe.sft.seed)
     return Learner(
         model=model,
         vocabulary=vocabulary,

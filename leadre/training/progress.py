@@ -18,7 +18,10 @@ Progress = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurvePoint:
-    """Means since the last point of a stage. `seconds` counts from its start; all tokens are counted, prompts' too."""
+    """Means since the last point of a stage. `seconds` counts from its start; all tokens are counted, prompts' too.
+
+    `hr_10` and `ndcg_10` are of the validation ads, where a pass ended that was validated.
+    """
 
     stage: str
     step: int
@@ -27,6 +30,8 @@ class CurvePoint:
     seconds: float
     tokens_per_s: float
     accuracy: float
+    hr_10: float | None = None
+    ndcg_10: float | None = None
 
     def plain(self) -> dict[str, Any]:
         """Return the point as JSON values."""
@@ -54,6 +59,10 @@ class Curves(TrainerCallback):  # type: ignore[misc]
         """Report a step."""
         if self._progress is not None:
             self._progress(f"train: {self.stage}", state.global_step, state.max_steps)
+
+    def leave_out(self, seconds: float) -> None:
+        """Do not count time that was not spent on training as the tokens'."""
+        self._reported += seconds
 
     def on_log(
         self,

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from leadre.artifacts import Manifest, open_artifact, write_artifact
+from leadre.collaborative.blend import Collaborative
 from leadre.prompts.fit_length import PromptEncoder
 from leadre.prompts.vocabulary import Vocabulary
 from leadre.recipe import Recipe, encode_recipe, load_recipe
@@ -37,6 +38,7 @@ def write_release(
     metrics: Mapping[str, Any],
     curves: Sequence[CurvePoint],
     index_version: str,
+    collaborative: tuple[Collaborative, float] | None = None,
 ) -> None:
     """Write a release.
 
@@ -50,6 +52,7 @@ def write_release(
         metrics: JSON values.
         curves: of all stages.
         index_version: the index whose S-IDs the model speaks.
+        collaborative: the collaborative signal and its share in the score, where the release has one.
 
     Raises:
         FileExistsError: a release of that name is there.
@@ -63,6 +66,10 @@ def write_release(
         (unfinished / RECIPE).write_bytes(msgspec.toml.encode(encode_recipe(recipe)))
         (unfinished / METRICS).write_text(json.dumps(metrics, indent=1))
         (unfinished / CURVES).write_text(json.dumps([point.plain() for point in curves], indent=1))
+
+        if collaborative is not None:
+            signal, weight = collaborative
+            signal.write_into(unfinished, weight=weight)
 
     facts = {
         "index_version": index_version,

@@ -17,12 +17,22 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
+from leadre.errors import ConfigError
 from leadre.recipe import SftRecipe
-from leadre.training.checkpoint import finish, newest_checkpoint, read_finished, read_progress, write_progress
+from leadre.training.checkpoint import (
+    finish,
+    newest_checkpoint,
+    read_finished,
+    read_progress,
+    read_weights,
+    write_progress,
+)
 from leadre.training.examples import Example, to_dataset
 from leadre.training.head import attach_head, detach_head
 from leadre.training.model import training_type
+from leadre.training.processes import is_main, process_count, process_number, wait_for_all
 from leadre.training.progress import CurvePoint, Curves, Progress
+from leadre.training.validation import Validation, Validator
 
 _POOL_BATCHES = 256  # so many batches are sorted by length together: hardly any padding, still shuffled
 
@@ -44,12 +54,13 @@ def run_stage(
     tokenizer: PreTrainedTokenizerBase,
     code_blocks: Sequence[tuple[int, int]],
     work: Path,
+    validation: Validation | None = None,
     progress: Progress | None = None,
 ) -> list[CurvePoint]:
     """Train `model` in place on one stage; what is trained are its parameters that require a gradient.
 
     Args:
-        model: a causal LM.
+        model: a causal LM; under `accelerate launch` every process gives the same one and ends with the same weights.
         stage: what to train on.
         recipe: rates and sizes.
         tokenizer: Hugging Face's view of the vocabulary; gives the padding token.
@@ -58,6 +69,7 @@ def run_stage(
             stage's alone: training goes on from the newest checkpoint there, or takes the finished stage's weights,
             and ends with the weights of a training that was never killed. That what is there is of the same stage and
             recipe is the caller's to see to.
+        validation: measured after every pass; the model ends with the best pass's weights.
         progress: called after each step.
 
     Returns:
@@ -65,19 +77,23 @@ def run_stage(
 
     Raises:
         ArtifactIncomplete: the finished stage is damaged.
+        ConfigError: the batch size cannot be shared out among the processes.
     """
     durable = recipe.checkpoint_steps > 0
     if durable and (known := read_finished(work, model)) is not None:
         return known
-    steps = max(1, round(ceil(len(stage.examples) / recipe.batch_size) * stage.epochs))
+    steps_a_pass = ceil(len(stage.examples) / recipe.batch_size)
+    steps = max(1, round(steps_a_pass * stage.epochs))
+    device_batch = device_batch_size(recipe, processes=process_count())
+    best = work / f"best-{process_number()}.safetensors"
     curves = Curves(stage=stage.name, progress=progress)
     trainer = _StageTrainer(
         model=model,
         args=SFTConfig(
             output_dir=str(work),
             max_steps=steps,
-            per_device_train_batch_size=recipe.device_batch_size,
-            gradient_accumulation_steps=recipe.batch_size // recipe.device_batch_size,
+            per_device_train_batch_size=device_batch,
+            gradient_accumulation_steps=recipe.batch_size // (device_batch * process_count()),
             learning_rate=recipe.learning_rate,
             lr_scheduler_type="cosine_with_min_lr",
             lr_scheduler_kwargs={"min_lr": min(recipe.minimum_learning_rate, recipe.learning_rate)},
@@ -88,6 +104,7 @@ def run_stage(
             use_cpu=not torch.cuda.is_available(),
             activation_checkpointing=False,
             gradient_checkpointing=None,
+            ddp_find_unused_parameters=False,
             dataloader_pin_memory=torch.cuda.is_available(),
             dataset_kwargs={"skip_prepare_dataset": True},
             logging_steps=max(1, steps // 50),
@@ -103,14 +120,37 @@ def run_stage(
         curves=curves,
     )
     trainer.remove_callback(PrinterCallback)
+    if validation is not None:
+        trainer.add_callback(Validator(validation, curves=curves, model=model, best=best, steps_a_pass=steps_a_pass))
     attach_head(model, blocks=code_blocks if recipe.level_loss else (), multiply_in=training_type(recipe.precision))
     try:
         trainer.train(resume_from_checkpoint=newest_checkpoint(work) if durable else None)
     finally:
         detach_head(model)
+    if validation is not None:
+        read_weights(best, model)
     if durable:
-        finish(work, model, curve=curves.points)
+        wait_for_all()
+        if is_main():
+            finish(work, model, curve=curves.points)
+        wait_for_all()
     return curves.points
+
+
+def device_batch_size(recipe: SftRecipe, *, processes: int) -> int:
+    """Return the samples that each process takes at once, so that an optimizer step has the recipe's all the same.
+
+    Raises:
+        ConfigError: `batch_size` cannot be shared out evenly.
+    """
+    share, left = divmod(recipe.batch_size, processes)
+    size = min(share, recipe.device_batch_size)
+    if left or not size or share % size:
+        raise ConfigError(
+            f"sft.batch_size={recipe.batch_size} cannot be shared out among {processes} processes in batches of "
+            f"sft.device_batch_size={recipe.device_batch_size}; make it a multiple of their product"
+        )
+    return size
 
 
 class LengthBuckets(Sampler[int]):
@@ -165,10 +205,13 @@ class _StageTrainer(SFTTrainer):  # type: ignore[misc]
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         dataset: Any = self.train_dataset if train_dataset is None else train_dataset
         lengths = [len(ids) for ids in dataset["input_ids"]]
-        return LengthBuckets(lengths, batch_size=self.args.per_device_train_batch_size, seed=self.args.seed)
+        # The batches that the processes take at the same time are cut from one bucket: none waits for a longer one.
+        together = self.args.per_device_train_batch_size * self.args.world_size
+        return LengthBuckets(lengths, batch_size=together, seed=self.args.seed)
 
     def _save(self, output_dir: str | None = None, **_: Any) -> None:
-        write_progress(Path(output_dir or self.args.output_dir), self.model, curve=self._curves.points)
+        if self.args.should_save:
+            write_progress(Path(output_dir or self.args.output_dir), self.model, curve=self._curves.points)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, *_: Any) -> None:
         self._curves.points[:] = read_progress(Path(resume_from_checkpoint), self.model)

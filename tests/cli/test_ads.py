@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -33,6 +34,7 @@ def filled(environment: dict[str, str], settings: Settings, monkeypatch: pytest.
             attributes=(),
             advertiser_id=0,
             bid=1.0,
+            bid_simulated=number > 0,
             targeting=Targeting.of({"age": [18, 45]} if number else {}),
             created_at=datetime(2025, 1, 1, tzinfo=UTC),
         )
@@ -77,6 +79,16 @@ def test_states_are_shown_as_a_table(filled: None) -> None:
     assert '{"age": [18, 45]}' in shown
 
 
+def test_ads_without_a_real_bid_get_one_of_the_market(filled: None, tmp_path: Path) -> None:
+    (tmp_path / "prices.txt").write_text("0 70 0.002\n")
+    said = run("price", "--prices", str(tmp_path / "prices.txt"), "--seed", "3")
+    assert "simulated bids: 2 ads, 2 of them changed; 1 have real ones and keep them" in " ".join(said.split())
+    shown = json.loads(run("show", "1000", "1001", "1002", "--json"))
+    assert [(ad["bid"], ad["bid_simulated"]) for ad in shown] == [(1.0, False), (35.0, True), (35.0, True)]
+    assert "35" in run("show", "1001")
+    assert "simulated" in run("show", "1001")
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -85,6 +97,7 @@ def test_states_are_shown_as_a_table(filled: None) -> None:
         (["show", "SKU-1"], "add --source-id"),
         (["pause", "9" * 19], "is not an ad's id"),
         (["pause", "--source-id", "SKU-7"], "no ad is named 'SKU-7'"),
+        (["price", "--prices", "nowhere.txt"], "nowhere.txt: the file does not exist"),
         (["schedule", "1000", "--from", "2026-07-01", "--until", "2026-06-01"], "is not after the start"),
     ],
 )

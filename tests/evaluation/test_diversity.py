@@ -3,7 +3,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadre.evaluation.diversity import dice, diversity, ltr_recall, mean_ecpm
+from leadre.evaluation.diversity import (
+    dice,
+    diversity,
+    diversity_by_user,
+    ltr_recall,
+    ltr_recall_by_user,
+    mean_ecpm,
+    mean_ecpm_by_user,
+)
 from leadre.evaluation.ranking import ABSENT
 
 
@@ -16,6 +24,18 @@ def test_diversity_equals_the_plain_count(lists):
     assert found.concentration == pytest.approx(np.mean(shares) if kept else 0)
     assert found.abundance == pytest.approx(np.mean([len(set(row)) for row in kept]) if kept else 0)
     assert 0 <= found.score < 1
+
+
+def test_each_user_has_figures_of_its_own_and_none_without_a_list():
+    found = diversity_by_user(np.array([[4, 4, 5, 6], [7, 7, ABSENT, ABSENT], [ABSENT] * 4]))
+    assert found[:2].tolist() == [[0.5, 3, 0.5 * 3 / 4], [1, 1, 0]]
+    assert np.isnan(found[2]).all()
+    lists = np.array([[1, 2], [3, 4]])
+    assert ltr_recall_by_user(lists, [{2, 9}, ()], cutoff=2).tolist()[:1] == [0.5]
+    assert np.isnan(ltr_recall_by_user(lists, [{2}, ()], cutoff=2)[1])
+    worth = mean_ecpm_by_user(np.array([[2.0, 4.0], [np.nan, np.nan]]), cutoff=2)
+    assert worth[0] == 3
+    assert np.isnan(worth[1])
 
 
 def test_mean_ecpm_counts_lists_not_ads():

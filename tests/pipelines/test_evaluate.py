@@ -14,7 +14,7 @@ from leadre.pipelines.measures import LTR_LABELS
 from leadre.pipelines.train import read_training_data
 from leadre.prompts.fit_length import PromptEncoder
 from leadre.prompts.vocabulary import Vocabulary
-from leadre.recipe import DecodingRecipe, EvaluationRecipe, PromptRecipe, Recipe, SasRecRecipe
+from leadre.recipe import DecodingRecipe, EvaluationRecipe, PromptRecipe, Recipe, SasRecRecipe, TigerRecipe
 from leadre.store import catalog, events, summaries
 from leadre.store.database import connect, transaction
 from leadre.synthetic import make_world
@@ -186,6 +186,20 @@ def test_sasrec_is_measured_when_the_recipe_asks_for_it(loaded, index, encoder):
     assert ("SASRec epochs", 2, 2) in told
     assert found.mean("HR@8", system="sasrec") > 0
     assert found.lists["sasrec"].abundance > 1
+
+
+def test_tiger_is_measured_when_the_recipe_asks_for_it(loaded, index, encoder):
+    tiny = TigerRecipe(width=16, layers=1, heads=2, feed_forward=24, positions=5, epochs=2)
+    found = evaluate(
+        database_url=loaded,
+        index=index,
+        engine=Repeating(index, [int(index.ad_ids[0])]),
+        encoder=encoder,
+        recipe=replace_evaluation(baselines=("tiger", "popularity"), tiger=tiny),
+    )
+    assert list(found.metrics) == ["leadre", "tiger", "popularity"]
+    assert found.mean("HR@8", system="tiger") > 0
+    assert found.lists["tiger"].abundance > 1
 
 
 def test_slices_count_their_users_and_their_figures_add_up(loaded, world, index, encoder):

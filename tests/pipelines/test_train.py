@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from datetime import timedelta
 from pathlib import Path
@@ -13,16 +14,21 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from leadre.artifacts import open_artifact
 from leadre.decoding.load import load_engine
+from leadre.domain.behavior import Domain
 from leadre.errors import ConfigError, InvalidInput, ReleaseMismatch
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.build import index_ads, version_of
 from leadre.indexing.description import describe
 from leadre.indexing.encoder import encode
 from leadre.indexing.fit import fit_quantiser
+from leadre.pipelines.report import plots
 from leadre.pipelines.train import TrainingResult, read_training_data, train
 from leadre.prompts.render import render_explicit
 from leadre.prompts.vocabulary import Vocabulary
 from leadre.recipe import DpoRecipe, IndexRecipe, ModelRecipe, PromptRecipe, Recipe, SftRecipe
+from leadre.store.bids import simulate_bids
+from leadre.store.database import connect, transaction
+from leadre.store.importers.prices import MarketPrices
 from leadre.store.importers.synthetic import import_world
 from leadre.synthetic import make_world
 from leadre.training.release_folder import load_prompt_encoder, load_vocabulary
@@ -98,6 +104,47 @@ def test_the_recipe_says_by_which_loss_pairs_are_learned(world_url: str, tmp_pat
     assert trained.sft_folder is not None
     stages = [point["stage"] for point in json.loads((trained.folder / "curves.json").read_text())]
     assert list(dict.fromkeys(stages)) == ["main", "rrhf"]
+
+
+def test_the_last_stage_is_validated_on_ads_that_it_never_learns_and_keeps_its_best_pass(
+    world_url: str, tmp_path: Path, index: AdIndex
+) -> None:
+    sft = msgspec.structs.replace(
+        RECIPE.sft, curriculum=(("explicit",), ("main",)), epochs=(1.0, 3.0), validate_users=23
+    )
+    recipe = msgspec.structs.replace(WITHOUT_DPO, sft=sft)
+    folder = run(world_url, tmp_path, index, recipe=recipe, name="r").folder
+    data = read_training_data(database_url=world_url, index=index, recipe=recipe, now=WORLD.now)
+    assert len(data.validation) > 23
+    assert all(at > max(data.targets[user]) for user, at in data.validation)
+    assert all(data.sequences[user][at].domain is Domain.AD for user, at in data.validation)
+    points = json.loads((folder / "curves.json").read_text())
+    validated = [point for point in points if point["hr_10"] is not None]
+    assert [point["stage"] for point in validated] == ["main"] * 3
+    assert all(0 <= point["ndcg_10"] <= point["hr_10"] <= 1 for point in validated)
+    svg = plots.training_curves(points)
+    assert "validation HR@10" in svg
+    assert "validation HR@10" not in plots.training_curves([point for point in points if point["hr_10"] is None])
+
+
+def test_a_market_s_prices_let_data_without_any_be_aligned(database_url: str, tmp_path: Path, index: AdIndex) -> None:
+    priceless = [dataclasses.replace(ad, bid=1.0, bid_simulated=True) for ad in WORLD.ads]
+    import_world(dataclasses.replace(WORLD, ads=tuple(priceless), impressions=()), database_url=database_url)
+    sft = msgspec.structs.replace(RECIPE.sft, curriculum=(("main",),), epochs=(1.0,))
+    recipe = msgspec.structs.replace(RECIPE, sft=sft)
+    without = run(database_url, tmp_path, index, recipe=recipe, name="without")
+    prices = MarketPrices(bids=np.array([0.5, 2.0, 9.0]), counts=np.array([5, 3, 2]))
+    database = connect(database_url)
+    with transaction(database) as connection:
+        simulate_bids(connection, prices, seed=1)
+    database.dispose()
+    aligned = run(database_url, tmp_path, index, recipe=recipe, name="aligned")
+    pairs = [
+        json.loads((made.folder / "metrics.json").read_text())["training"]["preference_pairs"]
+        for made in (without, aligned)
+    ]
+    assert pairs[0] == 0
+    assert pairs[1] > 0
 
 
 def test_a_warm_start_goes_on_from_a_release_and_keeps_its_vocabulary(
@@ -221,15 +268,17 @@ def test_a_base_with_sid_tokens_of_its_own_is_refused(world_url: str, tmp_path: 
         run(world_url, tmp_path, index, recipe=recipe, name="clash")
 
 
-def test_held_out_and_future_ads_are_no_targets(world_url: str, index: AdIndex) -> None:
-    data = read_training_data(database_url=world_url, index=index, recipe=RECIPE, now=WORLD.now)
-    past = WORLD.now - timedelta(days=30)
-    earlier = read_training_data(database_url=world_url, index=index, recipe=RECIPE, now=past)
-    counts = np.array([[len(data.targets[user]), len(earlier.targets[user])] for user in range(len(data.targets))])
-    assert (counts[:, 1] <= counts[:, 0]).all()
-    assert counts[:, 1].sum() < counts[:, 0].sum()
-    for user, positions in enumerate(earlier.targets):
-        assert all(earlier.sequences[user][at].occurred_at <= past for at in positions)
+def test_held_out_ads_are_no_targets_and_what_is_yet_to_come_is_not_read(world_url: str, index: AdIndex) -> None:
+    now = WORLD.now - timedelta(days=30)
+    data, earlier = (
+        read_training_data(database_url=world_url, index=index, recipe=RECIPE, now=at) for at in (WORLD.now, now)
+    )
+    whole = {rows[0].user_id: rows for rows in data.sequences}
+    assert sum(map(len, earlier.sequences)) < sum(map(len, data.sequences))
+    for rows, positions in zip(earlier.sequences, earlier.targets, strict=True):
+        assert rows == [row for row in whole[rows[0].user_id] if row.occurred_at <= now]
+        ads = [at for at, row in enumerate(rows) if row.domain is Domain.AD]
+        assert positions == (ads[:-2] if len(ads) > 2 else ads)
 
 
 def test_without_any_ad_behavior_there_is_nothing_to_learn(database_url: str, tmp_path: Path, index: AdIndex) -> None:

@@ -76,3 +76,17 @@ def test_no_text_becomes_a_special_token(title, context, behavior, sid_of, make_
     )
     ids = make_encoder(PromptRecipe()).encode(render(hostile, recipe=PromptRecipe(), sid_of=sid_of))
     assert [token for token in ids if token >= vocabulary.text_size] == [vocabulary.learnable_id]
+
+
+def test_a_fitted_prompt_holds_what_is_encoded_of_it(context, sid_of, make_encoder):
+    prompt = render(context, recipe=PromptRecipe(), sid_of=sid_of)
+    length = len(make_encoder(PromptRecipe()).encode(prompt))
+    kept = []
+    for budget in range(length - 60, length + 8, 7):
+        encoder = make_encoder(PromptRecipe(budget_tokens=budget))
+        fitted = encoder.fitted(prompt)
+        assert fitted.behaviors == prompt.behaviors[len(prompt.behaviors) - len(fitted.behaviors) :]
+        assert make_encoder(PromptRecipe()).encode(fitted) == encoder.encode(prompt)
+        kept.append(len(fitted.behaviors))
+    assert kept == sorted(kept)
+    assert kept[0] < kept[-1] == len(prompt.behaviors)

@@ -25,8 +25,9 @@ from leadre.synthetic import World, make_world
 from leadre.training.contexts import ACTIONS, DOMAINS, ContextBuilder
 from leadre.training.examples import TrainingData, corpus
 from leadre.training.head import IGNORED, attach_head, detach_head
+from leadre.training.learner import Learner
 from leadre.training.model import build_model
-from leadre.training.tokenizer import text_encoder, train_text_tokenizer
+from leadre.training.tokenizer import model_tokenizer, text_encoder, train_text_tokenizer
 
 HELD_OUT = 2
 
@@ -153,6 +154,19 @@ def model(recipe: Recipe, vocabulary: Vocabulary) -> PreTrainedModel:
     )
 
 
+@pytest.fixture
+def learner(
+    model: PreTrainedModel, vocabulary: Vocabulary, text_tokenizer: Tokenizer, encoder: PromptEncoder
+) -> Learner:
+    return Learner(
+        model=model,
+        vocabulary=vocabulary,
+        text_tokenizer=text_tokenizer,
+        tokenizer=model_tokenizer(text_tokenizer, vocabulary),
+        encoder=encoder,
+    )
+
+
 @pytest.fixture(scope="session")
 def code_blocks(vocabulary: Vocabulary) -> list[tuple[int, int]]:
     return list(zip(vocabulary.level_offsets, vocabulary.code_counts, strict=True))
@@ -175,3 +189,9 @@ def log_probability() -> Callable[..., float]:
         return float(out.log_probs.sum())
 
     return measure
+
+
+@pytest.fixture(scope="session")
+def data_of() -> Callable[[World, AdIndex, PromptRecipe], TrainingData]:
+    """What makes training data of a world."""
+    return make_data

@@ -11,38 +11,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
-from transformers import PreTrainedModel
 
 from leadre.errors import ArtifactIncomplete, ConfigError
-from leadre.prompts.fit_length import PromptEncoder
-from leadre.prompts.vocabulary import Vocabulary
 from leadre.recipe import Recipe
 from leadre.training.checkpoint import claim, digest, newest_checkpoint
 from leadre.training.examples import Example, TrainingData
 from leadre.training.fine_tune import fine_tune
 from leadre.training.learner import Learner
 from leadre.training.progress import CurvePoint
-from leadre.training.tokenizer import model_tokenizer
 
 Train = Callable[..., tuple[list[CurvePoint], dict[str, torch.Tensor]]]
 
 
 class Killed(Exception):
     """The training's process dies."""
-
-
-@pytest.fixture
-def learner(
-    model: PreTrainedModel, vocabulary: Vocabulary, text_tokenizer: Tokenizer, encoder: PromptEncoder
-) -> Learner:
-    return Learner(
-        model=model,
-        vocabulary=vocabulary,
-        text_tokenizer=text_tokenizer,
-        tokenizer=model_tokenizer(text_tokenizer, vocabulary),
-        encoder=encoder,
-    )
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from leadre.pipelines.report import plots
-from leadre.pipelines.trace import SHOWN_FEATURES, Trace, prompt_parts, written
+from leadre.pipelines.trace import SHOWN_FEATURES, Trace, label, prompt_parts, written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,13 @@ def write_report(report: Report, path: Path) -> None:
     unfinished.replace(path)
 
 
-_NAMES = {"leadre": "LEADRE", "popularity": "popularity", "co_visitation": "co-visitation", "sasrec": "SASRec"}
+_NAMES = {
+    "leadre": "LEADRE",
+    "popularity": "popularity",
+    "co_visitation": "co-visitation",
+    "sasrec": "SASRec",
+    "tiger": "TIGER",
+}
 _VIEWS = {
     "canonical": "All users, in the data's own order",
     "untied": "Users whose two held-out ads have different times",
@@ -170,7 +176,9 @@ def _walk(trace: Trace) -> dict[str, Any]:
             }
             for beam, probability in list(zip(trace.retrieved.beams, probabilities, strict=True))[:12]
         ],
-        "user_features": {name: written(trace.features[name][0]) for name in _USER_SIDE if name in trace.features},
+        "user_features": {
+            label(trace, name): written(trace.features[name][0]) for name in _USER_SIDE if name in trace.features
+        },
         "item_columns": columns,
         "items": [
             {

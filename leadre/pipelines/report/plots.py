@@ -40,19 +40,27 @@ def quality_bars(systems: Mapping[str, Mapping[str, tuple[float, float, float]]]
 
 
 def training_curves(points: Sequence[Mapping[str, Any]]) -> str:
-    """Draw the loss of every stage over the optimizer steps, one stage after the other."""
+    """Draw the loss of every stage over the optimizer steps, one after the other, and the validation's HR@10 if any."""
     figure, axes = _figure(8.4, 2.8)
-    offset = 0.0
+    offset, validated = 0.0, []
     for place, stage in enumerate(dict.fromkeys(str(point["stage"]) for point in points)):
         own = [point for point in points if point["stage"] == stage]
         steps = [offset + float(point["step"]) for point in own]
         colour = STAGES[place % len(STAGES)]
         axes.plot(steps, [float(point["loss"]) for point in own], color=colour, linewidth=1.8, label=stage)
+        validated += [
+            (at, float(point["hr_10"])) for at, point in zip(steps, own, strict=True) if point.get("hr_10") is not None
+        ]
         if offset:
             axes.axvline(offset, color=GRID, linewidth=1)
         offset = steps[-1]
     axes.set_xlabel("optimizer steps")
     axes.set_ylabel("loss")
+    if validated:
+        other = axes.twinx()
+        other.plot(*zip(*validated, strict=True), color=INK, marker="o", markersize=3, linewidth=1)
+        other.set_ylabel("validation HR@10")
+        other.set_ylim(bottom=0)
     axes.legend(frameon=False, ncols=6, loc="upper right")
     return _svg(figure)
 

@@ -22,7 +22,7 @@ from leadre.store.importers.load import ImportCounts, Progress, load
 from leadre.store.importers.values import MAX_NAME, clean, shown
 
 BID = 1.0
-"""The data has no bids: every ad bids the same, so that eCPM orders ads by their probability."""
+"""The data has no bids: every ad gets this one, marked as simulated; `leadre ads price` draws them from a market."""
 
 
 def import_amazon(
@@ -32,7 +32,8 @@ def import_amazon(
 
     Ads: the name is the title, or else the keyphrase, or else the ASIN, cut to 256 characters; type "product"; first
     and second level are the first two categories (empty where there are fewer); attributes are `brand_X` and the deeper
-    categories; the advertiser is the brand (0 without one); the bid is 1. Content items count under their second
+    categories; the advertiser is the brand (0 without one); the bid is 1,
+    simulated. Content items count under their second
     category, as the first is the department itself; their action is `watch`. Users have no profile. A user's
     reviews keep the file's order: it is their `ordinal`, and a time before the user's previous row's is raised to that.
 
@@ -96,6 +97,7 @@ def _ads(path: Path, *, created_at: datetime) -> Iterator[Ad]:
             attributes=((f"brand_{brand}",) if brand else ()) + categories[2:],
             advertiser_id=stable_id(brand) if brand else 0,
             bid=BID,
+            bid_simulated=True,
             created_at=created_at,
         )
 

@@ -40,7 +40,7 @@ ADS = (
     ColumnRule(name="second_category", parse=words, default=""),
     ColumnRule(name="attributes", parse=word_list, default=()),
     ColumnRule(name="advertiser_id", parse=identity, default=(0, "")),
-    ColumnRule(name="bid", parse=number(0, 1e6), default=1.0),
+    ColumnRule(name="bid", parse=number(0, 1e6), default=None),
     ColumnRule(name="live", parse=yes_no, default=True),
     ColumnRule(name="targeting", parse=targeting, default=EVERYBODY),
     ColumnRule(name="starts_at", parse=moment, default=None),
@@ -82,6 +82,8 @@ IMPRESSIONS = (
     ColumnRule(name="simulated", parse=yes_no, default=False),
 )
 FILES = {"ads": ADS, "users": USERS, "content_items": CONTENT_ITEMS, "behaviors": BEHAVIORS, "impressions": IMPRESSIONS}
+BID = 1.0
+"""Of an ad without one, marked as simulated; `leadre ads price` draws it from a market."""
 OPTIONAL_FILES = frozenset({"content_items", "impressions"})
 
 
@@ -139,6 +141,8 @@ def _ad(row: dict[str, Any], first: datetime, source: str, position: int) -> Ad:
         raise InvalidInput(problem, source=source, row=position, column="ends_at")
     ad_id, source_id = row["ad_id"]
     known = {"ad_id": ad_id, "source_id": source_id, "advertiser_id": row["advertiser_id"][0]}
+    if row["bid"] is None:
+        known |= {"bid": BID, "bid_simulated": True}
     return Ad(**{**row, **known, "created_at": row["created_at"] or first})
 
 

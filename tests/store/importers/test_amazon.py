@@ -78,6 +78,7 @@ def test_items_become_ads(folder: Path, database_url: str, connection: Connectio
         attributes=("brand_Lu", "Cream", "Night"),
         advertiser_id=stable_id("Lu"),
         bid=1.0,
+        bid_simulated=True,
         created_at=datetime.fromtimestamp(18 * DAY, UTC),
     )
     assert (oil.name, oil.first_category, oil.second_category, oil.advertiser_id) == ("sun oil", "Sun", "", 0)

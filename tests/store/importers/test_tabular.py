@@ -4,7 +4,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -90,6 +89,7 @@ def test_a_folder_is_imported_whole(folder: Path, database_url: str, connection:
         attributes=(),
         advertiser_id=0,
         bid=1.0,
+        bid_simulated=True,
         created_at=first,
     )
     assert read_ads(connection) == [bali, cream]
@@ -184,7 +184,7 @@ def test_parquet_and_csv_give_the_same(folder: Path, database_url: str, connecti
         "second_category": ["Skin Care", None],
         "attributes": [["brand_Lu", "50 ml"], None],
         "advertiser_id": ["Lu", None],
-        "bid": np.array([0.25, 1.0], np.float32),
+        "bid": pa.array([0.25, None], pa.float32()),
         "live": [True, None],
         "created_at": [datetime(2025, 1, 1, tzinfo=UTC), None],
     }

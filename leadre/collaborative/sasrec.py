@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from leadre.collaborative.sasrec_network import SasRecNetwork, softmax_loss
 from leadre.evaluation.baselines import Histories, Popularity, Seen, places
 from leadre.evaluation.ranking import ABSENT, ndcg
 from leadre.recipe import SasRecRecipe
-from leadre.training.sasrec_network import SasRecNetwork, softmax_loss
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -32,7 +32,7 @@ class SasRec:
     """A trained model and the ads it knows: those of the training histories."""
 
     def __init__(self, items: NDArray[np.int64], network: SasRecNetwork, popularity: Popularity) -> None:
-        self._items, self._network, self._popularity = items, network, popularity
+        self.items, self.network, self._popularity = items, network, popularity
 
     @classmethod
     def fit(
@@ -42,6 +42,7 @@ class SasRec:
         targets: NDArray[np.int64],
         recipe: SasRecRecipe,
         seed: int,
+        texts: NDArray[np.float32] | None = None,
         device: torch.device | None = None,
         progress: Progress | None = None,
     ) -> SasRec:
@@ -55,6 +56,8 @@ class SasRec:
                 all epochs are trained.
             recipe: sizes and rates.
             seed: of weights, order and dropout.
+            texts: float32[items, d], embeddings of the descriptions of the histories' distinct items, ascending: item
+                embeddings start from their principal components in place of noise (ours).
             device: by default a CUDA device if there is one.
             progress: called after each epoch.
         """
@@ -62,18 +65,28 @@ class SasRec:
         items = np.unique(train.items)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = cls(items, SasRecNetwork(len(items), recipe).to(device), Popularity.fit(train))
+            network = SasRecNetwork(len(items), recipe)
+            if texts is not None:
+                network.start_from(texts)
+            model = cls(items, network.to(device), Popularity.fit(train))
             model._train(train, targets, recipe=recipe, seed=seed, progress=progress)
         return model
 
     def top(self, histories: Histories, k: int, *, seen: Seen) -> NDArray[np.int64]:
         """Return the k best items for each row, int64[n, k], padded with `ABSENT`; popular ones if it knows no item."""
         found = self._popularity.top(histories, k, seen=seen)
-        width = min(k, len(self._items))
+        width = min(k, len(self.items))
         for chosen, scores in self._scores(self._numbered(histories), seen=seen):
             best = torch.topk(scores, width, dim=1)
-            ids = self._items[best.indices.cpu().numpy()]
+            ids = self.items[best.indices.cpu().numpy()]
             found[chosen, :width] = np.where(np.isneginf(best.values.cpu().numpy()), ABSENT, ids)
+        return found
+
+    def log_probabilities(self, histories: Histories, *, seen: Seen) -> NDArray[np.float32]:
+        """Return log p of each of `items`, float32[n, items]; rows without a known item are even."""
+        found = np.full((len(histories), len(self.items)), -np.log(len(self.items)), np.float32)
+        for chosen, scores in self._scores(self._numbered(histories), seen=seen):
+            found[chosen] = scores.log_softmax(dim=1).cpu().numpy()
         return found
 
     def validate(self, rows: list[NDArray[np.int64]], wanted: NDArray[np.int64], *, seen: Seen) -> float:
@@ -95,14 +108,14 @@ class SasRec:
         seed: int,
         progress: Progress | None,
     ) -> None:
-        network, seen = self._network, train.seen
+        network, seen = self.network, train.seen
         rng = np.random.default_rng(seed)
         rows = self._numbered(train)
         learnt = [row[-recipe.positions - 1 :] for row in rows if len(row) > 1]
         if not learnt:
             return
         held_out = np.sort(rng.permutation(np.flatnonzero(targets != ABSENT))[:VALIDATION_USERS])
-        place, known = places(targets[held_out], self._items)
+        place, known = places(targets[held_out], self.items)
         asked, wanted = [rows[row] for row in held_out.tolist()], np.where(known, place, ABSENT)
         optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98))
         # Batches hold different numbers of positions: divided by one number, every position weighs the same.
@@ -130,14 +143,14 @@ class SasRec:
 
     def _numbered(self, histories: Histories) -> list[NDArray[np.int64]]:
         """Return each row's known items as numbers."""
-        place, known = places(histories.items, self._items)
+        place, known = places(histories.items, self.items)
         ends = np.append(0, np.cumsum(known))[histories.offsets]
         return np.split(place[known], ends[1:-1])
 
     @torch.no_grad()
     def _scores(self, rows: list[NDArray[np.int64]], *, seen: Seen) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Give row numbers and their scores of all items, float32[n, items]; rows without items are left out."""
-        network = self._network.eval()
+        network = self.network.eval()
         sizes = np.array([len(row) for row in rows], np.int64)
         order = np.argsort(sizes, kind="stable")[int((sizes == 0).sum()) :]
         for start in range(0, len(order), _ROWS_AT_ONCE):

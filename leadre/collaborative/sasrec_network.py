@@ -1,21 +1,24 @@
 """SASRec's network, and cross entropy over all items without the logits of a whole batch in memory.
 
-Ours; Kang & McAuley 2018 §III. See leadre.training.sasrec.
+Ours; Kang & McAuley 2018 §III. See leadre.collaborative.sasrec.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from leadre.precision import training_type
 from leadre.recipe import SasRecRecipe
-from leadre.training.model import training_type
 
 _ROWS_AT_ONCE = 256  # logits of so many positions stay in the processor's cache
 _INITIAL_STD = 0.02
+_NOISE = 0.3  # of the random start, left beside that from texts: items of one text are to become different
 _SMALLEST = torch.finfo(torch.float32).tiny  # a probability's logarithm stays finite
 
 
@@ -24,6 +27,7 @@ class SasRecNetwork(nn.Module):
 
     def __init__(self, items: int, recipe: SasRecRecipe) -> None:
         super().__init__()
+        self.recipe = recipe
         self.positions = recipe.positions
         self.items = nn.Embedding(items, recipe.width)
         self.places = nn.Embedding(recipe.positions, recipe.width)
@@ -37,6 +41,20 @@ class SasRecNetwork(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.items.weight.device
+
+    @torch.no_grad()
+    def start_from(self, texts: NDArray[np.float32]) -> None:
+        """Let items with like texts start with like embeddings: their principal components, and a little noise.
+
+        Args:
+            texts: float32[items, d].
+        """
+        centred = torch.from_numpy(texts - texts.mean(axis=0))
+        centred /= centred.norm(dim=1, keepdim=True).clamp(min=_SMALLEST)
+        directions = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)  # the widest first
+        components = centred @ directions[:, : self.items.embedding_dim]
+        self.items.weight *= _NOISE
+        self.items.weight[:, : components.shape[1]] += components * (_INITIAL_STD / components.std())
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Return the state after each position, float32[n, length, width].

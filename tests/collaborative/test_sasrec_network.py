@@ -1,7 +1,7 @@
 import torch
 
+from leadre.collaborative.sasrec_network import SasRecNetwork, softmax_loss
 from leadre.recipe import SasRecRecipe
-from leadre.training.sasrec_network import SasRecNetwork, softmax_loss
 
 TINY = SasRecRecipe(width=12, layers=2, heads=3, positions=7, dropout=0.1)
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+from leadre.collaborative.sasrec import SasRec
 from leadre.errors import ConfigError
 from leadre.evaluation.baselines import Histories
 from leadre.evaluation.ranking import ABSENT
 from leadre.recipe import SasRecRecipe, decode_recipe
-from leadre.training.sasrec import SasRec
 
 TINY = SasRecRecipe(
     width=12, layers=2, heads=3, positions=7, dropout=0.1, epochs=40, patience=40, learning_rate=1e-2, batch_size=8
