@@ -203,6 +203,8 @@ def _normalised(
 ) -> NDArray[np.float32]:
     scores[left_out] = -np.inf
     highest = scores.max(axis=1, keepdims=True)
-    normed: NDArray[np.float32] = scores - highest
-    normed -= np.log(np.exp(normed).sum(axis=1, keepdims=True))
+    normed: NDArray[np.float32] = scores - np.where(
+        np.isneginf(highest), 0.0, highest
+    )  # of a user who has had all, -inf
+    normed -= np.log(np.exp(normed).sum(axis=1, keepdims=True).clip(min=np.finfo(np.float32).tiny))
     return normed

@@ -24,6 +24,7 @@ from leadre.prompts.vocabulary import Vocabulary
 
 EVEN_SHARE = 1e-3
 """So much of the probability is spread evenly over all ads: none is out of the LLM's reach (ours)."""
+_SMALLEST = np.finfo(np.float64).tiny
 _ADS_A_TOKEN = 512  # a prompt's prefix sums weigh as much as so many tokens, for the bound on a pass
 
 
@@ -65,7 +66,7 @@ class Fusion:
         """
         histories = histories_in(prompts, index=self._index, vocabulary=self._vocabulary)
         likely = np.exp(self._collaborative.log_probabilities(histories).astype(np.float64))[:, self._source]
-        likely *= (1.0 - EVEN_SHARE) / likely.sum(axis=1, keepdims=True)
+        likely *= (1.0 - EVEN_SHARE) / likely.sum(axis=1, keepdims=True).clip(min=_SMALLEST)
         likely += EVEN_SHARE / len(self._index)
         sums = np.zeros((len(prompts), len(self._index) + 1))
         np.cumsum(likely, axis=1, out=sums[:, 1:])

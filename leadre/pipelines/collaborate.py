@@ -18,7 +18,7 @@ from leadre.decoding.load import engine_of
 from leadre.errors import InvalidInput
 from leadre.evaluation.ranking import ABSENT, ndcg, ranks_of
 from leadre.indexing.ad_index import AdIndex
-from leadre.indexing.description import describe
+from leadre.indexing.description import clean, describe
 from leadre.pipelines.build_index import embed, embedding_store, rows_of
 from leadre.pipelines.histories import split_of, training_histories
 from leadre.recipe import Recipe
@@ -35,6 +35,7 @@ WEIGHTS = tuple(step / 20 for step in range(21))
 CANDIDATES = 50
 """Beams a user that the shares are compared on: decoded with a share of one half, then ranked by each."""
 _CUTOFF = 10
+_NEVER = -1e9  # of ads that a short list lacks; finite, because 0 times infinity is no number
 
 
 def fit_signal(
@@ -56,7 +57,7 @@ def fit_signal(
     database = connect(database_url, application_name="leadre train")
     try:
         with transaction(database) as connection:
-            ads = [ad for ad in read_ads(connection) if ad.name]
+            ads = [ad for ad in read_ads(connection) if clean(ad.name)]
             sequences = read_sequences(connection, until=now)
     finally:
         database.dispose()
@@ -105,7 +106,7 @@ def calibrate(
         learner.model, index=index, vocabulary=learner.vocabulary, score=recipe.decoding.score, fusion=half
     )
     ads = np.full((len(prompts), CANDIDATES), ABSENT, np.int64)
-    by_llm, by_signal = (np.full(ads.shape, -np.inf) for _ in range(2))
+    by_llm, by_signal = (np.full(ads.shape, _NEVER) for _ in range(2))
     lengths = sorted(range(len(prompts)), key=lambda at: len(prompts[at]))
     for start in range(0, len(lengths), recipe.evaluation.batch_users):
         chosen = lengths[start : start + recipe.evaluation.batch_users]
@@ -120,6 +121,6 @@ def calibrate(
             progress("weigh the signal", start + len(chosen), len(lengths))
     reached = []
     for weight in WEIGHTS:
-        ranked = np.argsort(-np.nan_to_num((1.0 - weight) * by_llm + weight * by_signal, nan=-np.inf), axis=1)
+        ranked = np.argsort(-((1.0 - weight) * by_llm + weight * by_signal), axis=1)
         reached.append(ndcg(ranks_of(wanted, np.take_along_axis(ads, ranked, axis=1)), _CUTOFF))
     return WEIGHTS[int(np.argmax(reached))]

@@ -174,7 +174,7 @@ def _curves(
         comparisons=_most_against_fewest(tuple(columns), values, groups, seed=seed) if MOST in groups else (),
         curves=tuple(
             Curve(
-                panel="Dice similarity with the whole sequence's list",
+                panel="everyone" if group == ALL else "by the share of ads",
                 name=group,
                 x=tuple(float(point) for point in known[group]),
                 y=tuple(
@@ -185,7 +185,7 @@ def _curves(
             if known[group]
         ),
         x_label="oldest behaviors removed",
-        y_label="Dice",
+        y_label="Dice with the whole sequence's list",
     )
 
 
