@@ -66,6 +66,7 @@ def test_overrides_are_toml_or_bare_strings(path: Path) -> None:
         ("evaluation.sasrec.wdth=8", r"no key evaluation\.sasrec\.wdth; did you mean evaluation\.sasrec\.width\?"),
         ("indx.codes=3", r"no key indx; did you mean index\?"),
         ("decoding.xyz=1", r"no key decoding\.xyz; there are score, beam_width, category_cap"),
+        ("index.signal=collaborative", r"index\.signal='collaborative' goes with .*'residual_kmeans', not 'rqvae'"),
         ("index.quantiser=magic", r"Invalid enum value 'magic'.*\$\.index\.quantiser"),
         ("sft.warmup_fraction=1.5", r"<= 1.*warmup_fraction"),
         ("sft.epochs=[1, 2]", r"sft\.epochs has 2 numbers for 1 stages"),
@@ -78,6 +79,14 @@ def test_overrides_are_toml_or_bare_strings(path: Path) -> None:
 def test_a_value_that_cannot_work_is_named(path: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_recipe(path, overrides=(override,))
+
+
+def test_a_collaborative_signal_is_refused_where_scores_do_not_add_up(path: Path) -> None:
+    enabled = "collaborative.enabled=true"
+    assert load_recipe(path, overrides=(enabled, "decoding.score=raw")).collaborative.enabled
+    with pytest.raises(ConfigError, match=r"collaborative\.enabled adds .* score 'valid' does not"):
+        load_recipe(path, overrides=(enabled, "decoding.score=valid"))
+    assert load_recipe(path, overrides=("index.signal=collaborative", "index.quantiser=residual_kmeans"))
 
 
 def test_a_misspelt_key_of_a_file_is_answered_with_the_nearest_key_of_its_section(tmp_path: Path) -> None:

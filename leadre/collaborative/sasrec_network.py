@@ -54,7 +54,8 @@ class SasRecNetwork(nn.Module):
         directions = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)  # the widest first
         components = centred @ directions[:, : self.items.embedding_dim]
         self.items.weight *= _NOISE
-        self.items.weight[:, : components.shape[1]] += components * (_INITIAL_STD / components.std().clamp(min=_SMALLEST))
+        scale = _INITIAL_STD / components.std().clamp(min=_SMALLEST)  # one text for all items: no components
+        self.items.weight[:, : components.shape[1]] += components * scale
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Return the state after each position, float32[n, length, width].

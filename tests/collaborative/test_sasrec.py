@@ -74,6 +74,27 @@ def test_the_same_seed_gives_the_same_model_and_leaves_the_global_generator_alon
     assert not torch.equal(weights[0], weights[2])
 
 
+def test_the_same_seed_and_texts_give_the_same_model_and_other_texts_another():
+    short = SasRecRecipe(width=8, layers=1, heads=2, positions=6, epochs=2, batch_size=16)
+    texts = np.random.default_rng(1).normal(size=(11, 5)).astype(np.float32)
+    first, second, other, without = (fit(recipe=short, seed=5, texts=given) for given in (texts, texts, -texts, None))
+    weights = [model.network.items.weight for model in (first, second, other, without)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[0], weights[3])
+
+
+def test_log_probabilities_rank_as_the_list_and_are_even_without_a_known_item(model):
+    asked = histories([cycle(2, 3), [7], cycle(9, 5)])
+    said = model.log_probabilities(asked, seen="leave_out")
+    assert np.exp(said).sum(axis=1) == pytest.approx([1, 1, 1], abs=1e-5)
+    assert said[1] == pytest.approx(np.full(11, -np.log(11)), abs=1e-6)
+    assert np.isneginf(said[0]).nonzero()[0].tolist() == [2, 3, 4]
+    top = model.top(asked, 4, seen="leave_out")
+    for row in (0, 2):
+        assert (100 + np.argsort(-said[row])[:4]).tolist() == top[row].tolist()
+
+
 def test_it_stops_without_progress_and_keeps_the_best_weights(monkeypatch):
     reached = iter([0.1, 0.4, 0.2, 0.3, 0.9])
     weights, told = [], []

@@ -1,4 +1,6 @@
+import numpy as np
 import torch
+from torch.nn import functional
 
 from leadre.collaborative.sasrec_network import SasRecNetwork, softmax_loss
 from leadre.recipe import SasRecRecipe
@@ -27,3 +29,31 @@ def test_the_loss_and_its_gradients_are_those_of_the_cross_entropy():
     plain.backward()
     for value, wanted in zip(found, (plain.detach(), states.grad, table.grad), strict=True):
         assert (value - wanted).norm() <= 0.02 * wanted.norm()  # bfloat16 where it is native
+
+
+def test_items_with_like_texts_start_near_each_other_yet_not_equal():
+    random = np.random.default_rng(3)
+    centres = random.normal(size=(4, 30))
+    texts = (centres[np.arange(21) % 4] + 0.1 * random.normal(size=(21, 30))).astype(np.float32)
+    texts[4] = texts[0]
+    torch.manual_seed(5)
+    network = SasRecNetwork(21, TINY)
+    before = float(network.items.weight.detach().std())
+    network.start_from(texts)
+    directions = functional.normalize(network.items.weight.detach(), dim=1)
+    like = (directions @ directions.T).numpy()
+    same = np.equal.outer(np.arange(21) % 4, np.arange(21) % 4) & ~np.eye(21, dtype=bool)
+    assert like[same].mean() > 0.8
+    assert abs(like[~same & ~np.eye(21, dtype=bool)].mean()) < 0.5
+    assert not torch.equal(network.items.weight[0], network.items.weight[4])
+    assert 0.5 * before < float(network.items.weight.detach().std()) < 2 * before
+
+
+def test_texts_that_say_nothing_or_are_narrow_leave_finite_embeddings():
+    for items, texts in ((17, np.ones((17, 5), np.float32)), (1, np.ones((1, 30), np.float32))):
+        network = SasRecNetwork(items, TINY)
+        network.start_from(texts)
+        assert torch.isfinite(network.items.weight).all()
+    narrow = SasRecNetwork(17, TINY)
+    narrow.start_from(np.random.default_rng(0).normal(size=(17, 5)).astype(np.float32))
+    assert (narrow.items.weight[:, :5].std() > 2 * narrow.items.weight[:, 5:].std()).item()

@@ -152,7 +152,9 @@ def test_the_histories_of_prompts_are_those_that_a_plain_loop_reads(
                 read.append(ad_of.get(tuple(vocabulary.code_of(token) for token in tokens)))
         wanted.append([ad for ad in read if ad is not None])
     found = histories_in(made, index=index, vocabulary=vocabulary)
-    assert [found.items[low:high].tolist() for low, high in zip(found.offsets, found.offsets[1:], strict=False)] == wanted
+    assert [
+        found.items[low:high].tolist() for low, high in zip(found.offsets, found.offsets[1:], strict=False)
+    ] == wanted
 
 
 def test_an_sid_that_two_prompts_share_between_them_is_nobody_s(index: AdIndex, vocabulary: Vocabulary) -> None:
@@ -274,11 +276,9 @@ def test_over_a_grown_index_new_ads_are_as_likely_as_their_neighbours(
     fusion = Fusion(signal_of(index.ad_ids), weight=1.0, index=index, vocabulary=vocabulary)
     masses = fusion.over(grown).read(prompts, request_of=np.arange(4))
     for prompt in range(4):
-        mine, its = (
-            masses.of_leaves(prompt, grown.rows(ads)) for ads in (np.array([2000, 2001, 2002]), neighbours)
-        )
+        mine, its = (masses.of_leaves(prompt, grown.rows(ads)) for ads in (np.array([2000, 2001, 2002]), neighbours))
         assert mine == pytest.approx(its)
-        assert len(np.unique(mine.round(9))) == 3
+        assert prompt == 0 or len(np.unique(mine.round(9))) == 3  # without a history only what is popular counts
     engine = fused_engine(make_model, index, vocabulary, fusion=fusion)
     lists = engine.over(grown).generate(prompts, beam_width=63)
     assert all({2000, 2001, 2002} < {beam.ad_id for beam in beams} for beams in lists)
