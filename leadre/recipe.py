@@ -210,6 +210,9 @@ class CollaborativeRecipe(_Section, frozen=True):
     """The collaborative signal fused into the beam (ours; the paper decodes by the LLM alone)."""
 
     enabled: bool = False
+    weight: Fraction | Literal["calibrated"] = "calibrated"
+    """Share of the signal in the score: what ranks validation ads best, or a number. The signal knows no eCPM: the
+    larger its share, the less of business alignment is seen in the lists."""
     sasrec: SasRecRecipe = SasRecRecipe()
     calibration_users: PositiveInt = 1000
     """Validation users whom the LLM's share of the fused score is chosen on, through the real decoder."""

@@ -10,36 +10,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leadre.domain.ads import Ad
-from leadre.domain.behavior import Domain
 from leadre.errors import InvalidInput, NoFreeCode
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.build import add_ads, index_ads, version_of
 from leadre.indexing.description import clean, describe
 from leadre.indexing.embedding_store import EmbeddingStore
 from leadre.indexing.encoder import Progress, encode
-from leadre.indexing.fit import fit_quantiser
-from leadre.indexing.quantiser import Quantiser
-from leadre.pipelines.histories import TrainingHistories, split_of, training_histories
+from leadre.pipelines.fit_codebooks import fit_codebooks, learnable_histories
 from leadre.pipelines.publish_index import BuiltIndex, is_whole, open_index, publish_built, publish_grown
 from leadre.recipe import EvaluationRecipe, IndexRecipe
 from leadre.store.catalog import read_ads
 from leadre.store.database import connect, transaction
-from leadre.store.events import read_sequences
 from leadre.store.indexes import ads_without_sid, lock_index, oldest_open_transaction
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 logger = logging.getLogger(__name__)
 
-FIT_ADS = 1_000_000
-"""Codebooks are fitted on so many ads at most, a seeded sample of a larger catalog (ours)."""
 _WORTH_STORING = 10_000  # embeddings of fewer new ads are sooner computed again than kept
 
 
@@ -95,7 +85,11 @@ def build_index(
     try:
         with transaction(database) as connection:
             ads = read_ads(connection)
-            learnt = _histories(connection, held_out or EvaluationRecipe(), now) if recipe.signal != "text" else None
+            learnt = (
+                learnable_histories(connection, held_out or EvaluationRecipe(), now=now)
+                if recipe.signal != "text"
+                else None
+            )
         if not ads:
             raise InvalidInput("the catalog holds no ads; import some first: `leadre import`")
         version = version_of(ads, recipe, histories=learnt.digest() if learnt else b"")
@@ -103,7 +97,7 @@ def build_index(
         if not is_whole(indexes / version):
             texts = [describe(ad) for ad in ads]
             embeddings = embed(texts, recipe, store=embedding_store(indexes, recipe), progress=progress)
-            quantiser, hidden = _fitted(ads, embeddings, learnt, recipe=recipe, progress=progress)
+            quantiser, hidden = fit_codebooks(ads, embeddings, learnt, recipe=recipe, progress=progress)
             index = index_ads(ads, embeddings, quantiser, version=version, assignment=recipe.assignment, hidden=hidden)
             built = BuiltIndex(index=index, quantiser=quantiser, recipe=recipe)
         return publish_built(database, indexes / version, built=built, now=now)
@@ -172,66 +166,6 @@ def add_new_ads(
         )
     finally:
         database.dispose()
-
-
-def fit_rows(ads: int, *, seed: int) -> NDArray[np.int64]:
-    """Return which of the ads, by ascending id, the codebooks are fitted on: int64[n], ascending."""
-    if ads <= FIT_ADS:
-        return np.arange(ads)
-    return np.sort(np.random.default_rng(seed).choice(ads, FIT_ADS, replace=False))
-
-
-def _histories(connection: Connection, recipe: EvaluationRecipe, now: datetime) -> TrainingHistories:
-    sequences = read_sequences(connection, domains=(Domain.AD,), until=now)
-    found = training_histories(sequences, split_of(sequences, recipe))
-    if not len(found.train.items):
-        raise InvalidInput(
-            "index.signal='collaborative' learns from clicks and conversions, and there are none to learn from; import "
-            "behaviors first, or build with index.signal='text'"
-        )
-    return found
-
-
-def _fitted(
-    ads: Sequence[Ad],
-    embeddings: NDArray[np.float32],
-    learnt: TrainingHistories | None,
-    *,
-    recipe: IndexRecipe,
-    progress: Progress | None,
-) -> tuple[Quantiser, NDArray[np.float32] | None]:
-    """Return the quantiser, and what it is to quantise where that is more than the embeddings say."""
-    if learnt is None:
-        return fit_quantiser(embeddings[fit_rows(len(ads), seed=recipe.seed)], recipe, progress=progress), None
-    from leadre.collaborative.codebooks import fit_collaborative  # brings torch
-    from leadre.collaborative.sasrec import SasRec
-
-    ids = _ids(ads)
-    sasrec = SasRec.fit(
-        learnt.train,
-        targets=learnt.following,
-        recipe=recipe.sasrec,
-        seed=recipe.seed,
-        texts=rows_of(ids, embeddings, wanted=np.unique(learnt.train.items)),
-        progress=None if progress is None else lambda what, done, total: progress(what, done, total or done),
-    )
-    return fit_collaborative(embeddings, ids, sasrec, recipe=recipe)
-
-
-def rows_of(
-    ad_ids: NDArray[np.int64], embeddings: NDArray[np.float32], *, wanted: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Return the embeddings of wanted ads, float32[n, d]; an ad that is not there gets the mean of all.
-
-    Args:
-        ad_ids: int64[N].
-        embeddings: float32[N, d].
-        wanted: int64[n].
-    """
-    order = np.argsort(ad_ids)
-    rows = order[np.minimum(np.searchsorted(ad_ids, wanted, sorter=order), len(ad_ids) - 1)]
-    there = ad_ids[rows] == wanted
-    return np.where(there[:, None], embeddings[rows], embeddings.mean(axis=0))
 
 
 def embedding_store(indexes: Path, recipe: IndexRecipe) -> EmbeddingStore:

@@ -19,7 +19,8 @@ from leadre.errors import InvalidInput
 from leadre.evaluation.ranking import ABSENT, ndcg, ranks_of
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.description import clean, describe
-from leadre.pipelines.build_index import embed, embedding_store, rows_of
+from leadre.pipelines.build_index import embed, embedding_store
+from leadre.pipelines.fit_codebooks import rows_of
 from leadre.pipelines.histories import split_of, training_histories
 from leadre.recipe import Recipe
 from leadre.store.catalog import read_ads

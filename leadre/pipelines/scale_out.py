@@ -31,7 +31,8 @@ from leadre.indexing.encoder import Progress
 from leadre.indexing.fit import fit_quantiser
 from leadre.indexing.quantiser import Quantiser, quantise
 from leadre.pipelines import blocks
-from leadre.pipelines.build_index import embed, embedding_store, fit_rows
+from leadre.pipelines.build_index import embed, embedding_store
+from leadre.pipelines.fit_codebooks import fit_rows
 from leadre.pipelines.publish_index import QUANTISER, BuiltIndex, is_whole, publish_built
 from leadre.recipe import IndexRecipe
 from leadre.store.database import connect, transaction

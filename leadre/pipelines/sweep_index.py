@@ -26,7 +26,8 @@ from leadre.indexing.encoder import Progress
 from leadre.indexing.fit import fit_quantiser
 from leadre.indexing.quality import index_quality
 from leadre.indexing.quantiser import Quantiser
-from leadre.pipelines.build_index import embed, embedding_store, fit_rows
+from leadre.pipelines.build_index import embed, embedding_store
+from leadre.pipelines.fit_codebooks import fit_rows
 from leadre.pipelines.sweep_table import Assignment, QuantiserName, Sweep, SweepRow
 from leadre.recipe import IndexRecipe
 from leadre.store.catalog import read_ads

@@ -148,7 +148,9 @@ def train(
         sizes |= of_stages
         if recipe.collaborative.enabled:
             signal = fit_signal(database_url=database_url, releases=releases, recipe=recipe, now=now, progress=progress)
-            weight = calibrate(signal, learner, data, index=index, recipe=recipe, progress=progress)
+            weight = recipe.collaborative.weight
+            if weight == "calibrated":
+                weight = calibrate(signal, learner, data, index=index, recipe=recipe, progress=progress)
             collaborative = signal, weight
             sizes["collaborative"] = {"co_visitation": signal.share, "weight": weight}
         if sft_folder is not None:

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 
 from leadre.errors import ConfigError, InvalidInput
 from leadre.pipelines import build_index as single
-from leadre.pipelines import scale_out
+from leadre.pipelines import fit_codebooks, scale_out
 from leadre.recipe import IndexRecipe
 from leadre.store.catalog import upsert_ads
 from leadre.store.database import connect, transaction
@@ -57,7 +57,7 @@ def test_two_workers_give_the_same_files_as_one_machine(
     database: Engine, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scale_out, "BLOCK", 32)  # five blocks, the last one short
-    monkeypatch.setattr(single, "FIT_ADS", 100)  # a sample
+    monkeypatch.setattr(fit_codebooks, "FIT_ADS", 100)  # a sample
     arguments = {"database_url": database_url, "recipe": RECIPE, "now": NOW}
     seen: list[tuple[str, int, int]] = []
     many = scale_out.index_inventory(

@@ -25,9 +25,10 @@ from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.build import index_ads, version_of
 from leadre.indexing.description import describe
 from leadre.indexing.fit import fit_quantiser
-from leadre.pipelines.build_index import embed, embedding_store, fit_rows
+from leadre.pipelines.build_index import embed, embedding_store
 from leadre.pipelines.evaluate import answer
 from leadre.pipelines.experiments.result import Measured
+from leadre.pipelines.fit_codebooks import fit_rows
 from leadre.pipelines.measures import by_user
 from leadre.pipelines.publish_index import is_whole
 from leadre.pipelines.train import train
