@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leadre.collaborative.sasrec import SasRec
+from leadre.errors import InvalidInput
 from leadre.indexing.quantiser import Floats, Quantiser
 from leadre.indexing.residual_kmeans import principal_components, residual_codebooks, sample
 from leadre.recipe import IndexRecipe
@@ -35,11 +36,17 @@ def fit_collaborative(
 
     Raises:
         ConfigError: `recipe.width` exceeds SASRec's.
+        InvalidInput: SASRec knows none of these ads.
     """
     order = np.argsort(ad_ids)
     place = np.minimum(np.searchsorted(ad_ids, sasrec.items, sorter=order), len(ad_ids) - 1)
     rows = order[place]
     here = ad_ids[rows] == sasrec.items
+    if not here.any():
+        raise InvalidInput(
+            f"none of the {len(here)} ads in the histories is in the catalog, so nothing is known of the ads to index; "
+            "import ads and behaviors of one system"
+        )
     learnt = sasrec.network.items.weight.detach().cpu().numpy()[here]
     weight, bias = principal_components(learnt, recipe.width)
     vectors = learnt @ weight.T + bias

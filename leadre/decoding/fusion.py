@@ -3,8 +3,8 @@
 Ours; LEADRE §3.4 decodes by P_LLM alone. The collaborative signal is a distribution over ads, and a node of the trie is
 a range of ads, so what it says of any S-ID prefix is the difference of two prefix sums: exact, however many children
 are asked for. A beam is ordered by (1 - w) log P_LLM(prefix) + w log P_collaborative(prefix), at the last level the
-geometric mean of the two distributions. The histories are read from the S-IDs in the prompts: engine and callers need
-nothing else.
+geometric mean of the two distributions. What is below a prefix counts ads that are not live, as with the score `level`.
+The histories are read from the S-IDs in the prompts: engine and callers need nothing else.
 """
 
 from __future__ import annotations
@@ -50,12 +50,6 @@ class Fusion:
     def over(self, index: AdIndex) -> Fusion:
         """Return the same signal over another revision."""
         return Fusion(self._collaborative, weight=self._weight, index=index, vocabulary=self._vocabulary)
-
-    def weighing(self, weight: float) -> Fusion:
-        """Return the same signal with another share."""
-        changed = object.__new__(Fusion)
-        changed.__dict__ |= self.__dict__ | {"_weight": weight}
-        return changed
 
     def read(self, prompts: Sequence[Sequence[int]], *, request_of: Int64s) -> NodeMasses:
         """Return what the signal says of every node, from the S-IDs in the prompts.

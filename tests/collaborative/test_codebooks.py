@@ -9,7 +9,7 @@ import torch
 from leadre.collaborative.codebooks import fit_collaborative
 from leadre.collaborative.sasrec import SasRec
 from leadre.domain.ads import Ad
-from leadre.errors import ConfigError
+from leadre.errors import ConfigError, InvalidInput
 from leadre.evaluation.baselines import Histories
 from leadre.evaluation.ranking import ABSENT
 from leadre.indexing.build import add_ads, index_ads
@@ -84,3 +84,9 @@ def test_more_components_than_sasrec_has_are_refused(sasrec):
     wide = IndexRecipe(signal="collaborative", quantiser="residual_kmeans", width=9)
     with pytest.raises(ConfigError, match=r"index\.width=9 exceeds"):
         fit_collaborative(np.ones((20, 11), np.float32), IDS, sasrec, recipe=wide)
+
+
+def test_a_catalog_without_any_ad_of_the_histories_is_refused(sasrec):
+    strange = np.arange(900, 920)
+    with pytest.raises(InvalidInput, match=r"none of the \d+ ads in the histories is in the catalog"):
+        fit_collaborative(np.ones((20, 11), np.float32), strange, sasrec, recipe=RECIPE)

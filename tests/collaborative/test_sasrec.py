@@ -69,7 +69,7 @@ def test_the_same_seed_gives_the_same_model_and_leaves_the_global_generator_alon
     state = torch.get_rng_state()
     first, second, other = (fit(recipe=short, seed=seed) for seed in (5, 5, 6))
     assert torch.equal(torch.get_rng_state(), state)
-    weights = [model._network.items.weight for model in (first, second, other)]
+    weights = [model.network.items.weight for model in (first, second, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
@@ -100,14 +100,14 @@ def test_it_stops_without_progress_and_keeps_the_best_weights(monkeypatch):
     weights, told = [], []
 
     def validate(self, rows, wanted, *, seen):
-        weights.append(self._network.items.weight.detach().clone())
+        weights.append(self.network.items.weight.detach().clone())
         return next(reached)
 
     monkeypatch.setattr(SasRec, "validate", validate)
     recipe = SasRecRecipe(width=8, layers=1, heads=1, positions=5, epochs=9, patience=2, batch_size=64)
     model = fit(recipe=recipe, progress=lambda *said: told.append(said))
     assert told == [("SASRec epochs", epoch, 9) for epoch in (1, 2, 3, 4)]
-    assert torch.equal(model._network.items.weight, weights[1])
+    assert torch.equal(model.network.items.weight, weights[1])
 
 
 def test_validation_counts_what_ranks_before_the_right_item(model):

@@ -225,10 +225,12 @@ def test_with_room_for_all_ads_the_list_is_exactly_the_fused_ranking(
 def test_a_weight_of_nothing_gives_the_llm_s_lists(
     make_model: MakeModel, index: AdIndex, vocabulary: Vocabulary, prompts: list[list[int]]
 ) -> None:
-    half = Fusion(signal_of(index.ad_ids), weight=0.5, index=index, vocabulary=vocabulary)
+    none, half = (
+        Fusion(signal_of(index.ad_ids), weight=weight, index=index, vocabulary=vocabulary) for weight in (0.0, 0.5)
+    )
     alone, without, half_lists = (
         fused_engine(make_model, index, vocabulary, fusion=fusion).generate(prompts, beam_width=7)
-        for fusion in (None, half.weighing(0.0), half)
+        for fusion in (None, none, half)
     )
     assert without == alone
     assert ids(half_lists) != ids(alone)

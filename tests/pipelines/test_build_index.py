@@ -78,7 +78,7 @@ def test_the_catalogs_ads_are_indexed_and_recorded_and_building_again_changes_no
         row = connection.execute(text("SELECT * FROM index_versions")).one()
     assert (row.index_version, row.uri) == (index.version, str(indexes / index.version))
     assert (row.recipe["codes"], row.quality["ads"]) == (8, 120)
-    monkeypatch.setattr(pipeline, "fit_quantiser", None)  # must not be needed again
+    monkeypatch.setattr(pipeline, "fit_codebooks", None)  # must not be needed again
     assert sids(build(database_url, indexes)) == sids(index)
 
 
