@@ -89,7 +89,8 @@ def test_the_three_spellings_are_measured_on_the_same_users_and_kept(
     assert table6.table6(RECIPE, trials) == (found,)
 
 
-def test_truncation_is_measured_on_a_trained_release(trials: Trials) -> None:
+def test_truncation_is_measured_on_a_trained_release(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figure5, "LEAST_USERS", 2)  # of 29, in three groups
     curves, weights, hit_ratios = figure5.figure5(RECIPE, trials)
     assert curves.users == weights.users == hit_ratios.users <= 29
     everyone = next(curve for curve in curves.curves if curve.name == figure5.ALL)
@@ -97,7 +98,9 @@ def test_truncation_is_measured_on_a_trained_release(trials: Trials) -> None:
     assert list(everyone.x) == sorted(everyone.x)
     assert all(0 <= point.low <= point.mean <= point.high <= 1 for curve in curves.curves for point in curve.y)
     row = curves.row(figure5.ALL)
-    assert row.figures["Dice, 1 removed"] == everyone.y[0]
+    removed = [int(metric.split()[1]) for metric in row.figures if metric.startswith("Dice")]
+    assert removed
+    assert set(removed) <= set(everyone.x)
     assert {each.direction for each in curves.comparisons if each.metric.startswith("Dice")} == {-1}
     assert [row.name for row in hit_ratios.rows] == ["whole sequence", "newer half", "last behavior"]
     assert {each.direction for each in weights.comparisons} == {1}
@@ -108,14 +111,14 @@ def test_truncation_is_measured_on_a_trained_release(trials: Trials) -> None:
 def test_an_engine_that_repeats_the_history_weighs_ads_and_not_content(
     trials: Trials, monkeypatch: pytest.MonkeyPatch, echo: Callable[..., Any]
 ) -> None:
+    monkeypatch.setattr(figure5, "LEAST_USERS", 2)
     monkeypatch.setattr(figure5, "load_engine", lambda folder, *, index, **_: echo(index, load_vocabulary(folder)))
     curves, weights, _ = figure5.figure5(RECIPE, trials)
     (ads,) = [each for each in weights.comparisons if each.row == "fall: ads removed" and each.metric == figure5.ALL]
     assert weights.row("fall: as much content removed").figures[figure5.ALL].mean == 0
-    assert (ads.verdict, ads.relative) == ("reproduced", None)
+    assert (ads.agrees, ads.relative) == (True, None)
     means = [point.mean for point in curves.curves[0].y]
     assert means[0] > means[-1]
-    assert figure5._SHARE in curves.metrics
 
 
 def test_users_whose_sequences_are_alike_are_not_divided() -> None:
