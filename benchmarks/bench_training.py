@@ -31,11 +31,12 @@ from toy import timed
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from leadre.precision import training_type
 from leadre.prompts.fit_length import PromptEncoder
 from leadre.prompts.vocabulary import Vocabulary
 from leadre.recipe import Recipe, load_recipe
 from leadre.training.examples import Example, corpus, to_dataset
-from leadre.training.model import build_model, training_type
+from leadre.training.model import build_model
 from leadre.training.sft import LengthBuckets, Stage, run_stage
 from leadre.training.tasks import main as main_task
 from leadre.training.tokenizer import model_tokenizer, text_encoder, train_text_tokenizer

@@ -18,9 +18,9 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
+from leadre.precision import training_type
 from leadre.recipe import DpoRecipe, SftRecipe
 from leadre.training.head import attach_head, detach_head
-from leadre.training.model import training_type
 from leadre.training.preferences import PreferenceExample
 from leadre.training.processes import process_count
 from leadre.training.progress import CurvePoint, Curves, Progress

@@ -22,7 +22,6 @@ from transformers import (
 )
 
 from leadre.errors import ConfigError
-from leadre.precision import training_type as training_type
 from leadre.prompts.vocabulary import Vocabulary
 from leadre.recipe import ModelRecipe
 

@@ -15,10 +15,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+from leadre.precision import training_type
 from leadre.recipe import DpoRecipe, SftRecipe
 from leadre.training.dpo import pair_dataset, steps_of, trainer_settings
 from leadre.training.head import IGNORED, attach_head, detach_head
-from leadre.training.model import training_type
 from leadre.training.preferences import PreferenceExample
 from leadre.training.progress import CurvePoint, Curves, Progress
 

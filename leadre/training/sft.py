@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import SFTConfig, SFTTrainer
 
 from leadre.errors import ConfigError
+from leadre.precision import training_type
 from leadre.recipe import SftRecipe
 from leadre.training.checkpoint import (
     finish,
@@ -29,7 +30,6 @@ from leadre.training.checkpoint import (
 )
 from leadre.training.examples import Example, to_dataset
 from leadre.training.head import attach_head, detach_head
-from leadre.training.model import training_type
 from leadre.training.processes import is_main, process_count, process_number, wait_for_all
 from leadre.training.progress import CurvePoint, Curves, Progress
 from leadre.training.validation import Validation, Validator

@@ -10,9 +10,10 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from leadre.errors import ConfigError
+from leadre.precision import training_type
 from leadre.prompts.vocabulary import Vocabulary
 from leadre.recipe import ModelRecipe
-from leadre.training.model import build_model, start_codes, training_type
+from leadre.training.model import build_model, start_codes
 
 
 def build(recipe: ModelRecipe, *, vocabulary_size: int = 70, positions: int = 40):  # type: ignore[no-untyped-def]
