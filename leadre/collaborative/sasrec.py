@@ -1,7 +1,7 @@
 """SASRec with a softmax over all items: the trained baseline, and half of the collaborative signal.
 
-It knows nothing but ad ids, unless its item embeddings start from texts. Ours; the paper prints no such baseline. Kang &
-McAuley, Self-Attentive Sequential Recommendation, ICDM 2018 (arXiv:1808.09781), trained with cross entropy over all
+It knows nothing but ad ids, unless its item embeddings start from texts. Ours; the paper prints no such baseline. Kang
+& McAuley, Self-Attentive Sequential Recommendation, ICDM 2018 (arXiv:1808.09781), trained with cross entropy over all
 items in place of one sampled negative, which Klenitskiy & Vasilev, Turning Dross Into Gold Loss, RecSys 2023
 (arXiv:2309.07602), found to be what SASRec lacked.
 """
