@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leadre.collaborative.blend import Collaborative
 from leadre.decoding.engine import Engine
 from leadre.domain.semantic_id import SemanticId
 from leadre.errors import InvalidInput, ReleaseMismatch
@@ -36,6 +35,9 @@ from leadre.store.request_path import arpu_groups
 from leadre.store.summaries import ARPU_GROUPS
 from leadre.training.contexts import ContextBuilder, read_contexts
 from leadre.training.preferences import ecpm_of_ads
+
+if TYPE_CHECKING:
+    from leadre.collaborative.blend import Collaborative  # brings torch
 
 Progress = Callable[[str, int, int | None], None]
 

@@ -136,7 +136,8 @@ def evaluate_release(
     recipe = load_recipe_of(folder)
     if baselines == "none":
         recipe = replace(recipe, evaluation=replace(recipe.evaluation, baselines=()))
-    found = Collaborative.load(folder)
+    wanted = "collaborative" in recipe.evaluation.baselines
+    found = Collaborative.load(folder) if wanted else None
     return evaluate(
         database_url=database_url,
         index=index,

@@ -18,6 +18,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
+from leadre.errors import ConfigError
 from leadre.precision import training_type
 from leadre.recipe import DpoRecipe, SftRecipe
 from leadre.training.head import attach_head, detach_head
@@ -99,11 +100,21 @@ def steps_of(recipe: DpoRecipe, *, pairs: int) -> int:
 
 
 def trainer_settings(recipe: DpoRecipe, *, steps: int, work: Path) -> dict[str, Any]:
-    """Return the trainer's settings that every way of alignment shares, so that a comparison is one of losses."""
+    """Return the trainer's settings that every way of alignment shares, so that a comparison is one of losses.
+
+    Raises:
+        ConfigError: the batch size cannot be shared out among the processes.
+    """
+    share, left = divmod(recipe.batch_size, process_count())
+    if left:
+        raise ConfigError(
+            f"dpo.batch_size={recipe.batch_size} cannot be shared out among {process_count()} processes; make it a "
+            "multiple of their number"
+        )
     return {
         "output_dir": str(work),
         "max_steps": steps,
-        "per_device_train_batch_size": max(1, recipe.batch_size // process_count()),
+        "per_device_train_batch_size": share,
         "learning_rate": recipe.learning_rate,
         "lr_scheduler_type": "cosine",
         "warmup_steps": round(0.1 * steps),

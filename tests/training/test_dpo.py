@@ -10,9 +10,10 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
+from leadre.errors import ConfigError
 from leadre.prompts.vocabulary import Vocabulary
 from leadre.recipe import DpoRecipe, Recipe
-from leadre.training.dpo import run_dpo
+from leadre.training.dpo import run_dpo, trainer_settings
 from leadre.training.preferences import PreferenceExample
 from leadre.training.tokenizer import model_tokenizer
 
@@ -58,3 +59,12 @@ def test_the_chosen_response_gains_on_the_rejected_one(
     assert points[-1].loss < points[0].loss
     assert points[-1].accuracy == 1.0
     assert "forward" not in vars(model)
+
+
+def test_a_batch_that_cannot_be_shared_out_among_processes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ConfigError, match=r"dpo\.batch_size=32 cannot be shared out among 3 processes"):
+        trainer_settings(DpoRecipe(batch_size=32), steps=1, work=tmp_path)
+    assert trainer_settings(DpoRecipe(batch_size=33), steps=1, work=tmp_path)["per_device_train_batch_size"] == 11
