@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from toy import CODES, LEVELS, TEXT_VOCABULARY, cell_of, compare, toy_index, toy_model
 from transformers import PreTrainedModel
 
-from leadre.decoding.beam_engine import BeamSearchEngine
 from leadre.decoding.engine import Score
-from leadre.decoding.hf import HfDecoder
-from leadre.decoding.products import linear
-from leadre.decoding.search import Decoder, Reading
-from leadre.decoding.shared_prefix import SharedPrefixDecoder
+from leadre.decoding.exact.engine import BeamSearchEngine
+from leadre.decoding.exact.hf import HfDecoder
+from leadre.decoding.exact.search import Decoder, Reading
+from leadre.decoding.exact.shared_prefix import SharedPrefixDecoder
+from leadre.decoding.network.products import linear
 from leadre.domain.retrieval import Beam
 from leadre.prompts.vocabulary import Vocabulary
 

@@ -20,8 +20,8 @@ from bench_decode import Bench
 from toy import compare
 from transformers import logging
 
-from leadre.decoding.beam_engine import BeamSearchEngine
-from leadre.decoding.shared_prefix import SharedPrefixDecoder
+from leadre.decoding.exact.engine import BeamSearchEngine
+from leadre.decoding.exact.shared_prefix import SharedPrefixDecoder
 from leadre.indexing.trie import LiveMask
 
 USERS, BEAMS, PROMPTS = (1, 8, 32), (1, 8, 32, 128, 256), (128, 512, 1024)

@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 from toy import CODES, LEVELS, cell_of, compare, toy_index
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
-from leadre.decoding import device_kernels, fp8
-from leadre.decoding.beam_engine import BeamSearchEngine
-from leadre.decoding.device_engine import DeviceEngine
-from leadre.decoding.device_trie import DeviceTrie, MaskStack, stable_top
+from leadre.decoding.device import fp8
+from leadre.decoding.device import kernels as device_kernels
+from leadre.decoding.device.engine import DeviceEngine
+from leadre.decoding.device.trie import DeviceTrie, MaskStack, stable_top
 from leadre.decoding.engine import Engine, Score
-from leadre.decoding.hf import HfDecoder
+from leadre.decoding.exact.engine import BeamSearchEngine
+from leadre.decoding.exact.hf import HfDecoder
 from leadre.domain.retrieval import Beam
 from leadre.prompts.vocabulary import Vocabulary
 

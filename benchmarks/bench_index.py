@@ -32,13 +32,13 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from leadre.domain.ads import Ad
-from leadre.indexing.balance import balance
-from leadre.indexing.description import describe
-from leadre.indexing.embedding_store import EmbeddingStore
-from leadre.indexing.encoder import encode
-from leadre.indexing.fit import fit_quantiser
 from leadre.indexing.quality import index_quality
-from leadre.indexing.quantiser import Codes, Floats, quantise
+from leadre.indexing.quantisers.balance import balance
+from leadre.indexing.quantisers.fit import fit_quantiser
+from leadre.indexing.quantisers.quantiser import Codes, Floats, quantise
+from leadre.indexing.texts.description import describe
+from leadre.indexing.texts.embedding_store import EmbeddingStore
+from leadre.indexing.texts.encoder import encode
 from leadre.recipe import IndexRecipe
 
 DATA_FOLDER = Path(__file__).parents[2] / "shared" / "data" / "amazon_beauty"

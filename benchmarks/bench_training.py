@@ -35,11 +35,11 @@ from leadre.precision import training_type
 from leadre.prompts.fit_length import PromptEncoder
 from leadre.prompts.vocabulary import Vocabulary
 from leadre.recipe import Recipe, load_recipe
-from leadre.training.examples import Example, corpus, to_dataset
-from leadre.training.model import build_model
-from leadre.training.sft import LengthBuckets, Stage, run_stage
-from leadre.training.tasks import main as main_task
-from leadre.training.tokenizer import model_tokenizer, text_encoder, train_text_tokenizer
+from leadre.training.data.examples import Example, corpus, to_dataset
+from leadre.training.data.tasks import main as main_task
+from leadre.training.learner.model import build_model
+from leadre.training.learner.tokenizer import model_tokenizer, text_encoder, train_text_tokenizer
+from leadre.training.objectives.sft import LengthBuckets, Stage, run_stage
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "amazon_beauty.toml"
 PEER_DEVICE_BATCH = 8  # TRL's default

@@ -23,14 +23,14 @@ import torch
 from numpy.typing import NDArray
 from toy import TEXT_VOCABULARY, timed, toy_model
 
-from leadre.decoding.beam_engine import BeamSearchEngine
-from leadre.decoding.shared_prefix import SharedPrefixDecoder
+from leadre.decoding.exact.engine import BeamSearchEngine
+from leadre.decoding.exact.shared_prefix import SharedPrefixDecoder
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.assign import disambiguate, first_free
 from leadre.indexing.grow import grow
 from leadre.indexing.quality import index_quality
 from leadre.indexing.trie import LiveMask, Trie
-from leadre.indexing.trie_reference import Node, build_trie
+from leadre.indexing.trie.reference import Node, build_trie
 from leadre.prompts.vocabulary import Vocabulary
 
 LEVELS, CODES, SLOTS, WIDTH = 4, 1024, 8, 8

@@ -12,8 +12,8 @@ from leadre.domain.ads import Ad
 from leadre.domain.behavior import Action, Domain
 from leadre.domain.semantic_id import SemanticId
 from leadre.recipe import PromptRecipe, Recipe
-from leadre.training.contexts import ACTIONS, DOMAINS, ContextBuilder
-from leadre.training.examples import TrainingData
+from leadre.training.data.contexts import ACTIONS, DOMAINS, ContextBuilder
+from leadre.training.data.examples import TrainingData
 
 FEWEST = 5
 HELD_OUT = 2

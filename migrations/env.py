@@ -12,8 +12,8 @@ from sqlalchemy import text
 
 from leadre.errors import ConfigError
 from leadre.settings import Settings
-from leadre.store.database import connect
-from leadre.store.tables import metadata
+from leadre.store.records.database import connect
+from leadre.store.records.tables import metadata
 
 LOCK = 0x1EAD_0001  # any number that nobody else locks in this database
 FEAST_TEMPORARY = "feast_entity_df_"  # tables that Feast makes for the time of one point-in-time join

@@ -17,7 +17,7 @@ import redis
 from leadre import services as embedded
 from leadre.services import Services
 from leadre.settings import Settings
-from leadre.store.database import migrate
+from leadre.store.records.database import migrate
 
 # A test says what is right, not how fast this machine is today.
 hypothesis.settings.register_profile("leadre", deadline=None)

@@ -18,7 +18,7 @@ import pytest
 
 from leadre.retrieval.refresh_queue import RefreshQueue
 from leadre.settings import Settings
-from leadre.store.features import FeatureClient
+from leadre.store.features.client import FeatureClient
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,7 @@ def index_new_ads() -> None:
     When nothing is new this costs one look at an index of the catalog's table: a process looks at all ads once, and
     from then on at those that changed.
     """
-    from leadre.pipelines.build_index import add_new_ads
+    from leadre.pipelines.index.build import add_new_ads
 
     held = resources()
     with held.alone("index", at_most_s=3600) as alone:

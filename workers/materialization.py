@@ -17,8 +17,8 @@ MOST_STALE = 10_000
 @app.task(acks_late=False)  # type: ignore[untyped-decorator]
 def summarize() -> None:
     """Compute all users' interest summaries, behavior sequences and ARPU groups anew."""
-    from leadre.store.database import transaction
-    from leadre.store.summaries import write_summaries
+    from leadre.store.records.database import transaction
+    from leadre.store.records.summaries import write_summaries
 
     held = resources()
     with held.alone("summarize", at_most_s=3600) as alone:
@@ -39,9 +39,9 @@ def materialize() -> None:
 @app.task(acks_late=False)  # type: ignore[untyped-decorator]
 def reconcile() -> None:
     """Mark users whose newest behavior is not in their newest list: whoever the queue has lost is found here."""
-    from leadre.store.database import transaction
-    from leadre.store.events import stale_users
-    from leadre.store.request_path import arpu_groups
+    from leadre.store.records.database import transaction
+    from leadre.store.records.events import stale_users
+    from leadre.store.records.request_path import arpu_groups
 
     held = resources()
     with transaction(held.database) as connection:

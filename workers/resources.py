@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine as Database
 
     from leadre.pipelines.refresh import Drained, LiveRetriever
-    from leadre.store.features import FeatureClient
+    from leadre.store.features.client import FeatureClient
 
 logger = logging.getLogger(__name__)
 
@@ -45,14 +45,14 @@ class Resources:
     @cached_property
     def database(self) -> Database:
         """The system of record."""
-        from leadre.store.database import connect
+        from leadre.store.records.database import connect
 
         return connect(self.settings.database_url, application_name="leadre worker")
 
     @cached_property
     def features(self) -> FeatureClient:
         """The feature store."""
-        from leadre.store.features import FeatureClient
+        from leadre.store.features.client import FeatureClient
 
         return FeatureClient(self.settings.feature_repo, self.settings.feast_environment())
 
@@ -65,8 +65,8 @@ class Resources:
 
     def live_index_version(self) -> str | None:
         """Return the live release's index version; None when no release is live."""
-        from leadre.store.database import transaction
-        from leadre.store.releases import live_release
+        from leadre.store.records.database import transaction
+        from leadre.store.release.records import live_release
 
         with transaction(self.database) as connection:
             live = live_release(connection)

@@ -24,11 +24,11 @@ def train_daily() -> None:
     today, for figures of different days do not compare. A release that is kept back stays a candidate, with the reason.
     """
     from leadre.indexing.ad_index import AdIndex
-    from leadre.pipelines.release import evaluate_release, make_release
-    from leadre.store.database import transaction
-    from leadre.store.promotion import promote_guarded
-    from leadre.store.releases import live_release
-    from leadre.training.release_folder import load_recipe_of
+    from leadre.pipelines.learning.release import evaluate_release, make_release
+    from leadre.store.records.database import transaction
+    from leadre.store.release.promotion import promote_guarded
+    from leadre.store.release.records import live_release
+    from leadre.training.learner.release_folder import load_recipe_of
 
     held = resources()
     database_url, now = held.settings.database_url, datetime.now(UTC)
@@ -64,8 +64,8 @@ def train_daily() -> None:
 
 def _trained_until(release: Path) -> datetime | None:
     """Return until when the training of a release read behaviors; None of a release that does not say."""
-    from leadre.pipelines.train import UNTIL
-    from leadre.training.release_folder import METRICS
+    from leadre.pipelines.learning.train import UNTIL
+    from leadre.training.learner.release_folder import METRICS
 
     until = json.loads((release / METRICS).read_text()).get("training", {}).get(UNTIL)
     return None if until is None else datetime.fromisoformat(until)

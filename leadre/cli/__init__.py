@@ -21,7 +21,11 @@ _COMMANDS = {
     "index": ("leadre.cli.index", "index", "Build and inspect the ad index."),
     "train": ("leadre.cli.learning", "train", "Train a release from a recipe."),
     "evaluate": ("leadre.cli.learning", "evaluate", "Measure a release beside the baselines."),
-    "experiment": ("leadre.cli.experiment", "experiment", "Run the paper's offline experiments on this data."),
+    "experiment": (
+        "leadre.cli.experiments.experiment",
+        "experiment",
+        "Run the paper's offline experiments here.",
+    ),
     "release": ("leadre.cli.learning", "release", "List, promote and roll back releases."),
     "refresh": ("leadre.cli.nearline", "refresh", "Retrieve ads for users now, in this process."),
     "decode": ("leadre.cli.decode", "decode", "Decode users without storing anything; --bench measures it."),

@@ -43,7 +43,7 @@ def show(named: tuple[str, ...], *, by_name: bool, now: datetime, as_json: bool)
     Example: leadre ads show 12 90
     """
     from leadre.errors import UnknownAd
-    from leadre.store.catalog import read_ads
+    from leadre.store.records.catalog import read_ads
 
     with connection(settings()) as connected:
         ad_ids = _ids(connected, named, by_name=by_name)
@@ -66,7 +66,7 @@ def show(named: tuple[str, ...], *, by_name: bool, now: datetime, as_json: bool)
 @_named_ads
 def pause(named: tuple[str, ...], *, by_name: bool) -> None:
     """Stop ads until they are resumed."""
-    from leadre.store.catalog import set_live
+    from leadre.store.records.catalog import set_live
 
     with connection(settings()) as connected:
         _say("paused", set_live(connected, _ids(connected, named, by_name=by_name), live=False), named)
@@ -76,7 +76,7 @@ def pause(named: tuple[str, ...], *, by_name: bool) -> None:
 @_named_ads
 def resume(named: tuple[str, ...], *, by_name: bool) -> None:
     """Let paused ads run again."""
-    from leadre.store.catalog import set_live
+    from leadre.store.records.catalog import set_live
 
     with connection(settings()) as connected:
         _say("resumed", set_live(connected, _ids(connected, named, by_name=by_name), live=True), named)
@@ -86,7 +86,7 @@ def resume(named: tuple[str, ...], *, by_name: bool) -> None:
 @_named_ads
 def exhaust(named: tuple[str, ...], *, by_name: bool) -> None:
     """Say that ads have run out of budget."""
-    from leadre.store.catalog import set_budget_exhausted
+    from leadre.store.records.catalog import set_budget_exhausted
 
     with connection(settings()) as connected:
         ad_ids = _ids(connected, named, by_name=by_name)
@@ -97,7 +97,7 @@ def exhaust(named: tuple[str, ...], *, by_name: bool) -> None:
 @_named_ads
 def refill(named: tuple[str, ...], *, by_name: bool) -> None:
     """Say that ads have budget again."""
-    from leadre.store.catalog import set_budget_exhausted
+    from leadre.store.records.catalog import set_budget_exhausted
 
     with connection(settings()) as connected:
         ad_ids = _ids(connected, named, by_name=by_name)
@@ -113,7 +113,7 @@ def schedule(named: tuple[str, ...], *, by_name: bool, starts_at: datetime | Non
 
     Example: leadre ads schedule 12 --from 2026-06-01 --until 2026-07-01T12:00:00+02:00
     """
-    from leadre.store.catalog import set_schedule
+    from leadre.store.records.catalog import set_schedule
 
     with connection(settings()) as connected:
         ad_ids = _ids(connected, named, by_name=by_name)
@@ -131,7 +131,7 @@ def price(path: Path, *, seed: int) -> None:
 
     Example: leadre ads price --prices market_prices.txt --seed 1
     """
-    from leadre.store.bids import simulate_bids
+    from leadre.store.importers.bids import simulate_bids
     from leadre.store.importers.prices import read_market_prices
 
     prices = read_market_prices(path)
@@ -144,7 +144,7 @@ def price(path: Path, *, seed: int) -> None:
 def _ids(connected: Connection, named: Sequence[str], *, by_name: bool) -> list[int]:
     from leadre.domain.identity import MAX_ID
     from leadre.errors import InvalidInput
-    from leadre.store.catalog import ad_ids_of
+    from leadre.store.records.catalog import ad_ids_of
 
     if by_name:
         return ad_ids_of(connected, list(dict.fromkeys(named)))

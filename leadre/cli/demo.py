@@ -57,13 +57,13 @@ def demo(*, keep: bool) -> None:
 def _run() -> None:
     from leadre import services
     from leadre.cli.report import make_report
-    from leadre.pipelines.build_index import build_index
-    from leadre.pipelines.release import make_release
+    from leadre.pipelines.index.build import build_index
+    from leadre.pipelines.learning.release import make_release
     from leadre.pipelines.summarize import summarize
     from leadre.recipe import encode_recipe, load_recipe
-    from leadre.store.database import migrate
     from leadre.store.importers.synthetic import import_world
-    from leadre.store.releases import list_releases, promote
+    from leadre.store.records.database import migrate
+    from leadre.store.release.records import list_releases, promote
     from leadre.synthetic import make_world
 
     if os.environ.get("LEADRE_DATABASE_URL") and os.environ.get("LEADRE_REDIS_URL"):
@@ -161,7 +161,7 @@ def _feast(*arguments: str) -> None:
 def _refresh_through_a_worker(found: Settings) -> list[int]:
     """Mark users in the refresh queue, start a worker, wait for their lists."""
     from leadre.retrieval.refresh_queue import RefreshQueue
-    from leadre.store.request_path import arpu_groups
+    from leadre.store.records.request_path import arpu_groups
 
     users = list(range(REFRESHED_USERS))
     with connection(found) as connected:
@@ -211,7 +211,7 @@ def _worker(found: Settings) -> Iterator[Path]:
 
 
 def _show_features(found: Settings, user_id: int, *, now: datetime) -> None:
-    from leadre.store.catalog import read_ads
+    from leadre.store.records.catalog import read_ads
 
     client = features(found)
     row = client.retrieval_lists([user_id])[0]

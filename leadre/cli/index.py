@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from leadre.cli.console import console, print_json, print_table, progress_bars
-from leadre.cli.encoders import encoders
+from leadre.cli.experiments.encoders import encoders
+from leadre.cli.experiments.sweep import sweep
 from leadre.cli.session import connection, settings
-from leadre.cli.sweep import sweep
 from leadre.errors import ConfigError
 from leadre.recipe import load_recipe
 from leadre.settings import Settings
@@ -32,7 +32,7 @@ def newest_version(found: Settings) -> str:
     Raises:
         ConfigError: there is none.
     """
-    from leadre.store.releases import newest_index
+    from leadre.store.release.records import newest_index
 
     with connection(found) as connected:
         version = newest_index(connected)
@@ -63,7 +63,7 @@ def build(recipe: Path, overrides: tuple[str, ...], *, workers: int, ray_address
 
     Example: leadre index build recipes/amazon_beauty.toml --set index.codes=512
     """
-    from leadre.pipelines.build_index import build_index
+    from leadre.pipelines.index.build import build_index
 
     found, whole = settings(), load_recipe(recipe, overrides=overrides)
     asked = whole.index
@@ -78,7 +78,7 @@ def build(recipe: Path, overrides: tuple[str, ...], *, workers: int, ray_address
                 progress=progress,
             )
         else:
-            from leadre.pipelines.scale_out import index_inventory
+            from leadre.pipelines.index.scale_out import index_inventory
 
             built = index_inventory(
                 database_url=found.database_url,
@@ -112,7 +112,7 @@ def show(version: str | None, *, as_json: bool) -> None:
 @click.argument("version", required=False)
 def add(version: str | None) -> None:
     """Give S-IDs to the catalog's new ads, from the frozen codebooks; workers pick them up between batches."""
-    from leadre.pipelines.build_index import add_new_ads
+    from leadre.pipelines.index.build import add_new_ads
 
     found, began = settings(), time.monotonic()
     with progress_bars() as progress:

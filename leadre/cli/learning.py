@@ -41,9 +41,9 @@ def train(
     On several GPUs: accelerate launch -m leadre train recipes/paper.toml
     """
     from leadre.indexing.ad_index import AdIndex
-    from leadre.pipelines.release import make_release
-    from leadre.pipelines.train import train as help_to_train
-    from leadre.training.processes import agreed, is_main
+    from leadre.pipelines.learning.release import make_release
+    from leadre.pipelines.learning.train import train as help_to_train
+    from leadre.training.run.processes import agreed, is_main
 
     found = settings()
     if base_model:
@@ -95,8 +95,8 @@ def evaluate(
     Example: leadre evaluate --score raw --precision bf16
     """
     from leadre.indexing.ad_index import AdIndex
-    from leadre.pipelines.release import evaluate_release
-    from leadre.store.releases import list_releases
+    from leadre.pipelines.learning.release import evaluate_release
+    from leadre.store.release.records import list_releases
 
     found = settings()
     with connection(found) as connected:
@@ -129,7 +129,7 @@ def release() -> None:
 @release.command("list")
 def list_() -> None:
     """List the releases, newest first."""
-    from leadre.store.releases import list_releases
+    from leadre.store.release.records import list_releases
 
     with connection(settings()) as connected:
         rows = list_releases(connected)
@@ -157,9 +157,9 @@ def promote(name: str | None, *, force: bool) -> None:
 
     Refused when hit ratio, mean eCPM or diversity fall short of the live release's.
     """
-    from leadre.store.database import connect, transaction
-    from leadre.store.promotion import promote_guarded
-    from leadre.store.releases import list_releases
+    from leadre.store.records.database import connect, transaction
+    from leadre.store.release.promotion import promote_guarded
+    from leadre.store.release.records import list_releases
 
     database = connect(settings().database_url, application_name="leadre")
     try:
@@ -178,7 +178,7 @@ def promote(name: str | None, *, force: bool) -> None:
 @release.command()
 def rollback() -> None:
     """Make the release live that was live before."""
-    from leadre.store.releases import rollback as roll_back
+    from leadre.store.release.records import rollback as roll_back
 
     with connection(settings()) as connected:
         live = roll_back(connected)

@@ -55,7 +55,7 @@ def trace(user_id: int | None, ad_ids: tuple[int, ...], *, markdown: Path | None
     """
     from rich.markdown import Markdown
 
-    from leadre.pipelines.trace import as_markdown, trace_user
+    from leadre.report.trace import as_markdown, trace_user
 
     walk = trace_user(settings(), user_id, ad_ids=ad_ids, now=now)
     command = f"leadre trace {walk.context.profile.user_id} {' '.join(str(ad) for ad in walk.target_ads)}"

@@ -32,10 +32,10 @@ def make_report(found: Settings, release: str | None, *, user_id: int | None, no
         Unavailable: a server does not answer.
     """
     from leadre.indexing.ad_index import AdIndex
-    from leadre.pipelines.report import Report, write_report
-    from leadre.pipelines.trace import trace_user
-    from leadre.store.catalog import row_counts
-    from leadre.store.releases import list_releases
+    from leadre.report import Report, write_report
+    from leadre.report.trace import trace_user
+    from leadre.store.records.catalog import row_counts
+    from leadre.store.release.records import list_releases
 
     with connection(found) as connected:
         rows = {row.release: row for row in list_releases(connected)}

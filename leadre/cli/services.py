@@ -30,7 +30,7 @@ def up() -> None:
     """Start both servers (does nothing to those that run) and bring the database schema up to date."""
     from leadre import services as embedded
     from leadre.settings import Settings
-    from leadre.store.database import migrate
+    from leadre.store.records.database import migrate
 
     embedded.up(home())
     settings = Settings.from_environment()

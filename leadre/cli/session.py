@@ -15,7 +15,7 @@ from leadre.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from leadre.store.features import FeatureClient
+    from leadre.store.features.client import FeatureClient
 
 
 def settings() -> Settings:
@@ -36,7 +36,7 @@ def connection(found: Settings) -> Iterator[Connection]:
     Raises:
         Unavailable: the database does not answer.
     """
-    from leadre.store.database import connect, transaction
+    from leadre.store.records.database import connect, transaction
 
     database = connect(found.database_url, application_name="leadre")
     try:
@@ -48,7 +48,7 @@ def connection(found: Settings) -> Iterator[Connection]:
 
 def features(found: Settings) -> FeatureClient:
     """Return the feature store (its first import takes seconds)."""
-    from leadre.store.features import FeatureClient
+    from leadre.store.features.client import FeatureClient
 
     return FeatureClient(found.feature_repo, environment=found.feast_environment())
 

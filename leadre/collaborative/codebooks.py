@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from leadre.collaborative.sasrec import SasRec
 from leadre.errors import InvalidInput
-from leadre.indexing.quantiser import Floats, Quantiser
-from leadre.indexing.residual_kmeans import principal_components, residual_codebooks, sample
+from leadre.indexing.quantisers.quantiser import Floats, Quantiser
+from leadre.indexing.quantisers.residual_kmeans import principal_components, residual_codebooks, sample
 from leadre.recipe import IndexRecipe
 
 RIDGE = 0.1

@@ -19,7 +19,7 @@ from leadre.decoding.engine import Engine, Score
 from leadre.domain.retrieval import Beam
 from leadre.errors import InvalidInput, Unavailable
 from leadre.indexing.ad_index import AdIndex
-from leadre.indexing.live_mask import LiveMask
+from leadre.indexing.trie.live_mask import LiveMask
 
 
 class MicroBatcher:

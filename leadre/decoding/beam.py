@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from leadre.errors import InvalidInput, NoValidContinuation
-from leadre.indexing.trie_reference import Node
+from leadre.indexing.trie.reference import Node
 
 Hypothesis = tuple[tuple[int, ...], float]
 """The codes so far and their score, the product of their probabilities."""

@@ -11,16 +11,16 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from leadre.artifacts import open_artifact
 from leadre.collaborative.blend import Collaborative
-from leadre.decoding import network
-from leadre.decoding.beam_engine import BeamSearchEngine
-from leadre.decoding.device_engine import DeviceEngine
+from leadre.decoding.device.engine import DeviceEngine
+from leadre.decoding.device.fp8 import quantise_model
 from leadre.decoding.diversity import CappedEngine
 from leadre.decoding.engine import Engine, Score
-from leadre.decoding.fp8 import quantise_model
-from leadre.decoding.fusion import Fusion
-from leadre.decoding.hf import HfDecoder
-from leadre.decoding.search import Decoder
-from leadre.decoding.shared_prefix import SharedPrefixDecoder
+from leadre.decoding.exact.engine import BeamSearchEngine
+from leadre.decoding.exact.fusion import Fusion
+from leadre.decoding.exact.hf import HfDecoder
+from leadre.decoding.exact.search import Decoder
+from leadre.decoding.exact.shared_prefix import SharedPrefixDecoder
+from leadre.decoding.network import layers
 from leadre.decoding.stub import StubEngine
 from leadre.errors import ConfigError, ReleaseMismatch
 from leadre.indexing.ad_index import AdIndex
@@ -111,7 +111,7 @@ def engine_of(
             f"the model has {tokens} token embeddings, the vocabulary {vocabulary.size} tokens; "
             "take both from one release"
         )
-    supported = network.supports(model)
+    supported = layers.supports(model)
     if kind in ("device", "shared_prefix") and not supported:
         raise ConfigError(f"{kind} does not compute {model.config.model_type!r} models like this one; use kind 'hf'")
     if kind == "device":

@@ -1,7 +1,8 @@
 """Named score semantics: what a code's probability is.
 
 LEADRE §3.4: P_LLM(c^l | c^{1:l-1}). `raw` is that over the whole vocabulary, `level` over the level's codes, and
-`valid` over the live children of the beam, which the search knows (leadre.decoding.search): here it is the bare logit.
+`valid` over the live children of the beam, which the search knows (leadre.decoding.exact.search): here it is
+the bare logit.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from leadre.decoding.engine import Score
-from leadre.decoding.products import linear
+from leadre.decoding.network.products import linear
 from leadre.errors import BrokenModel
 from leadre.prompts.vocabulary import Vocabulary
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leadre.decoding.engine import Score, beams_at, check_request, check_revision
-from leadre.decoding.search import segmented_top
+from leadre.decoding.exact.search import segmented_top
 from leadre.domain.retrieval import Beam
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.trie import LiveMask

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from leadre.artifacts import open_artifact, write_artifact
 from leadre.domain.semantic_id import SemanticId
 from leadre.errors import ArtifactIncomplete, InvalidInput, UnknownAd
-from leadre.indexing.keys import keys_of
 from leadre.indexing.trie import LiveMask, Trie
+from leadre.indexing.trie.keys import keys_of
 
 KIND = "index"
 _ARRAYS = ("ad_ids", "codes", "first_categories", "second_categories", "advertiser_ids", "embeddings", "by_id")

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from leadre.domain.semantic_id import SemanticId
 from leadre.errors import NoFreeCode
-from leadre.indexing.keys import keys_of
 from leadre.indexing.trie import Trie
+from leadre.indexing.trie.keys import keys_of
 
 MAX_SLOTS = 65_535
 """Ads that may share their M codes."""

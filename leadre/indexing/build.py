@@ -14,11 +14,11 @@ from leadre.domain.ads import Ad
 from leadre.errors import InvalidInput
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.assign import disambiguate, first_free, reserved_slots
-from leadre.indexing.balance import balance
-from leadre.indexing.description import describe
 from leadre.indexing.grow import grow
 from leadre.indexing.quality import index_quality
-from leadre.indexing.quantiser import Codes, Floats, Quantiser, quantise
+from leadre.indexing.quantisers.balance import balance
+from leadre.indexing.quantisers.quantiser import Codes, Floats, Quantiser, quantise
+from leadre.indexing.texts.description import describe
 from leadre.indexing.trie import Trie
 from leadre.recipe import IndexRecipe
 
@@ -58,7 +58,7 @@ def index_ads(
         quantiser: fitted, usually on these ads.
         version: the index's name.
         hidden: what is quantised, float32[N, width], where more is known of the ads than their texts say.
-        assignment: "nearest" code at every level, or "balanced": see `leadre.indexing.balance`.
+        assignment: "nearest" code at every level, or "balanced": see `leadre.indexing.quantisers.balance`.
 
     Raises:
         InvalidInput: an ad twice, or a bad embedding.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from leadre.indexing.ad_index import AdIndex
-from leadre.indexing.quantiser import Floats
+from leadre.indexing.quantisers.quantiser import Floats
 
 
 def code_vectors(index: AdIndex) -> list[Floats]:

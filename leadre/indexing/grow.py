@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from leadre.errors import InvalidInput
 from leadre.indexing.ad_index import AdIndex, check_columns, refuse_repeated
-from leadre.indexing.insertion import Insertion
-from leadre.indexing.keys import keys_of
 from leadre.indexing.trie import Trie
+from leadre.indexing.trie.insertion import Insertion
+from leadre.indexing.trie.keys import keys_of
 
 
 def grow(

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leadre.errors import InvalidInput
-from leadre.indexing.keys import keys_of
+from leadre.indexing.trie.keys import keys_of
 
 Ints = NDArray[np.int64]
 

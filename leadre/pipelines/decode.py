@@ -15,16 +15,16 @@ from leadre.decoding.load import Precision, load_engine
 from leadre.domain.retrieval import Beam
 from leadre.errors import ConfigError, InvalidInput
 from leadre.indexing.ad_index import AdIndex
-from leadre.indexing.live_mask import LiveMask
+from leadre.indexing.trie.live_mask import LiveMask
 from leadre.recipe import load_recipe
 from leadre.retrieval.retriever import Retriever
 from leadre.settings import EngineKind, Settings
-from leadre.store.catalog import profiles
-from leadre.store.database import connect, transaction
-from leadre.store.events import recent_users
-from leadre.store.features import FeatureClient
-from leadre.store.releases import live_release
-from leadre.training.release_folder import load_prompt_encoder
+from leadre.store.features.client import FeatureClient
+from leadre.store.records.catalog import profiles
+from leadre.store.records.database import connect, transaction
+from leadre.store.records.events import recent_users
+from leadre.store.release.records import live_release
+from leadre.training.learner.release_folder import load_prompt_encoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

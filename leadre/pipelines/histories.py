@@ -13,7 +13,7 @@ from leadre.evaluation.baselines import Histories
 from leadre.evaluation.ranking import ABSENT
 from leadre.evaluation.split import Split, hold_out
 from leadre.recipe import EvaluationRecipe
-from leadre.store.events import DOMAINS, Sequences
+from leadre.store.records.events import DOMAINS, Sequences
 
 _AD = DOMAINS.index(Domain.AD)
 

@@ -29,10 +29,10 @@ from leadre.retrieval.inventory import Inventory, added_rows
 from leadre.retrieval.refresh_queue import RefreshQueue
 from leadre.retrieval.retriever import Retriever
 from leadre.settings import Settings
-from leadre.store import releases
-from leadre.store.database import connect, transaction
-from leadre.store.features import FeatureClient
-from leadre.training.release_folder import load_prompt_encoder
+from leadre.store.features.client import FeatureClient
+from leadre.store.records.database import connect, transaction
+from leadre.store.release import records as releases
+from leadre.training.learner.release_folder import load_prompt_encoder
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine as Database

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from leadre.store.database import connect, transaction
-from leadre.store.summaries import SummaryCounts, write_summaries
+from leadre.store.records.database import connect, transaction
+from leadre.store.records.summaries import SummaryCounts, write_summaries
 
 
 def summarize(database_url: str, *, now: datetime, user_ids: Collection[int] | None = None) -> SummaryCounts:

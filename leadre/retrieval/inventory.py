@@ -19,10 +19,10 @@ from leadre.domain.targeting import AGE, values_of
 from leadre.domain.users import Profile
 from leadre.errors import ReleaseMismatch
 from leadre.indexing.ad_index import AdIndex
-from leadre.indexing.live_mask import LiveMask
+from leadre.indexing.trie.live_mask import LiveMask
 from leadre.retrieval.schedule import Schedule
 from leadre.retrieval.targeting_table import Choice, TargetingTable
-from leadre.store.inventory import InventoryRows, microseconds, read_inventory
+from leadre.store.records.inventory import InventoryRows, microseconds, read_inventory
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -19,9 +19,9 @@ from leadre.prompts.fit_length import PromptEncoder
 from leadre.prompts.render import Prompt, render
 from leadre.recipe import Recipe
 from leadre.retrieval.inventory import Inventory
-from leadre.store import summaries
-from leadre.store.database import transaction
-from leadre.store.features import FeatureClient
+from leadre.store.features.client import FeatureClient
+from leadre.store.records import summaries
+from leadre.store.records.database import transaction
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine as Database

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from starlette.applications import Starlette
 
 if TYPE_CHECKING:
-    from leadre.store.features import RetrievedRow
+    from leadre.store.features.client import RetrievedRow
 
 logger = logging.getLogger(__name__)
 

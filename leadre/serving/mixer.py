@@ -23,13 +23,13 @@ from leadre.errors import InvalidInput
 from leadre.serving.branches import FixedBranch, Kept, StoredBranch, beside
 from leadre.serving.requests import ERROR_ANSWERS, MAX_LIMIT, limit_of, user_id_of
 from leadre.serving.stored_lists import StoredLists
-from leadre.store.catalog import live_ad_ids
-from leadre.store.database import connect, transaction
-from leadre.store.request_path import popular_ads
+from leadre.store.records.catalog import live_ad_ids
+from leadre.store.records.database import connect, transaction
+from leadre.store.records.request_path import popular_ads
 
 if TYPE_CHECKING:
     from leadre.settings import Settings
-    from leadre.store.features import FeatureClient
+    from leadre.store.features.client import FeatureClient
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ def create_app(settings: Settings) -> Starlette:
     database = connect(settings.database_url, application_name="leadre mixer", statement_timeout_s=60)
 
     def open_features() -> FeatureClient:
-        from leadre.store.features import FeatureClient  # takes seconds
+        from leadre.store.features.client import FeatureClient  # takes seconds
 
         return FeatureClient(settings.feature_repo, settings.feast_environment())
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from leadre.store.features import FeatureClient, RetrievedRow
+    from leadre.store.features.client import FeatureClient, RetrievedRow
 
 
 class StoredLists:

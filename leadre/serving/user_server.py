@@ -30,13 +30,13 @@ from leadre.retrieval.refresh_queue import RefreshQueue
 from leadre.serving.branches import Kept, beside
 from leadre.serving.requests import ERROR_ANSWERS, body_of, limit_of, user_id_of
 from leadre.serving.stored_lists import StoredLists
-from leadre.store.database import connect, transaction
-from leadre.store.events import append_behaviors
-from leadre.store.request_path import arpu_groups
+from leadre.store.records.database import connect, transaction
+from leadre.store.records.events import append_behaviors
+from leadre.store.records.request_path import arpu_groups
 
 if TYPE_CHECKING:
     from leadre.settings import Settings
-    from leadre.store.features import FeatureClient, RetrievedRow
+    from leadre.store.features.client import FeatureClient, RetrievedRow
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ def create_app(settings: Settings) -> Starlette:
     queue = RefreshQueue.connect(settings.redis_url, timeout_s=0.5)
 
     def open_features() -> FeatureClient:
-        from leadre.store.features import FeatureClient  # takes seconds
+        from leadre.store.features.client import FeatureClient  # takes seconds
 
         return FeatureClient(settings.feature_repo, settings.feast_environment())
 

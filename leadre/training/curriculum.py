@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from leadre.prompts.fit_length import PromptEncoder
 from leadre.recipe import SftRecipe
-from leadre.training.examples import Example, TrainingData
-from leadre.training.sft import Stage
-from leadre.training.tasks import explicit, implicit, main
+from leadre.training.data.examples import Example, TrainingData
+from leadre.training.data.tasks import explicit, implicit, main
+from leadre.training.objectives.sft import Stage
 
 _TASKS: dict[str, Callable[[TrainingData, PromptEncoder], list[Example]]] = {
     "explicit": explicit.examples,

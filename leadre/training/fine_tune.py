@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from leadre.recipe import Recipe, encode_recipe
-from leadre.training.adapters import adapted
-from leadre.training.checkpoint import claim, digest
 from leadre.training.curriculum import stages
-from leadre.training.examples import TrainingData
-from leadre.training.learner import Learner
-from leadre.training.processes import main_first
-from leadre.training.progress import CurvePoint, Progress
-from leadre.training.sft import Stage, run_stage
-from leadre.training.validation import Validation
+from leadre.training.data.examples import TrainingData
+from leadre.training.learner.adapters import adapted
+from leadre.training.learner.learner import Learner
+from leadre.training.objectives.sft import Stage, run_stage
+from leadre.training.run.checkpoint import claim, digest
+from leadre.training.run.processes import main_first
+from leadre.training.run.progress import CurvePoint, Progress
+from leadre.training.run.validation import Validation
 
 
 def fine_tune(

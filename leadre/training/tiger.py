@@ -23,12 +23,12 @@ from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.trie import LiveMask
 from leadre.prompts.vocabulary import Vocabulary
 from leadre.recipe import ModelRecipe, SftRecipe, TigerRecipe
-from leadre.training.examples import with_response
-from leadre.training.model import build_model
-from leadre.training.progress import Progress
-from leadre.training.sft import Stage, run_stage
-from leadre.training.tokenizer import model_tokenizer
-from leadre.training.validation import CUTOFF, Validation
+from leadre.training.data.examples import with_response
+from leadre.training.learner.model import build_model
+from leadre.training.learner.tokenizer import model_tokenizer
+from leadre.training.objectives.sft import Stage, run_stage
+from leadre.training.run.progress import Progress
+from leadre.training.run.validation import CUTOFF, Validation
 
 if TYPE_CHECKING:
     from leadre.decoding.engine import Engine

@@ -1,4 +1,4 @@
-"""The first schema: the tables of leadre.store.tables, and an empty schema for Feast's registry.
+"""The first schema: the tables of leadre.store.records.tables, and an empty schema for Feast's registry.
 
 Created: 2026-11-23 10:13:35.735634+00:00
 """

@@ -17,7 +17,7 @@ branch_labels = None
 depends_on = None
 
 # Transaction numbers, not times: a reader that remembers the oldest transaction still open at its last look misses no
-# change, however late it is committed (leadre.store.inventory).
+# change, however late it is committed (leadre.store.records.inventory).
 ON_CHANGE = """
 CREATE FUNCTION ads_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -14,8 +14,8 @@ from leadre.cli import cli, main
 from leadre.domain.ads import Ad
 from leadre.domain.targeting import Targeting
 from leadre.settings import Settings
-from leadre.store.catalog import upsert_ads
-from leadre.store.database import connect, transaction
+from leadre.store.records.catalog import upsert_ads
+from leadre.store.records.database import connect, transaction
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 from leadre.decoding.beam import constrained_beam_search
 from leadre.errors import InvalidInput, NoValidContinuation
-from leadre.indexing.trie_reference import Node, build_trie
+from leadre.indexing.trie.reference import Node, build_trie
 
 
 def test_an_empty_trie_gives_empty_layers() -> None:

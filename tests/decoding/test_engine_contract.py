@@ -23,7 +23,7 @@ from leadre.domain.retrieval import Beam
 from leadre.errors import BrokenModel, InvalidInput, ReleaseMismatch
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.trie import LiveMask
-from leadre.indexing.trie_reference import build_trie
+from leadre.indexing.trie.reference import build_trie
 from leadre.prompts.vocabulary import Vocabulary
 
 KINDS = ["device", "hf", "shared_prefix", "stub", "capped"]

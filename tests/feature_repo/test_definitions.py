@@ -13,8 +13,8 @@ from types import ModuleType
 import pytest
 
 from leadre.derivation import LIST_TTL_S, NEUTRAL
-from leadre.store import retrieval_log
-from leadre.store.tables import metadata
+from leadre.store.features import retrieval_log
+from leadre.store.records.tables import metadata
 
 # feast 0.67 (2026-11): says at import of a definition that on-demand views are experimental.
 pytestmark = pytest.mark.filterwarnings("ignore:On demand feature view is an experimental feature:RuntimeWarning")

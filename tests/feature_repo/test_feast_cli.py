@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import text
 
 from leadre.settings import Settings
-from leadre.store.database import connect, transaction
-from leadre.store.features import FeatureClient
+from leadre.store.features.client import FeatureClient
+from leadre.store.records.database import connect, transaction
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from leadre.domain.ads import Ad
-from leadre.indexing.quantiser import Floats
+from leadre.indexing.quantisers.quantiser import Floats
 
 NOW = datetime(2025, 6, 1, tzinfo=UTC)
 PRODUCTS = {

@@ -11,11 +11,11 @@ from leadre.domain.ads import Ad
 from leadre.errors import InvalidInput
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.build import add_ads, index_ads, version_of
-from leadre.indexing.description import describe
-from leadre.indexing.encoder import encode
-from leadre.indexing.fit import fit_quantiser
 from leadre.indexing.quality import index_quality
-from leadre.indexing.quantiser import Floats, Quantiser
+from leadre.indexing.quantisers.fit import fit_quantiser
+from leadre.indexing.quantisers.quantiser import Floats, Quantiser
+from leadre.indexing.texts.description import describe
+from leadre.indexing.texts.encoder import encode
 from leadre.recipe import IndexRecipe
 
 RECIPE = IndexRecipe(encoder="hashed", quantiser="residual_kmeans", levels=2, codes=6, width=4)

@@ -10,8 +10,8 @@ from leadre.domain.ads import Ad
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.build import index_ads
 from leadre.indexing.code_vectors import code_vectors
-from leadre.indexing.quantiser import Floats
-from leadre.indexing.residual_kmeans import fit_residual_kmeans
+from leadre.indexing.quantisers.quantiser import Floats
+from leadre.indexing.quantisers.residual_kmeans import fit_residual_kmeans
 
 
 def index_of(embeddings: Floats, make_ad: Callable[..., Ad], *, levels: int, codes: int) -> AdIndex:

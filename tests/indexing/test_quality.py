@@ -8,7 +8,7 @@ import pytest
 from leadre.errors import InvalidInput
 from leadre.indexing import quality as module
 from leadre.indexing.quality import index_quality, mutual_information_bits, variance_explained
-from leadre.indexing.quantiser import quantise
+from leadre.indexing.quantisers.quantiser import quantise
 
 CODES = np.array([[0, 1], [0, 1], [0, 2], [3, 1], [3, 1], [3, 1], [1, 1]], np.int32)
 CATEGORIES = np.array([0, 1, 0, 2, 2, 2, 0], np.int32)

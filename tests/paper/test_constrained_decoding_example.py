@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from leadre.decoding.beam import constrained_beam_search
-from leadre.indexing.trie_reference import build_trie
+from leadre.indexing.trie.reference import build_trie
 
 ADS = [(66, (12, 7, 4)), (245, (12, 7, 14)), (112, (12, 6, 22))]
 # P(c_4) + P(c_14) = 1.2 in the paper: a table of scores, not a distribution.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from leadre.domain.ads import Ad
-from leadre.indexing.description import describe
+from leadre.indexing.texts.description import describe
 
 
 def test_the_papers_id3_ad_is_described_as_printed() -> None:

@@ -21,8 +21,8 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, set_seed
 from trl import DPOConfig
 
-from leadre.training.dpo import PairTrainer
-from leadre.training.head import attach_head
+from leadre.training.objectives.dpo import PairTrainer
+from leadre.training.objectives.head import attach_head
 
 # TRL 1.16 asks transformers 5.23 by a name that it has deprecated (2026-11)
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

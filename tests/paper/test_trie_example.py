@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from leadre.indexing.trie import Trie
-from leadre.indexing.trie_reference import build_trie
+from leadre.indexing.trie.reference import build_trie
 
 ADS = {66: [12, 7, 4], 245: [12, 7, 14], 112: [12, 6, 22]}
 

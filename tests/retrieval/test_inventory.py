@@ -16,8 +16,8 @@ from leadre.errors import ReleaseMismatch
 from leadre.indexing.ad_index import AdIndex
 from leadre.retrieval import inventory as inventories
 from leadre.retrieval.inventory import Inventory, added_rows
-from leadre.store import catalog
-from leadre.store.database import connect, transaction
+from leadre.store.records import catalog
+from leadre.store.records.database import connect, transaction
 
 NOW = datetime(2026, 5, 6, 12, tzinfo=UTC)
 EVENT = datetime(2026, 1, 1, tzinfo=UTC)

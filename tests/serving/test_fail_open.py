@@ -22,8 +22,8 @@ from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.retrieval.refresh_queue import RefreshQueue
 from leadre.serving import mixer, user_server
 from leadre.settings import Settings
-from leadre.store import catalog, events
-from leadre.store.database import connect, transaction
+from leadre.store.records import catalog, events
+from leadre.store.records.database import connect, transaction
 
 pytestmark = pytest.mark.slow
 CLICK = {"domain": "ad", "action": "click", "item_id": 7, "occurred_at": "2025-03-01T12:00:00Z"}

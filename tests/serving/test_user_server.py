@@ -13,7 +13,7 @@ import pytest
 from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.errors import Unavailable
 from leadre.serving.user_server import UserServer, application
-from leadre.store.features import RetrievedRow
+from leadre.store.features.client import RetrievedRow
 
 NOW = datetime(2025, 3, 1, 12, tzinfo=UTC)
 LIST = RetrievedRow(

@@ -20,10 +20,10 @@ from leadre.domain.retrieval import Beam, RetrievalList
 from leadre.indexing.ad_index import AdIndex
 from leadre.services import Services
 from leadre.settings import Settings
-from leadre.store.database import connect, transaction
-from leadre.store.features import FeatureClient
-from leadre.store.releases import promote, record_index, record_release, record_sids
-from leadre.store.tables import ads
+from leadre.store.features.client import FeatureClient
+from leadre.store.records.database import connect, transaction
+from leadre.store.records.tables import ads
+from leadre.store.release.records import promote, record_index, record_release, record_sids
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

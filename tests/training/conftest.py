@@ -15,26 +15,26 @@ from transformers import PreTrainedModel
 from leadre.domain.behavior import Domain
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.build import index_ads, version_of
-from leadre.indexing.description import describe
-from leadre.indexing.encoder import encode
-from leadre.indexing.fit import fit_quantiser
+from leadre.indexing.quantisers.fit import fit_quantiser
+from leadre.indexing.texts.description import describe
+from leadre.indexing.texts.encoder import encode
 from leadre.prompts.fit_length import PromptEncoder
 from leadre.prompts.vocabulary import Vocabulary
 from leadre.recipe import IndexRecipe, ModelRecipe, PromptRecipe, Recipe, SftRecipe
 from leadre.synthetic import World, make_world
-from leadre.training.contexts import ACTIONS, DOMAINS, ContextBuilder
-from leadre.training.examples import TrainingData, corpus
-from leadre.training.head import IGNORED, attach_head, detach_head
-from leadre.training.learner import Learner
-from leadre.training.model import build_model
-from leadre.training.tokenizer import model_tokenizer, text_encoder, train_text_tokenizer
+from leadre.training.data.contexts import ACTIONS, DOMAINS, ContextBuilder
+from leadre.training.data.examples import TrainingData, corpus
+from leadre.training.learner.learner import Learner
+from leadre.training.learner.model import build_model
+from leadre.training.learner.tokenizer import model_tokenizer, text_encoder, train_text_tokenizer
+from leadre.training.objectives.head import IGNORED, attach_head, detach_head
 
 HELD_OUT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arrays:
-    """Positive behaviors in the flat form of leadre.store.events."""
+    """Positive behaviors in the flat form of leadre.store.records.events."""
 
     users: NDArray[np.int64]
     offsets: NDArray[np.int64]

@@ -27,19 +27,19 @@ from leadre.domain.behavior import Action, Behavior, Domain, Impression
 from leadre.domain.users import Context, Profile
 from leadre.errors import ConfigError
 from leadre.indexing.ad_index import AdIndex
-from leadre.pipelines.train import read_training_data
+from leadre.pipelines.learning.train import read_training_data
 from leadre.prompts.fit_length import PromptEncoder
 from leadre.prompts.render import Sid, Text, render
 from leadre.recipe import ModelRecipe, PromptRecipe, Recipe
-from leadre.store import catalog, events
-from leadre.store.context import context_of
-from leadre.store.database import connect, transaction
+from leadre.store.features.context import context_of
+from leadre.store.records import catalog, events
+from leadre.store.records.database import connect, transaction
 from leadre.synthetic import World
-from leadre.training.examples import Example, TrainingData
-from leadre.training.learner import Learner, fresh_learner
-from leadre.training.release_folder import load_prompt_encoder, write_release
-from leadre.training.tasks import explicit, implicit, main
-from leadre.training.tokenizer import train_text_tokenizer
+from leadre.training.data.examples import Example, TrainingData
+from leadre.training.data.tasks import explicit, implicit, main
+from leadre.training.learner.learner import Learner, fresh_learner
+from leadre.training.learner.release_folder import load_prompt_encoder, write_release
+from leadre.training.learner.tokenizer import train_text_tokenizer
 
 MakeData = Callable[[World, AdIndex, PromptRecipe], TrainingData]
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from leadre.errors import ArtifactIncomplete, ConfigError
 from leadre.recipe import Recipe
-from leadre.training.checkpoint import claim, digest, newest_checkpoint
-from leadre.training.examples import Example, TrainingData
+from leadre.training.data.examples import Example, TrainingData
 from leadre.training.fine_tune import fine_tune
-from leadre.training.learner import Learner
-from leadre.training.progress import CurvePoint
+from leadre.training.learner.learner import Learner
+from leadre.training.run.checkpoint import claim, digest, newest_checkpoint
+from leadre.training.run.progress import CurvePoint
 
 Train = Callable[..., tuple[list[CurvePoint], dict[str, torch.Tensor]]]
 

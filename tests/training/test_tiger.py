@@ -16,7 +16,7 @@ from leadre.evaluation.baselines import Histories
 from leadre.evaluation.ranking import ABSENT
 from leadre.indexing.ad_index import AdIndex
 from leadre.recipe import TigerRecipe, decode_recipe
-from leadre.training.progress import Progress
+from leadre.training.run.progress import Progress
 from leadre.training.tiger import Tiger
 
 TINY = TigerRecipe(

@@ -18,15 +18,16 @@ from sqlalchemy import Connection
 from leadre.artifacts import write_artifact
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.build import index_ads
-from leadre.indexing.residual_kmeans import fit_residual_kmeans
+from leadre.indexing.quantisers.residual_kmeans import fit_residual_kmeans
 from leadre.prompts.vocabulary import Vocabulary
 from leadre.recipe import PromptRecipe, Recipe, encode_recipe
 from leadre.settings import Settings
-from leadre.store import catalog, events, releases
-from leadre.store.database import connect, transaction
+from leadre.store.records import catalog, events
+from leadre.store.records.database import connect, transaction
+from leadre.store.release import records as releases
 from leadre.synthetic import World, make_world
-from leadre.training.release_folder import RECIPE, TEXT_TOKENIZER, VOCABULARY
-from leadre.training.tokenizer import train_text_tokenizer
+from leadre.training.learner.release_folder import RECIPE, TEXT_TOKENIZER, VOCABULARY
+from leadre.training.learner.tokenizer import train_text_tokenizer
 from workers.app import app
 
 # Celery reads its configuration once, at the first look at a task; pytest looks while it collects, before any fixture.

@@ -17,18 +17,19 @@ import pytest
 from leadre.domain.ads import Ad
 from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.indexing.ad_index import AdIndex
-from leadre.pipelines import release as release_pipeline
-from leadre.pipelines.build_index import build_index
-from leadre.pipelines.measures import Evaluation
-from leadre.pipelines.release import make_release
+from leadre.pipelines.index.build import build_index
+from leadre.pipelines.learning import release as release_pipeline
+from leadre.pipelines.learning.measures import Evaluation
+from leadre.pipelines.learning.release import make_release
 from leadre.recipe import DpoRecipe, EvaluationRecipe, IndexRecipe, ModelRecipe, PromptRecipe, Recipe, SftRecipe
 from leadre.settings import Settings
-from leadre.store import catalog, events, guard
-from leadre.store.database import connect, transaction
 from leadre.store.importers.synthetic import import_world
-from leadre.store.releases import ReleaseRow, list_releases, promote, rollback
+from leadre.store.records import catalog, events
+from leadre.store.records.database import connect, transaction
+from leadre.store.release import guard
+from leadre.store.release.records import ReleaseRow, list_releases, promote, rollback
 from leadre.synthetic import World, make_world
-from leadre.training.release_folder import open_release
+from leadre.training.learner.release_folder import open_release
 from workers.resources import resources
 from workers.training import train_daily
 

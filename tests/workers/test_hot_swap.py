@@ -14,14 +14,15 @@ from sqlalchemy import Engine, text
 
 from leadre.domain.ads import Ad
 from leadre.pipelines import refresh
-from leadre.pipelines.build_index import add_new_ads, build_index
+from leadre.pipelines.index.build import add_new_ads, build_index
 from leadre.pipelines.refresh import LiveRetriever
 from leadre.recipe import IndexRecipe
 from leadre.retrieval.refresh_queue import RefreshQueue
 from leadre.retrieval.retriever import LIVE_ADS_AGE
-from leadre.store import catalog, releases
-from leadre.store.database import connect, transaction
-from leadre.store.features import FeatureClient
+from leadre.store.features.client import FeatureClient
+from leadre.store.records import catalog
+from leadre.store.records.database import connect, transaction
+from leadre.store.release import records as releases
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,9 @@ from sqlalchemy import Engine
 from leadre.domain.targeting import Targeting
 from leadre.pipelines.refresh import LiveRetriever
 from leadre.retrieval.retriever import LIVE_ADS_AGE
-from leadre.store import catalog
-from leadre.store.database import connect, transaction
-from leadre.store.features import FeatureClient
+from leadre.store.features.client import FeatureClient
+from leadre.store.records import catalog
+from leadre.store.records.database import connect, transaction
 
 pytestmark = pytest.mark.slow
 

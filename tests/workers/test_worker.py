@@ -12,9 +12,10 @@ from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.pipelines.refresh import LiveRetriever
 from leadre.retrieval.refresh_queue import RefreshQueue
 from leadre.retrieval.retriever import LIVE_ADS_AGE
-from leadre.store import catalog, events, releases, retrieval_log
-from leadre.store.database import connect, transaction
-from leadre.store.features import FeatureClient
+from leadre.store.features.client import FeatureClient, retrieval_log
+from leadre.store.records import catalog, events
+from leadre.store.records.database import connect, transaction
+from leadre.store.release import records as releases
 
 pytestmark = pytest.mark.slow
 

@@ -16,9 +16,9 @@ from leadre.domain.ads import Ad, ContentItem
 from leadre.domain.behavior import Behavior, Impression
 from leadre.domain.users import Profile
 from leadre.errors import InvalidInput
-from leadre.store.catalog import upsert_ads, upsert_content_items, upsert_users
-from leadre.store.database import connect, transaction
-from leadre.store.events import upsert_behaviors, upsert_impressions
+from leadre.store.records.catalog import upsert_ads, upsert_content_items, upsert_users
+from leadre.store.records.database import connect, transaction
+from leadre.store.records.events import upsert_behaviors, upsert_impressions
 
 Progress = Callable[[str, int], None]
 """Called with a table's name and the rows of it read so far."""

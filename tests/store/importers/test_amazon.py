@@ -11,11 +11,11 @@ from leadre.domain.ads import Ad
 from leadre.domain.behavior import Domain
 from leadre.domain.identity import stable_id
 from leadre.errors import InvalidInput
-from leadre.store.catalog import ItemLabel, item_labels, read_ads
-from leadre.store.events import ACTIONS, DOMAINS, read_sequences
 from leadre.store.importers.amazon import import_amazon
 from leadre.store.importers.load import ImportCounts
-from leadre.store.tables import ads, users
+from leadre.store.records.catalog import ItemLabel, item_labels, read_ads
+from leadre.store.records.events import ACTIONS, DOMAINS, read_sequences
+from leadre.store.records.tables import ads, users
 
 ITEMS = [
     {

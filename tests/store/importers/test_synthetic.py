@@ -5,11 +5,11 @@ from datetime import datetime
 from sqlalchemy import Connection, func, select
 
 from leadre.pipelines.summarize import summarize
-from leadre.store.catalog import profiles, read_ads
-from leadre.store.events import read_sequences
 from leadre.store.importers.load import ImportCounts
 from leadre.store.importers.synthetic import import_world
-from leadre.store.tables import impressions, users
+from leadre.store.records.catalog import profiles, read_ads
+from leadre.store.records.events import read_sequences
+from leadre.store.records.tables import impressions, users
 from leadre.synthetic import make_world
 
 

@@ -14,12 +14,12 @@ from leadre.domain.identity import stable_id
 from leadre.domain.targeting import EVERYBODY, Targeting
 from leadre.domain.users import Profile
 from leadre.errors import InvalidInput
-from leadre.store.catalog import profiles, read_ads
-from leadre.store.events import ACTIONS, read_sequences
 from leadre.store.importers import rows
 from leadre.store.importers.load import ImportCounts
 from leadre.store.importers.tabular import FILES, OPTIONAL_FILES, import_tabular
-from leadre.store.tables import behaviors, impressions, metadata, users
+from leadre.store.records.catalog import profiles, read_ads
+from leadre.store.records.events import ACTIONS, read_sequences
+from leadre.store.records.tables import behaviors, impressions, metadata, users
 
 FOLDER = {
     "ads.csv": """ad_id,name,ad_type,first_category,second_category,attributes,advertiser_id,bid,live,created_at

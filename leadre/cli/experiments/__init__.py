@@ -1,0 +1,1 @@
+"""Commands that measure: the paper's tables and figures, encoders, index sweeps. LEADRE §5.2."""

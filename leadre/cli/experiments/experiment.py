@@ -1,0 +1,204 @@
+"""`leadre experiment`: the paper's offline tables and figures, on this data. LEADRE §5.2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from leadre.cli.console import console, print_json, print_table, progress_bars
+from leadre.cli.session import connection, now_option, settings
+from leadre.errors import ConfigError
+from leadre.recipe import Recipe, load_recipe
+from leadre.settings import Settings
+
+if TYPE_CHECKING:
+    from leadre.evaluation.bootstrap import Interval
+    from leadre.experiments.ablation import Trials
+    from leadre.experiments.result import Comparison, Experiment, Row
+
+_NAMES = ("table1", "table2", "table4", "table6", "figure4", "figure5")
+
+
+@click.command()
+@click.argument("name", type=click.Choice(_NAMES))
+@click.argument("recipe", type=click.Path(path_type=Path), default=Path("recipes/demo.toml"))
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings of every row.")
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one value of the recipe.")
+@click.option(
+    "--encoder",
+    "encoders",
+    multiple=True,
+    help="table4: repeatable; by default the recipe's and a hashed bag of words.",
+)
+@click.option(
+    "--release", help="figure5: the release that is asked; by default the newest, or one that is trained where none is."
+)
+@click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for pictures (PNG and SVG).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@now_option
+def experiment(
+    name: str,
+    recipe: Path,
+    *,
+    seeds: int,
+    overrides: tuple[str, ...],
+    encoders: tuple[str, ...],
+    release: str | None,
+    plots: Path | None,
+    as_json: bool,
+    now: datetime,
+) -> None:
+    """Run an experiment of the paper on this data, and print the paper's figures beside ours.
+
+    The recipe decides the size: recipes/demo.toml for 2 cores, recipes/paper.toml for GPUs. No release is recorded. The
+    figures of finished trainings stay in LEADRE_HOME/experiments, and no training is repeated while they are there.
+
+    Example: leadre experiment table2 recipes/demo.toml --seeds 3 --plots figures
+    """
+    from leadre.experiments.ablation import Trials
+
+    if encoders and name != "table4":
+        raise ConfigError(f"--encoder is for table4; for {name} write --set index.encoder=NAME")
+    if release and name != "figure5":
+        raise ConfigError(f"--release is for figure5; {name} trains its own models: leave it out")
+    found = settings()
+    wanted = load_recipe(recipe, overrides=overrides)
+    run = _figure5(found, release) if name == "figure5" else _experiment(name, encoders)
+    trials = Trials(
+        database_url=found.database_url,
+        indexes=found.indexes,
+        kept=found.home / "experiments",
+        now=now,
+        seeds=tuple(range(seeds)),
+        device=found.device,
+        precision=found.precision,
+    )
+    with progress_bars() as progress:
+        made = run(wanted, replace(trials, progress=progress))
+    if as_json:
+        print_json({"experiments": [one.to_json() for one in made]})
+    else:
+        for one in made:
+            print_experiment(one)
+    if plots is not None:
+        from leadre.experiments.plots import write_plots
+
+        written = [path for one in made for path in write_plots(one, plots)]
+        if not as_json:
+            console.print(f"[green]✓[/] {len(written)} pictures in {plots}")
+
+
+def _experiment(name: str, encoders: Sequence[str]) -> Callable[[Recipe, Trials], Sequence[Experiment]]:
+    if name == "table1":
+        from leadre.experiments.table1 import table1
+
+        return table1
+    if name == "table2":
+        from leadre.experiments.table2 import table2
+
+        return table2
+    if name == "table4":
+        from leadre.experiments.table4 import table4
+
+        return partial(table4, encoders=encoders)
+    if name == "table6":
+        from leadre.experiments.table6 import table6
+
+        return table6
+    from leadre.experiments.figure4 import figure4
+
+    return figure4
+
+
+def _figure5(found: Settings, release: str | None) -> Callable[[Recipe, Trials], Sequence[Experiment]]:
+    """Return the experiment on a release: the one named, else the newest; without any it trains one."""
+    from leadre.experiments.figure5 import figure5
+    from leadre.store.release.records import list_releases
+
+    with connection(found) as connected:
+        folders = {row.release: Path(row.uri) for row in list_releases(connected)}
+    if release and release not in folders:
+        raise ConfigError(f"there is no release {release}; `leadre release list` shows those there are")
+    return partial(figure5, release=folders[release] if release else next(iter(folders.values()), None))
+
+
+def print_experiment(made: Experiment) -> None:
+    """Print the figures over the paper's, the differences over the paper's, and in words which directions hold."""
+    console.print(
+        f"[bold]{made.title}[/]  {made.users:,} users, {len(made.seeds)} seed{'s' * (len(made.seeds) > 1)}; {made.note}"
+    )
+    print_table("\nMean", ("", *made.metrics), [_figures(row, made.metrics) for row in made.rows])
+    if any(row.seed_sd for row in made.rows):
+        print_table(
+            "Standard deviation between seeds",
+            ("", *made.metrics),
+            [(row.name, *(row.seed_sd[metric] for metric in made.metrics)) for row in made.rows if row.seed_sd],
+        )
+    if len(made.seeds) == 1:
+        console.print("[yellow]One seed: the intervals know nothing of the noise of training; take --seeds 3.[/]\n")
+    pairs = list(dict.fromkeys((each.row, each.against) for each in made.comparisons))
+    print_table("Difference", ("", *made.metrics), [_differences(made.compared(*pair)) for pair in pairs])
+    for row, against in pairs:
+        console.print(f"{row} against {against}: {_in_words(made.compared(row, against))}")
+    console.print()
+
+
+def _figures(row: Row, metrics: Sequence[str]) -> list[str]:
+    """Return the cells of one row: lines of means, intervals and the paper's figures, as far as there are any."""
+    lines = [
+        (row.name, [_short(row.figures[metric].mean, 4) if row.figures else "" for metric in metrics]),
+        ("  95 %", [_span(row.figures[metric]) if row.figures else "" for metric in metrics]),
+        ("  paper", [f"{row.paper[metric]:.4f}" if metric in row.paper else "" for metric in metrics]),
+    ]
+    return _cells(lines)
+
+
+def _differences(compared: Sequence[Comparison]) -> list[str]:
+    """Return the cells of one pair of rows: lines of differences, intervals and the paper's differences."""
+    lines = [
+        (compared[0].row, [_change(each, each.difference.mean, 1) for each in compared]),
+        (f"  − {compared[0].against}", [_range(each) for each in compared]),
+        ("  paper", [f"{each.paper:+.1%}" if each.paper is not None else "" for each in compared]),
+    ]
+    return _cells(lines)
+
+
+def _cells(lines: Sequence[tuple[str, list[str]]]) -> list[str]:
+    """Put lines of texts on top of each other, without those that are empty."""
+    filled = [(name, texts) for name, texts in lines if any(texts)]
+    styled = [
+        [name, *texts] if place == 0 else [f"[dim]{text}[/]" for text in (name, *texts)]
+        for place, (name, texts) in enumerate(filled)
+    ]
+    return ["\n".join(column) for column in zip(*styled, strict=True)]
+
+
+def _span(interval: Interval) -> str:
+    return f"{_short(interval.low, 3)}–{_short(interval.high, 3)}"
+
+
+def _short(value: float, decimals: int) -> str:
+    """Return a share with so many decimals, and what is larger with fewer."""
+    return f"{value:.{decimals if abs(value) < 10 else 1}f}"
+
+
+def _range(each: Comparison) -> str:
+    return f"{_change(each, each.difference.low, 0)} … {_change(each, each.difference.high, 0)}"
+
+
+def _change(each: Comparison, difference: float, decimals: int) -> str:
+    """Return a difference as a share of what it is a difference from, where that is not 0."""
+    return f"{difference / each.base:+.{decimals}%}" if each.relative is not None else f"{difference:+.4f}"
+
+
+def _in_words(compared: Sequence[Comparison]) -> str:
+    by_verdict: dict[str, list[str]] = {}
+    for each in compared:
+        by_verdict.setdefault(each.verdict, []).append(each.metric)
+    return "; ".join(f"{verdict}: {', '.join(metrics)}" for verdict, metrics in by_verdict.items())

@@ -1,0 +1,283 @@
+"""Train a release: data, tokenizer, curriculum, business alignment, release folder.
+
+LEADRE §4.3: explicit alignment, implicit alignment, next ad, then DPO on eCPM. A user's last two positive ads are held
+out for validation and test, and so is all that follows the first of them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leadre.collaborative.blend import Collaborative
+from leadre.decoding.load import engine_of
+from leadre.domain.behavior import Domain
+from leadre.errors import InvalidInput
+from leadre.evaluation.split import hold_out
+from leadre.indexing.ad_index import AdIndex
+from leadre.pipelines.learning.collaborate import calibrate, fit_signal
+from leadre.pipelines.learning.validate import validation_of
+from leadre.recipe import Recipe
+from leadre.store.records.catalog import read_ads
+from leadre.store.records.database import connect, transaction
+from leadre.store.records.events import read_sequences
+from leadre.store.records.impressions import liked_impressions, mean_ecpm
+from leadre.training.data.contexts import DOMAINS, read_contexts
+from leadre.training.data.examples import TrainingData
+from leadre.training.data.preferences import (
+    PreferenceExample,
+    ecpm_of_ads,
+    encode_pairs,
+    from_candidates,
+    from_impressions,
+)
+from leadre.training.fine_tune import fine_tune
+from leadre.training.learner.adapters import adapted
+from leadre.training.learner.learner import Learner, fresh_learner, warm_learner
+from leadre.training.learner.release_folder import write_release
+from leadre.training.objectives.dpo import run_dpo
+from leadre.training.objectives.rrhf import run_rrhf
+from leadre.training.run.processes import is_main
+from leadre.training.run.progress import Progress
+
+CANDIDATE_ADS = 16
+"""Of a generated list, the ads that count as likely."""
+PAIRS_A_LIST = 2
+UNTIL = "until"
+"""In the metrics of a training: it read the behaviors until this instant."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingResult:
+    """The release's folder, and that of the model before business alignment (None when the recipe has none)."""
+
+    folder: Path
+    sft_folder: Path | None
+
+
+def train(
+    *,
+    database_url: str,
+    releases: Path,
+    index: AdIndex,
+    recipe: Recipe,
+    now: datetime,
+    name: str | None = None,
+    progress: Progress | None = None,
+    warm_start: Path | None = None,
+    since: datetime | None = None,
+) -> TrainingResult:
+    """Train a model for an index and write it as a release; with DPO, the model before it as `<name>-sft` too.
+
+    Recording, evaluating and promoting are the caller's. Under `accelerate launch` every process calls this, with the
+    same arguments, and the main one writes.
+
+    With `recipe.sft.checkpoint_steps`, a training that was killed goes on when it is called again with the same name:
+    finished stages are not repeated, the running one continues at its newest checkpoint, and the weights are those of
+    a training that was never killed. Business alignment starts again.
+
+    Args:
+        database_url: the system of record.
+        releases: folder of releases.
+        index: whose S-IDs the model learns.
+        recipe: everything about the training.
+        now: later events are not read.
+        name: of the release; by default the recipe's name and `now`.
+        progress: called as training goes on.
+        warm_start: a release of the same index to go on from, for daily training.
+        since: learn only from users with a behavior after this instant, for daily training.
+
+    Raises:
+        FileExistsError: there is a release of that name.
+        InvalidInput: no user has an ad to learn, or none to be validated on when the recipe asks for it.
+        ReleaseMismatch: `warm_start` speaks of another index.
+        ConfigError: a base model that cannot be used; or an unfinished training of that name with another recipe,
+            index or data.
+        Unavailable: the database does not answer.
+    """
+    folder = releases / (name or f"{recipe.name}-{now:%Y%m%dT%H%M%S}")
+    sft_folder = folder.with_name(f"{folder.name}-sft") if recipe.dpo.enabled else None
+    unfinished = folder.with_name(f".{folder.name}.training")
+    goes_on = recipe.sft.checkpoint_steps > 0 and unfinished.exists()
+    for taken in (folder, None if goes_on else sft_folder):  # when it goes on, `sft_folder` is this training's own
+        if taken is not None and taken.exists():
+            raise FileExistsError(f"{taken} exists; releases are not changed in place, give the new one its own name")
+    data = read_training_data(database_url=database_url, index=index, recipe=recipe, now=now, since=since)
+    learner = warm_learner(recipe, index, warm_start) if warm_start else fresh_learner(recipe, index, data)
+    sizes: dict[str, Any] = {
+        "parameters": learner.model.num_parameters(),
+        "vocabulary": learner.vocabulary.size,
+        UNTIL: now.isoformat(),
+    }
+
+    def write(target: Path) -> None:
+        if not is_main():
+            return
+        write_release(
+            target,
+            model=learner.model,
+            tokenizer=learner.tokenizer,
+            text_tokenizer=learner.text_tokenizer,
+            vocabulary=learner.vocabulary,
+            recipe=recipe,
+            metrics={"training": sizes},
+            curves=curves,
+            index_version=index.version,
+            collaborative=collaborative,
+        )
+
+    collaborative: tuple[Collaborative, float] | None = None
+    with tempfile.TemporaryDirectory(prefix="leadre-train-") as scratch:
+        curves, of_stages = fine_tune(
+            learner,
+            data,
+            recipe=recipe,
+            start=f"{warm_start.name if warm_start else 'a new model'}, index {index.version}",
+            work=unfinished if recipe.sft.checkpoint_steps else Path(scratch),
+            validation=validation_of(learner, data, index=index, recipe=recipe),
+            progress=progress,
+        )
+        sizes |= of_stages
+        if recipe.collaborative.enabled:
+            signal = fit_signal(database_url=database_url, releases=releases, recipe=recipe, now=now, progress=progress)
+            weight = recipe.collaborative.weight
+            if weight == "calibrated":
+                weight = calibrate(signal, learner, data, index=index, recipe=recipe, progress=progress)
+            collaborative = signal, weight
+            sizes["collaborative"] = {"co_visitation": signal.share, "weight": weight}
+        if sft_folder is not None:
+            if not sft_folder.exists():
+                write(sft_folder)
+            pairs = _preference_pairs(
+                database_url=database_url,
+                index=index,
+                recipe=recipe,
+                now=now,
+                data=data,
+                learner=learner,
+                progress=progress,
+            )
+            sizes["preference_pairs"] = len(pairs)
+            if pairs:
+                align = run_rrhf if recipe.dpo.method == "rrhf" else run_dpo
+                with adapted(learner.model, recipe.model, new_tokens=learner.new_tokens, seed=recipe.dpo.seed):
+                    curves += align(
+                        learner.model,
+                        pairs,
+                        recipe=recipe.dpo,
+                        sft=recipe.sft,
+                        tokenizer=learner.tokenizer,
+                        code_blocks=learner.code_blocks,
+                        work=Path(scratch),
+                        progress=progress,
+                    )
+        write(folder)
+    if is_main():
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return TrainingResult(folder=folder, sft_folder=sft_folder)
+
+
+def read_training_data(
+    *, database_url: str, index: AdIndex, recipe: Recipe, now: datetime, since: datetime | None = None
+) -> TrainingData:
+    """Read what the tasks make examples of. The arguments are those of `train`.
+
+    Raises:
+        InvalidInput: no user has an ad to learn.
+        Unavailable: the database does not answer.
+    """
+    engine = connect(database_url)
+    try:
+        with transaction(engine) as connection:
+            ads = read_ads(connection)
+            sequences = read_sequences(connection, until=now)
+            contexts = read_contexts(connection, sequences, recipe=recipe.prompt)
+    finally:
+        engine.dispose()
+    sids = {ad_id: index.sid_at(row) for row, ad_id in enumerate(index.ad_ids.tolist())}
+    behaviors = [contexts.behaviors(user) for user in range(len(sequences.users))]
+    is_ad = sequences.domains == DOMAINS.index(Domain.AD)
+    held = recipe.evaluation
+    split = hold_out(held.split, sequences.offsets, is_ad, sequences.occurred_at_s, test_share=held.test_share)
+    targets = [
+        [at for at, behavior in enumerate(rows[:seen]) if behavior.domain is Domain.AD and behavior.item_id in sids]
+        if since is None or rows[-1].occurred_at > since
+        else []
+        for rows, seen in zip(behaviors, (split.learn_until - sequences.offsets[:-1]).tolist(), strict=True)
+    ]
+    if not any(targets):
+        raise InvalidInput(
+            f"no user has a click or conversion on an ad of index {index.version} that is not held out, so there is "
+            "nothing to learn; import behaviors, or build the index of these ads"
+        )
+    held_out = split.validation - sequences.offsets[split.users]
+    return TrainingData(
+        ads=[ad for ad in ads if ad.ad_id in sids],
+        sequences=behaviors,
+        targets=targets,
+        contexts=contexts,
+        sid_of=sids.get,
+        recipe=recipe.prompt,
+        seed=recipe.sft.seed,
+        validation=list(zip(split.users.tolist(), held_out.tolist(), strict=True)),
+    )
+
+
+def _preference_pairs(
+    *,
+    database_url: str,
+    index: AdIndex,
+    recipe: Recipe,
+    now: datetime,
+    data: TrainingData,
+    learner: Learner,
+    progress: Progress | None,
+) -> Sequence[PreferenceExample]:
+    """Return pairs of ads that the model itself finds likely, filled up with pairs that the log says were clicked.
+
+    Generated pairs first: they are where the model decides, and raise eCPM more for the hit ratio they cost.
+    """
+    engine = connect(database_url)
+    try:
+        with transaction(engine) as connection:
+            liked = liked_impressions(connection, before=now)
+            earned = mean_ecpm(connection, before=now)
+    finally:
+        engine.dispose()
+    limit = recipe.dpo.max_pairs
+    ecpm = ecpm_of_ads(earned, {ad.ad_id: ad.bid for ad in data.ads})
+    candidates = _candidates(index, recipe, data=data, learner=learner, progress=progress)
+    pairs = from_candidates(candidates, ecpm, data, pairs_each=PAIRS_A_LIST, seed=recipe.dpo.seed)[:limit]
+    if len(pairs) < limit:
+        user_numbers = {rows[0].user_id: number for number, rows in enumerate(data.sequences) if rows}
+        logged = from_impressions(liked, data, user_numbers=user_numbers)
+        order = np.random.default_rng(recipe.dpo.seed).permutation(len(logged))[: limit - len(pairs)]
+        pairs += [logged[at] for at in order.tolist()]
+    return encode_pairs(pairs, data, learner.encoder, limit=recipe.dpo.max_pairs, seed=recipe.dpo.seed)
+
+
+def _candidates(
+    index: AdIndex, recipe: Recipe, *, data: TrainingData, learner: Learner, progress: Progress | None
+) -> list[tuple[int, int, list[int]]]:
+    """Return (user, position, likeliest ads) for the newest target of as many users as the pairs need."""
+    engine = engine_of(learner.model, index=index, vocabulary=learner.vocabulary, score=recipe.decoding.score)
+    users = np.flatnonzero([bool(positions) for positions in data.targets])
+    lists = ceil(recipe.dpo.max_pairs / PAIRS_A_LIST)
+    users = np.sort(np.random.default_rng(recipe.dpo.seed).permutation(users)[:lists])
+    batch, made = recipe.evaluation.batch_users, []
+    for start in range(0, len(users), batch):
+        places = [(user, data.targets[user][-1]) for user in users[start : start + batch].tolist()]
+        prompts = [learner.encoder.encode(data.prompt(*place, augment=False)) for place in places]
+        for place, beams in zip(places, engine.generate(prompts, beam_width=CANDIDATE_ADS), strict=True):
+            made.append((*place, [beam.ad_id for beam in beams]))
+        if progress is not None:
+            progress("generate candidates", min(start + batch, len(users)), len(users))
+    return made

@@ -1,0 +1,60 @@
+"""What a training is validated on: held-out ads, asked for as serving asks and retrieved by the decoder that serves.
+
+LEADRE §5.1.1: each user's last ad but one. Evaluation asks for the last, which no choice made here has seen.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leadre.decoding.load import engine_of
+from leadre.errors import InvalidInput
+from leadre.evaluation.ranking import ABSENT
+from leadre.indexing.ad_index import AdIndex
+from leadre.recipe import Recipe
+from leadre.training.data.examples import TrainingData
+from leadre.training.learner.learner import Learner
+from leadre.training.run.validation import CUTOFF, Validation
+
+
+def validation_of(learner: Learner, data: TrainingData, *, index: AdIndex, recipe: Recipe) -> Validation | None:
+    """Return the validation that a recipe asks for, on a seeded sample of users; None when it asks for none.
+
+    Raises:
+        InvalidInput: it does, and no user has a held-out ad.
+    """
+    if not recipe.sft.validate_users:
+        return None
+    if not data.validation:
+        raise InvalidInput(
+            f"sft.validate_users={recipe.sft.validate_users}, but no user has enough ad behaviors to hold one out; "
+            "import more, or set it to 0"
+        )
+    order = np.random.default_rng(recipe.sft.seed).permutation(len(data.validation))[: recipe.sft.validate_users]
+    places = [data.validation[at] for at in order.tolist()]
+    prompts = [learner.encoder.encode(data.prompt(*place, augment=False)) for place in places]
+    width = max(CUTOFF, recipe.decoding.beam_width)
+    model = learner.model
+
+    def lists() -> NDArray[np.int64]:
+        training = model.config._attn_implementation
+        model.set_attn_implementation("sdpa")  # training's own may know no padding on the left
+        engine = engine_of(
+            model,
+            index=index,
+            vocabulary=learner.vocabulary,
+            score=recipe.decoding.score,
+            kind="hf" if recipe.model.lora_rank else "auto",  # until they are merged, adapters are modules of their own
+        )
+        found = np.full((len(prompts), width), ABSENT, np.int64)
+        for row, beams in enumerate(engine.generate(prompts, beam_width=width)):
+            found[row, : len(beams)] = [beam.ad_id for beam in beams]
+        model.set_attn_implementation(training)
+        return found
+
+    return Validation(
+        lists=lists,
+        answers=np.array([data.sequences[user][at].item_id for user, at in places], np.int64),
+        patience=recipe.sft.patience,
+    )

@@ -1,0 +1,269 @@
+"""Follows one user through every step: events, context, prompt, beams, list, ranker features.
+
+LEADRE §4.2.1 (prompt), §3.4 (beams), §4.4.1 (list), §5.3 (features). For operators and for docs/walkthrough.md: it
+shows a user's personal data on purpose.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain
+from textwrap import wrap
+from typing import Any
+
+from leadre.domain.ads import Ad
+from leadre.domain.retrieval import Beam, RetrievalList
+from leadre.domain.users import Context
+from leadre.errors import ConfigError, UnknownAd
+from leadre.pipelines.refresh import LiveRetriever
+from leadre.prompts.render import Learnable, Prompt, Sid, Text
+from leadre.settings import Settings
+from leadre.store.features.client import FeatureClient
+from leadre.store.records.catalog import read_ads
+from leadre.store.records.database import connect, transaction
+from leadre.store.records.events import most_active_user
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """One user's walk.
+
+    Args:
+        context: what is known of the user.
+        prompt: what the LLM reads; `prompt_tokens` is its length.
+        retrieved: the list the release gives now.
+        ads: the ads named anywhere in the walk, by id.
+        target_ads: the ads a ranker asks about.
+        features: `ranker_features_v1`, one value a target ad, read through Feast.
+        now: the instant of the walk.
+    """
+
+    context: Context
+    prompt: Prompt
+    prompt_tokens: int
+    retrieved: RetrievalList
+    ads: Mapping[int, Ad]
+    target_ads: tuple[int, ...]
+    features: Mapping[str, Sequence[Any]]
+    now: datetime
+
+
+def trace_user(
+    settings: Settings,
+    user_id: int | None = None,
+    *,
+    ad_ids: Sequence[int] = (),
+    now: datetime,
+    features: FeatureClient | None = None,
+) -> Trace:
+    """Refresh a user with the live release and note every step.
+
+    Args:
+        settings: where things run.
+        user_id: the user; None takes one with many behaviors.
+        ad_ids: target ads; none takes every second retrieved ad, and as many others.
+        now: the instant.
+        features: the feature store, if it is open already.
+
+    Raises:
+        ConfigError: no release is live, or there are no behaviors to choose a user by.
+        UnknownAd: a target ad is not in the catalog.
+        Unavailable: a server does not answer.
+    """
+    database = connect(settings.database_url, application_name="leadre trace")
+    try:
+        features = features or FeatureClient(settings.feature_repo, settings.feast_environment())
+        with transaction(database) as connection:
+            ads = {ad.ad_id: ad for ad in read_ads(connection)}
+            user_id = most_active_user(connection, now=now) if user_id is None else user_id
+        if user_id is None:
+            raise ConfigError(f"nobody has a behavior before {now.isoformat()}: name a user, or set --now")
+        for ad_id in ad_ids:
+            if ad_id not in ads:
+                raise UnknownAd(f"ad {ad_id} is not in the catalog")
+        retriever = LiveRetriever(settings, database=database, features=features).current()
+        retrieved = retriever.refresh([user_id], now=now)[0]
+        context = features.contexts([user_id], now=now)[0]
+        prompt = retriever.prompt(context)
+        targets = tuple(ad_ids) or _some_targets(retrieved, ads)
+        return Trace(
+            context=context,
+            prompt=prompt,
+            prompt_tokens=len(retriever.encoder.encode(prompt)),
+            retrieved=retrieved,
+            ads=ads,
+            target_ads=targets,
+            features=features.ranker_features(user_id, targets, now=now),
+            now=now,
+        )
+    finally:
+        database.dispose()
+
+
+def _some_targets(retrieved: RetrievalList, ads: Mapping[int, Ad], *, count: int = 20) -> tuple[int, ...]:
+    """Return target ads to show: half of them retrieved, half not."""
+    found = [beam.ad_id for beam in retrieved.beams]
+    others = [ad_id for ad_id in ads if ad_id not in set(found)]
+    chosen = found[: count // 2]
+    step = max(1, len(others) // max(1, count - len(chosen)))
+    return tuple((chosen + others[::step])[:count])
+
+
+def prompt_parts(prompt: Prompt) -> Iterator[tuple[str, str]]:
+    """Yield the prompt as (kind, text) pieces; kind is "text", "sid" or "learnable". For colouring."""
+    for segment in chain(prompt.head, *prompt.behaviors, prompt.tail):
+        match segment:
+            case Text(text):
+                yield "text", text
+            case Sid(sid):
+                yield "sid", str(sid)
+            case Learnable():
+                yield "learnable", "<Learnable Token>"
+
+
+def beam_tree(beams: Sequence[Beam]) -> list[tuple[tuple[int, ...], float]]:
+    """Return the beams' prefixes with the probability that the list puts on each, in the trie's order.
+
+    Returns:
+        (prefix, probability) pairs, parents before children; probabilities are of the beams shown, summed to 1.
+    """
+    weights = [math.exp(beam.log_probability) for beam in beams]
+    total = sum(weights)
+    mass: dict[tuple[int, ...], float] = {}
+    for beam, weight in zip(beams, weights, strict=True):
+        for depth in range(1, len(beam.sid.codes) + 1):
+            prefix = beam.sid.codes[:depth]
+            mass[prefix] = mass.get(prefix, 0.0) + weight / total
+    return sorted(mass.items())
+
+
+SHOWN_FEATURES = (
+    "hit",
+    "rank",
+    "probability",
+    "longest_shared_prefix",
+    "prefix_mass_1",
+    "prefix_mass_2",
+    "first_category_mass",
+    "second_category_mass",
+    "advertiser_mass",
+    "max_cosine",
+)
+"""Item-side features that fit on a page; docs/features.md lists them all."""
+SHOWN_BEAMS = 8
+
+
+def as_markdown(trace: Trace, *, command: str) -> str:
+    """Write the walk as a Markdown document."""
+    return "\n".join(chain.from_iterable(_sections(trace, command)))
+
+
+def _sections(trace: Trace, command: str) -> Iterator[list[str]]:
+    user = trace.context.profile.user_id
+    yield [
+        "# One user's walk",
+        "",
+        f"Generated by `{command}`. User {user} of the made-up world, release `{trace.retrieved.release}`, "
+        f"at {trace.now:%Y-%m-%d %H:%M} UTC.",
+        "",
+    ]
+    yield ["## 1. Events", "", "Positive behaviors of both domains, oldest first (PostgreSQL, table `behaviors`).", ""]
+    rows = [
+        (
+            f"{entry.behavior.occurred_at:%m-%d %H:%M}",
+            entry.behavior.domain.value,
+            entry.behavior.action.value,
+            entry.title,
+        )
+        for entry in trace.context.behaviors
+    ]
+    yield _table(("time", "domain", "action", "title"), rows)
+    yield ["## 2. Context", "", "Read through Feast: `prompt_context_v1`.", ""]
+    profile = trace.context.profile
+    yield _table(
+        ("field", "value"),
+        [
+            (name, str(getattr(profile, name)))
+            for name in ("age", "sex", "residence", "education_level", "occupation", "consumption_level", "arpu")
+        ]
+        + [("interest summary", ", ".join(f"{name} × {count}" for name, count in trace.context.summary.liked))],
+    )
+    yield [
+        "## 3. Prompt",
+        "",
+        f"{trace.prompt_tokens} tokens (lines are broken for this page). S-IDs are special tokens, spliced in by id.",
+        "",
+        "```text",
+        *chain.from_iterable(wrap(line, 118, break_on_hyphens=False) for line in trace.prompt.text().splitlines()),
+        "```",
+        "",
+    ]
+    yield [
+        "## 4. Beams",
+        "",
+        f"Constrained beam search under the trie (Algorithm 2). Share of the {SHOWN_BEAMS} best beams on each prefix:",
+        "",
+        "```text",
+    ]
+    names = {beam.sid.codes: beam.ad_id for beam in trace.retrieved.beams}
+    for prefix, probability in beam_tree(trace.retrieved.beams[:SHOWN_BEAMS]):
+        leaf = f"  {trace.ads[names[prefix]].name}" if prefix in names and names[prefix] in trace.ads else ""
+        yield [f"{'  ' * (len(prefix) - 1)}{chr(96 + len(prefix))}_{prefix[-1]}  {probability:.3f}{leaf}"]
+    yield ["```", ""]
+    yield ["## 5. Retrieval list", "", "Written by the worker to the online store and to `retrieval_log`.", ""]
+    yield _table(
+        ("rank", "ad", "name", "second-level category", "S-ID", "probability"),
+        [
+            (
+                str(place),
+                str(beam.ad_id),
+                trace.ads[beam.ad_id].name if beam.ad_id in trace.ads else "",
+                trace.ads[beam.ad_id].second_category if beam.ad_id in trace.ads else "",
+                f"`{beam.sid}`",
+                f"{math.exp(beam.log_probability):.4f}",
+            )
+            for place, beam in enumerate(trace.retrieved.beams[:10], start=1)
+        ],
+    )
+    yield ["## 6. User-side features", "", "Derived when the list was written; the same for every target ad.", ""]
+    user_side = (
+        "retrieved_count",
+        "top_probability",
+        "entropy",
+        "category_concentration",
+        "expected_ecpm",
+        "list_age_s",
+    )
+    yield _table(
+        ("feature", "value"),
+        [(label(trace, name), written(trace.features[name][0])) for name in user_side if name in trace.features],
+    )
+    yield ["## 7. Item-side features", "", "Derived when read, one row a target ad (`ranker_features_v1`).", ""]
+    shown = [name for name in SHOWN_FEATURES if name in trace.features]
+    yield _table(
+        ("target ad", "name", *shown),
+        [
+            (str(ad), trace.ads[ad].name if ad in trace.ads else "", *(written(trace.features[f][row]) for f in shown))
+            for row, ad in enumerate(trace.target_ads)
+        ],
+    )
+
+
+def label(trace: Trace, feature: str) -> str:
+    """Return a feature's name as a page shows it: with a word on it when it rests on bids that are not real ones."""
+    bids = (trace.ads[beam.ad_id].bid_simulated for beam in trace.retrieved.beams if beam.ad_id in trace.ads)
+    return f"{feature} (simulated)" if feature == "expected_ecpm" and any(bids) else feature
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return [*lines, ""]
+
+
+def written(value: object) -> str:
+    """Return a feature's value as a page shows it."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

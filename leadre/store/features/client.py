@@ -1,0 +1,343 @@
+"""The feature store as this system uses it: a thin client of Feast over the definitions in feature_repo.
+
+LEADRE §4.4.1. Reads contexts, lists and ranker features, writes lists, joins features to training rows.
+What Feast 0.67 leaves open is closed here: lost rows raise, expired lists are masked online as the join masks them, and
+lists go to the retrieval log by SQL because its push cannot write list columns.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import psycopg
+import redis
+from feast import FeatureStore, FeatureView
+from feast.online_response import OnlineResponse
+from sqlalchemy import URL, func, select, text
+from sqlalchemy.exc import OperationalError
+
+from leadre.domain.retrieval import RetrievalList
+from leadre.domain.users import Context
+from leadre.errors import FeatureRowMismatch, InvalidInput, Unavailable
+from leadre.store.features import retrieval_log
+from leadre.store.features.context import context_of
+from leadre.store.records.database import connect, transaction
+from leadre.store.records.tables import ads
+
+if TYPE_CHECKING:
+    from leadre.indexing.ad_index import AdIndex
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+USER_VIEWS = ("user_profile", "interest_summary", "ad_behavior_sequence", "content_behavior_sequence")
+CHECKED_KEYS = 1000
+"""Keys looked up in the online store after a materialization (ours): a sample, as counting all would read all."""
+_ROW = "leadre_row"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrievedRow:
+    """A user's list as the online store has it, best ad first, with every feature of the view by name.
+
+    Its age is the reader's business: Feast returns a list however old it is.
+    """
+
+    user_id: int
+    release: str
+    index_version: str
+    generated_at: datetime
+    behavior_at: datetime | None
+    ad_ids: tuple[int, ...]
+    sids: tuple[str, ...]
+    log_probabilities: tuple[float, ...]
+    features: Mapping[str, Any]
+
+
+class FeatureClient:
+    """Feast for this system. One instance a process; loading it takes seconds, and the first read is done here.
+
+    Args:
+        feature_repo: folder of feature_store.yaml.
+        environment: what that file's `${...}` stand for (`Settings.feast_environment()`); set in this process.
+
+    Raises:
+        Unavailable: PostgreSQL or Redis does not answer.
+    """
+
+    def __init__(self, feature_repo: Path, environment: Mapping[str, str]) -> None:
+        os.environ.update(environment)
+        # Feast warns that a registry cache lags by up to its ttl, which is what feature_store.yaml asks for.
+        logging.getLogger("feast.repo_config").setLevel(logging.ERROR)
+        self._database = connect(
+            URL.create(
+                "postgresql",
+                username=environment["LEADRE_FEAST_DB_USER"],
+                password=environment["LEADRE_FEAST_DB_PASSWORD"] or None,
+                host=environment["LEADRE_FEAST_DB_HOST"],
+                port=int(environment["LEADRE_FEAST_DB_PORT"]),
+                database=environment["LEADRE_FEAST_DB_NAME"],
+                query={"sslmode": environment["LEADRE_FEAST_DB_SSLMODE"]},
+            ).render_as_string(hide_password=False),
+            application_name="leadre features",
+        )
+        with _available():
+            self.store = FeatureStore(repo_path=str(feature_repo))
+            self._prompt_context = self.store.get_feature_service("prompt_context_v1")
+            self._retrieval_list = self.store.get_feature_service("retrieval_list_v1")
+            self._ranker_features = self.store.get_feature_service("ranker_features_v1")
+            self._ranker_names = [
+                field.name for view in self._ranker_features.feature_view_projections for field in view.features
+            ]
+            self._list_features = [field.name for field in self.store.get_feature_view("retrieved_ads").features]
+        self.retrieval_lists([0])  # warm: the first read opens the connections
+
+    def close(self) -> None:
+        """Close the connections this client opened. Feast's own end with the process."""
+        self._database.dispose()
+
+    def contexts(self, user_ids: Sequence[int], *, now: datetime) -> list[Context]:
+        """Return the context of each user as of `now`, in one online read; of an unknown user, an empty one.
+
+        Behaviors of both domains in (occurred_at, ordinal) order, none later than `now`. The prompt's window in days
+        is applied when it is rendered.
+
+        Raises:
+            Unavailable: Redis does not answer.
+            FeatureRowMismatch: a row is missing, or lists of one sequence are not equally long.
+        """
+        if not user_ids:
+            return []
+        columns = self._read(self._prompt_context, [{"user_id": user_id} for user_id in user_ids])
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return [context_of(row, user_id=user_id, now=now) for row, user_id in zip(rows, user_ids, strict=True)]
+
+    def refresh_user_features(self, user_ids: Sequence[int], *, now: datetime) -> None:
+        """Copy the newest profile, summary and sequences of some users, as of `now`, to the online store.
+
+        What a materialization does for all users, for those about to be refreshed. A user without rows stays as it is.
+
+        Raises:
+            Unavailable: PostgreSQL or Redis does not answer.
+        """
+        for name in USER_VIEWS:
+            view = self.store.get_feature_view(name, allow_registry_cache=True)
+            statement = text(
+                f"SELECT DISTINCT ON (user_id) * FROM {_source(view)} AS source "  # noqa: S608 - our own definitions
+                "WHERE user_id = ANY(:user_ids) AND event_at <= :now ORDER BY user_id, event_at DESC, created_at DESC"
+            )
+            with transaction(self._database) as connection:
+                rows = connection.execute(statement, {"user_ids": list(user_ids), "now": now}).mappings().all()
+            # Feast keeps what it has when times are equal; a late behavior leaves its row's time as it was.
+            self._write(view, [{**row, "event_at": now} for row in rows])
+
+    def push_lists(
+        self, lists: Sequence[RetrievalList], *, index: AdIndex, ecpms: Mapping[int, float] | None = None
+    ) -> list[dict[str, Any]]:
+        """Write lists with their user-side features: to the retrieval log, then to the online store, a batch each.
+
+        A user's older list never replaces a newer one. Writing a batch again is harmless.
+
+        Args:
+            lists: all made under `index`, at most one a user.
+            index: gives categories, advertisers and embeddings.
+            ecpms: eCPM of ads; None takes the ads' bids, which are proportional to it at equal click rates.
+
+        Returns:
+            The rows written.
+
+        Raises:
+            ReleaseMismatch, UnknownAd, InvalidInput: as `retrieval_log.list_rows`.
+            Unavailable: PostgreSQL or Redis does not answer.
+        """
+        with transaction(self._database) as connection:
+            if ecpms is None:
+                retrieved = {beam.ad_id for of_user in lists for beam in of_user.beams}
+                bids = select(ads.c.ad_id, ads.c.bid).where(ads.c.ad_id == func.any(list(retrieved)))
+                ecpms = {row.ad_id: row.bid for row in connection.execute(bids)}
+            rows = retrieval_log.list_rows(lists, index=index, ecpms=ecpms)
+            retrieval_log.append(connection, rows)
+        self._write(self.store.get_feature_view("retrieved_ads", allow_registry_cache=True), rows)
+        return rows
+
+    def retrieval_lists(self, user_ids: Sequence[int]) -> list[RetrievedRow | None]:
+        """Return each user's list in one online read, of any age; None for a user without one.
+
+        Raises:
+            Unavailable: Redis does not answer.
+            FeatureRowMismatch: a row is missing.
+        """
+        if not user_ids:
+            return []
+        columns = self._read(self._retrieval_list, [{"user_id": user_id} for user_id in user_ids])
+        found: list[RetrievedRow | None] = []
+        for number, user_id in enumerate(user_ids):
+            features = {name: columns[name][number] for name in self._list_features}
+            if features["generated_at_s"] is None:
+                found.append(None)
+                continue
+            behavior_at_s = features["behavior_at_s"]
+            found.append(
+                RetrievedRow(
+                    user_id=user_id,
+                    release=features["release"],
+                    index_version=features["index_version"],
+                    generated_at=datetime.fromtimestamp(features["generated_at_s"], UTC),
+                    behavior_at=None if behavior_at_s is None else datetime.fromtimestamp(behavior_at_s, UTC),
+                    ad_ids=tuple(features["retrieved_ad_ids"] or ()),
+                    sids=tuple(features["retrieved_sids"] or ()),
+                    log_probabilities=tuple(features["retrieved_log_probabilities"] or ()),
+                    features=features,
+                )
+            )
+        return found
+
+    def ranker_features(self, user_id: int, ad_ids: Sequence[int], *, now: datetime) -> dict[str, list[Any]]:
+        """Return the ranker's features of a user and its target ads, through Feast's on-demand view.
+
+        As in the point-in-time join, a list that is older than the view's ttl or later than `now` counts as absent.
+
+        Returns:
+            As many values as `ad_ids` for `ad_id` and every feature of the service, in its order.
+
+        Raises:
+            Unavailable: Redis does not answer.
+            FeatureRowMismatch: a row is missing.
+        """
+        if not ad_ids:
+            return {}
+        request = {"user_id": user_id, "request_time_s": now.timestamp()}
+        columns = self._read(self._ranker_features, [{**request, "ad_id": ad_id} for ad_id in ad_ids])
+        for name in self._list_features:  # Feast applies ttl to the join, not online
+            pairs = zip(columns[name], columns["list_age_s"], strict=True)
+            columns[name] = [value if age >= 0 else None for value, age in pairs]
+        return {name: columns[name] for name in ("ad_id", *self._ranker_names)}
+
+    def point_in_time(self, entity_frame: pd.DataFrame) -> pd.DataFrame:
+        """Join the ranker's features to training rows, each as of its own time.
+
+        Args:
+            entity_frame: `user_id`, `ad_id`, `event_timestamp` (aware) and any further columns, e.g. labels. Several
+                rows may share a user and an instant.
+
+        Returns:
+            The frame's columns and rows, in its order, and every feature of the service; `event_timestamp` in UTC.
+
+        Raises:
+            InvalidInput: a column is missing, or times without a zone.
+            Unavailable: PostgreSQL does not answer.
+            FeatureRowMismatch: the join returned other rows than it was given.
+        """
+        missing = {"user_id", "ad_id", "event_timestamp"} - set(entity_frame.columns)
+        if missing:
+            raise InvalidInput(f"training rows need the columns {sorted(missing)}")
+        if not isinstance(entity_frame["event_timestamp"].dtype, pd.DatetimeTZDtype):
+            raise InvalidInput("times need a zone, e.g. pandas.to_datetime(..., utc=True)", column="event_timestamp")
+        if entity_frame.empty:
+            raise InvalidInput("there are no training rows")
+        frame = entity_frame.reset_index(drop=True)
+        at = frame["event_timestamp"].dt.tz_convert("UTC").dt.as_unit("us")
+        # Whole microseconds divided once: the same float that datetime.timestamp() and PostgreSQL give.
+        frame = frame.assign(event_timestamp=at, request_time_s=at.astype("int64") / 1e6)
+        frame[_ROW] = np.arange(len(frame))
+        with _available():
+            joined = self.store.get_historical_features(entity_df=frame, features=self._ranker_features).to_df()
+        if len(joined) != len(frame) or not np.array_equal(np.sort(joined[_ROW].to_numpy()), frame[_ROW].to_numpy()):
+            raise FeatureRowMismatch(
+                f"the point-in-time join returned {len(joined)} rows for {len(frame)}: a source holds two rows of one "
+                "entity with equal event_at and created_at, or the offline store drops rows"
+            )
+        joined = joined.sort_values(_ROW, ignore_index=True).assign(event_timestamp=at)
+        return joined[[*entity_frame.columns, *self._ranker_names]]  # Feast adds the inputs of the on-demand view
+
+    def materialize_incremental(self, now: datetime) -> dict[str, int]:
+        """Copy what is new in the sources up to `now` to the online store, all of it the first time.
+
+        `feast materialize-incremental`, which starts a year ago, and a check that a sample of the keys arrived.
+
+        Returns:
+            Keys checked, by view.
+
+        Raises:
+            Unavailable: PostgreSQL or Redis does not answer.
+            FeatureRowMismatch: a key of the source is not in the online store.
+        """
+        views = sorted(self.store.list_feature_views(), key=lambda view: view.name)
+        since = {view.name: view.most_recent_end_time or EPOCH for view in views}
+        fresh = [name for name, start in since.items() if start == EPOCH]
+        with _available():
+            if fresh:
+                self.store.materialize(start_date=EPOCH, end_date=now, feature_views=fresh)
+            if len(fresh) < len(views):
+                known = [view.name for view in views if view.name not in fresh]
+                self.store.materialize_incremental(end_date=now, feature_views=known)
+        return {view.name: self._check_materialized(view, start=since[view.name], end=now) for view in views}
+
+    def _check_materialized(self, view: FeatureView, *, start: datetime, end: datetime) -> int:
+        key = view.join_keys[0]
+        statement = text(
+            f"SELECT {key}, max(event_at) AS event_at FROM {_source(view)} AS source "  # noqa: S608 - our definitions
+            f"WHERE event_at BETWEEN :start AND :end GROUP BY {key} ORDER BY random() LIMIT :keys"
+        )
+        with transaction(self._database) as connection:
+            window = {"start": start, "end": end, "keys": CHECKED_KEYS}
+            newest = connection.execute(statement, window).all()
+        if not newest:
+            return 0
+        feature = view.features[0].name
+        with _available():
+            response = self.store.get_online_features([f"{view.name}:{feature}"], [{key: row[0]} for row in newest])
+        # Of an absent key Feast says PRESENT and null; only its time, 1970, tells.
+        position = list(response.proto.metadata.feature_names.val).index(feature)
+        written = [time.ToDatetime(UTC) for time in response.proto.results[position].event_timestamps]
+        older = sum(online < row.event_at for online, row in zip(written, newest, strict=True))
+        if older:
+            raise FeatureRowMismatch(
+                f"{older} of {len(newest)} {key}s of {view.name} are missing online, or older there, after the "
+                f"materialization up to {end.isoformat()}: run `feast materialize` over the whole time again"
+            )
+        return len(newest)
+
+    def _read(self, service: Any, rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+        with _available():
+            response: OnlineResponse = self.store.get_online_features(features=service, entity_rows=rows)
+        columns: dict[str, list[Any]] = response.to_dict()
+        if any(len(values) != len(rows) for values in columns.values()):
+            raise FeatureRowMismatch(
+                f"{service.name} returned {sorted({len(v) for v in columns.values()})} values for {len(rows)} rows"
+            )
+        return columns
+
+    def _write(self, view: FeatureView, rows: Sequence[Mapping[str, Any]]) -> None:
+        if not rows:
+            return
+        columns = [*view.join_keys, "event_at", *(field.name for field in view.features)]
+        frame = pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in columns})
+        frame["event_at"] = pd.to_datetime(frame["event_at"], utc=True)
+        frame["created_at"] = frame["event_at"]
+        with _available():
+            self.store.write_to_online_store(view.name, df=frame)
+
+
+def _source(view: FeatureView) -> str:
+    assert view.batch_source is not None  # noqa: S101 - every view of feature_repo has one
+    return str(view.batch_source.get_table_query_string())
+
+
+@contextmanager
+def _available() -> Iterator[None]:
+    """Turn a server's silence, in the four libraries Feast reaches it through, into `Unavailable`."""
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise Unavailable(f"Redis does not answer: {error}; try again, or look whether it runs") from error
+    except (psycopg.OperationalError, OperationalError) as error:
+        said = str(error).strip().splitlines()[0]
+        raise Unavailable(f"PostgreSQL does not answer: {said}; try again, or look whether it runs") from error

@@ -1,0 +1,248 @@
+"""The catalog: ads, users, content items. LEADRE §3.1, §4.4.1.
+
+An id belongs to one `source_id` for good: two that would share an id (a collision of `stable_id`, or two owners' data
+in one database) are refused, not mixed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, Connection, Table, and_, func, not_, or_, select, text, update
+
+from leadre.domain.ads import Ad, ContentItem
+from leadre.domain.behavior import Domain
+from leadre.domain.targeting import NOBODY, Targeting
+from leadre.domain.users import Profile
+from leadre.errors import InvalidInput, UnknownAd
+from leadre.store.records.bulk import ROW, Staged, merge, staged
+from leadre.store.records.tables import ads, behaviors, content_items, impressions, users
+
+logger = logging.getLogger(__name__)
+
+_AD = tuple(name for name in Ad.__dataclass_fields__ if name != "created_at")
+_AT_ONCE = 10_000
+_PROFILE = tuple(name for name in Profile.__dataclass_fields__ if name != "user_id")
+
+AD_CATEGORY = "coalesce(nullif({table}.second_category, ''), {table}.first_category)"
+"""SQL for the category an ad counts under in an interest summary."""
+
+CONTENT_TITLE = "coalesce(nullif({table}.title, ''), {table}.category)"
+"""SQL for the title a content item has in a behavior sequence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemLabel:
+    """How an item appears in prompts: its title in a behavior sequence, its category in an interest summary."""
+
+    title: str
+    category: str
+
+
+def upsert_ads(connection: Connection, inventory: Iterable[Ad]) -> int:
+    """Write ads; one that is there is replaced. `Ad.created_at` becomes the row's `event_at`.
+
+    Returns:
+        How many ads are new or changed.
+
+    Raises:
+        InvalidInput: an id or `source_id` twice, an id of another `source_id`, or a bad value; with its row.
+    """
+    rows = (
+        (*(ad.targeting.plain() if column == "targeting" else getattr(ad, column) for column in _AD), ad.created_at)
+        for ad in inventory
+    )
+    return _upsert(connection, ads, (*_AD, "event_at"), rows)
+
+
+def upsert_users(
+    connection: Connection, profiles: Iterable[Profile], *, event_at: datetime, source_ids: Iterable[str] | None = None
+) -> int:
+    """Write profiles; one that is there is replaced.
+
+    Args:
+        connection: in a transaction.
+        profiles: whose `user_id`s differ.
+        event_at: since when the profiles are true; a point-in-time join finds them from then on.
+        source_ids: the owner's own names of the users, parallel to `profiles`; the decimal `user_id`s by default.
+
+    Returns:
+        How many users are new or changed.
+
+    Raises:
+        InvalidInput: as `upsert_ads`.
+    """
+    named = ((p, str(p.user_id)) for p in profiles) if source_ids is None else zip(profiles, source_ids, strict=True)
+    rows = ((p.user_id, source_id, event_at, *(getattr(p, column) for column in _PROFILE)) for p, source_id in named)
+    return _upsert(connection, users, ("user_id", "source_id", "event_at", *_PROFILE), rows)
+
+
+def upsert_content_items(connection: Connection, items: Iterable[ContentItem]) -> int:
+    """Write content items; one that is there is replaced. Returns and raises as `upsert_ads`."""
+    rows = ((item.content_id, item.source_id, item.title, item.category) for item in items)
+    return _upsert(connection, content_items, ("content_id", "source_id", "title", "category"), rows)
+
+
+def read_ads(connection: Connection, *, ad_ids: Collection[int] | None = None) -> list[Ad]:
+    """Return the inventory by ascending `ad_id`; only those of `ad_ids` that are known, if it is given."""
+    query = select(ads).order_by(ads.c.ad_id)
+    if ad_ids is not None:
+        query = query.where(ads.c.ad_id.in_([int(ad_id) for ad_id in ad_ids]))
+    columns = [column for column in _AD if column not in {"attributes", "targeting"}]
+    return [
+        Ad(
+            **{column: getattr(row, column) for column in columns},
+            attributes=tuple(row.attributes),
+            targeting=read_targeting(row.targeting),
+            created_at=row.event_at,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def read_targeting(plain: object) -> Targeting:
+    """Return the targeting that a row holds; `NOBODY` when it cannot be read, so that its ads are not shown."""
+    try:
+        return Targeting.of(plain)
+    except InvalidInput as error:
+        logger.error("unreadable_targeting", extra={"error": str(error)})
+        return NOBODY
+
+
+def may_be_shown(now: datetime) -> ColumnElement[bool]:
+    """Return the SQL condition on ads that may be shown at all now: not paused, with budget left, within schedule."""
+    return and_(
+        ads.c.live,
+        not_(ads.c.budget_exhausted),
+        or_(ads.c.starts_at.is_(None), ads.c.starts_at <= now),
+        or_(ads.c.ends_at.is_(None), ads.c.ends_at > now),
+    )
+
+
+def live_ad_ids(connection: Connection, *, now: datetime) -> NDArray[np.int64]:
+    """Return the ids of the ads that may be shown to those they target, ascending: int64[n]. See `may_be_shown`."""
+    ids = connection.scalars(select(ads.c.ad_id).where(may_be_shown(now)).order_by(ads.c.ad_id)).all()
+    return np.array(ids, dtype=np.int64)
+
+
+def ad_ids_of(connection: Connection, source_ids: Collection[str]) -> list[int]:
+    """Return the ids of ads by their owner's own names, in that order.
+
+    Raises:
+        UnknownAd: no ad has that name.
+    """
+    rows = connection.execute(select(ads.c.source_id, ads.c.ad_id).where(ads.c.source_id.in_(list(source_ids))))
+    known: dict[str, int] = {source_id: ad_id for source_id, ad_id in rows}  # noqa: C416 - rows
+    if missing := [source_id for source_id in source_ids if source_id not in known]:
+        raise UnknownAd(f"no ad is named {missing[0]!r} ({_missing(missing, source_ids)}); import it first")
+    return [known[source_id] for source_id in source_ids]
+
+
+def set_live(connection: Connection, ad_ids: Collection[int], *, live: bool) -> int:
+    """Pause ads or let them run again. Returns how many changed.
+
+    Raises:
+        UnknownAd: an ad is not in the catalog; nothing changes.
+    """
+    return _set(connection, ad_ids, {"live": live})
+
+
+def set_budget_exhausted(connection: Connection, ad_ids: Collection[int], *, exhausted: bool) -> int:
+    """Say whether ads have run out of budget. Returns and raises as `set_live`."""
+    return _set(connection, ad_ids, {"budget_exhausted": exhausted})
+
+
+def set_schedule(
+    connection: Connection, ad_ids: Collection[int], *, starts_at: datetime | None, ends_at: datetime | None
+) -> int:
+    """Let ads run from `starts_at` until before `ends_at`, aware times; None is no bound. Returns as `set_live`.
+
+    Raises:
+        UnknownAd: an ad is not in the catalog; nothing changes.
+        InvalidInput: the end is not after the start.
+    """
+    if starts_at is not None and ends_at is not None and not starts_at < ends_at:
+        raise InvalidInput(f"the end, {ends_at.isoformat()}, is not after the start, {starts_at.isoformat()}")
+    return _set(connection, ad_ids, {"starts_at": starts_at, "ends_at": ends_at})
+
+
+def _set(connection: Connection, ad_ids: Collection[int], values: Mapping[str, Any]) -> int:
+    wanted = [int(ad_id) for ad_id in ad_ids]
+    known = set(connection.scalars(select(ads.c.ad_id).where(ads.c.ad_id.in_(wanted))))
+    if missing := sorted(set(wanted) - known):
+        raise UnknownAd(f"ad {missing[0]} is not in the catalog ({_missing(missing, wanted)}); import it first")
+    differs = or_(*(ads.c[column].is_distinct_from(value) for column, value in values.items()))
+    return connection.execute(update(ads).where(ads.c.ad_id.in_(wanted), differs).values(values)).rowcount
+
+
+def _missing(missing: Collection[object], wanted: Collection[object]) -> str:
+    return f"{len(missing)} of {len(wanted)} are not there"
+
+
+def profiles(connection: Connection, user_ids: Collection[int]) -> dict[int, Profile]:
+    """Return the profiles of those of the users that are known."""
+    query = select(users.c.user_id, *(users.c[column] for column in _PROFILE))
+    query = query.where(users.c.user_id.in_([int(user_id) for user_id in user_ids]))
+    return {row.user_id: Profile(**row._mapping) for row in connection.execute(query)}
+
+
+def row_counts(connection: Connection) -> dict[str, int]:
+    """Return how many rows each table of the data set has."""
+    tables = (ads, users, content_items, behaviors, impressions)
+    return {table.name: connection.scalar(select(func.count()).select_from(table)) or 0 for table in tables}
+
+
+def item_labels(connection: Connection, domain: Domain) -> dict[int, ItemLabel]:
+    """Return every item's title and category by id, worded exactly as `summaries.write_summaries` words them."""
+    if domain is Domain.AD:
+        query = f"SELECT ad_id, name, {AD_CATEGORY.format(table='ads')} FROM ads"  # noqa: S608 - our own words
+    else:
+        query = f"SELECT content_id, {CONTENT_TITLE.format(table='content_items')}, category FROM content_items"  # noqa: S608
+    return {
+        item: ItemLabel(title=title, category=category) for item, title, category in connection.execute(text(query))
+    }
+
+
+def _upsert(connection: Connection, table: Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    key = columns[0]
+    with staged(connection, table, columns, rows) as source:
+        _refuse_repeated(connection, source, key)
+        _refuse_repeated(connection, source, "source_id")
+        _refuse_taken(connection, table, source, key)
+        return merge(connection, table, source, key=[key], on_conflict="update")
+
+
+def _refuse_repeated(connection: Connection, source: Staged, column: str) -> None:
+    query = f"""
+        SELECT {column}, (array_agg({ROW} ORDER BY {ROW}))[1:2], (array_agg(source_id ORDER BY {ROW}))[1:2]
+        FROM {source.name} GROUP BY {column} HAVING count(*) > 1 ORDER BY min({ROW}) LIMIT 1
+    """  # noqa: S608 - names of our own tables and columns
+    if found := connection.execute(text(query)).one_or_none():
+        value, (first, second), names = found
+        problem = f"{value!r} is already in row {first}; every {column} appears once"
+        if names[0] != names[1]:
+            problem = f"{names[1]!r} and {names[0]!r} of row {first} have one id, {value}; rename one of them"
+        raise InvalidInput(problem, row=second, column=column)
+
+
+def _refuse_taken(connection: Connection, table: Table, source: Staged, key: str) -> None:
+    for shared, other in ((key, "source_id"), ("source_id", key)):
+        query = f"""
+            SELECT s.{ROW}, s.{key}, s.source_id, t.{key}, t.source_id
+            FROM {source.name} s JOIN {table.name} t ON s.{shared} = t.{shared} AND s.{other} <> t.{other}
+            ORDER BY 1 LIMIT 1
+        """  # noqa: S608 - names of our own tables and columns
+        if found := connection.execute(text(query)).one_or_none():
+            row, new_id, new_source, old_id, old_source = found
+            raise InvalidInput(
+                f"{new_source!r} has id {new_id}, but the database holds {old_source!r} with id {old_id}; "
+                "one id belongs to one source_id: rename it, or use another database",
+                row=row,
+                column=shared,
+            )

@@ -1,0 +1,132 @@
+"""Connections to the system of record, and its migrations. LEADRE §4.4.1's databases.
+
+Every session is bounded: a connection attempt, a statement and a wait for a lock each end in time. Time zone: UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from leadre.errors import ConfigError, Unavailable
+
+_PASSING = frozenset({"40001", "40P01", "53300", "55P03", "57P01", "57P02", "57P03"})
+"""Serialization failure, deadlock, too many connections, lock timeout, shutdown, crash, starting up: retrying helps."""
+
+
+def connect(
+    database_url: str,
+    *,
+    application_name: str = "leadre",
+    connect_timeout_s: int = 5,
+    statement_timeout_s: float = 600.0,
+    lock_timeout_s: float = 10.0,
+) -> Engine:
+    """Return an engine over psycopg2. It connects when first used.
+
+    Args:
+        database_url: `postgresql://user:password@host:port/name`.
+        application_name: what pg_stat_activity shows.
+        connect_timeout_s: longest connection attempt.
+        statement_timeout_s: longest statement; 0 sets no bound. Set-based statements over all users take minutes.
+        lock_timeout_s: longest wait for a lock; 0 sets no bound.
+
+    Raises:
+        ConfigError: the URL is not one of PostgreSQL.
+    """
+    try:
+        url = make_url(database_url)
+    except ArgumentError:
+        raise ConfigError("the database URL cannot be read; write postgresql://user:password@host:port/name") from None
+    if url.get_backend_name() != "postgresql":
+        raise ConfigError(f"the database URL starts with {url.drivername}://, only postgresql:// will do")
+    own = url.query.get("options", "")
+    options = [own if isinstance(own, str) else " ".join(own)] if own else []
+    options += [
+        "-c timezone=UTC",
+        f"-c statement_timeout={statement_timeout_s * 1000:.0f}",
+        f"-c lock_timeout={lock_timeout_s * 1000:.0f}",
+    ]
+    return create_engine(
+        url.set(drivername="postgresql+psycopg2").difference_update_query(["options"]),
+        pool_pre_ping=True,
+        connect_args={
+            "application_name": application_name,
+            "connect_timeout": connect_timeout_s,
+            "options": " ".join(options),
+        },
+    )
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """Give a connection whose work is committed at the end, or undone when an exception leaves the block.
+
+    Raises:
+        Unavailable: PostgreSQL does not answer, or asks to try again (a lock timeout, a deadlock, a restart).
+    """
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except DBAPIError as error:
+        code = getattr(error.orig, "pgcode", None)
+        lost = error.connection_invalidated or (code is None and "connection" in str(error.orig))
+        if lost or code in _PASSING or (code or "").startswith("08"):
+            said = str(error.orig).strip().splitlines()[0]
+            where = f"{engine.url.host}:{engine.url.port or 5432}/{engine.url.database}"
+            raise Unavailable(f"PostgreSQL at {where}: {said}; try again, or look whether it runs") from error
+        raise
+
+
+def migrate(database_url: str) -> None:
+    """Bring the database to the newest schema, as `alembic upgrade head` does. Several at once wait for each other.
+
+    Raises:
+        ConfigError: the migrations are not beside the package: run `alembic upgrade head` in a checkout.
+        Unavailable: PostgreSQL does not answer.
+    """
+    config = _alembic(database_url)
+    engine = connect(database_url)
+    try:
+        with transaction(engine):  # alembic's own failure to connect would be a traceback
+            pass
+    finally:
+        engine.dispose()
+    command.upgrade(config, "head")
+
+
+def migrations_current(database_url: str) -> bool:
+    """Return whether the database has the newest schema.
+
+    Raises:
+        ConfigError: the migrations are not beside the package.
+        Unavailable: PostgreSQL does not answer.
+    """
+    newest = set(ScriptDirectory.from_config(_alembic(database_url)).get_heads())
+    engine = connect(database_url)
+    try:
+        with transaction(engine) as connection:
+            return set(MigrationContext.configure(connection).get_current_heads()) == newest
+    finally:
+        engine.dispose()
+
+
+def _alembic(database_url: str) -> Config:
+    path = Path(__file__).parents[3] / "alembic.ini"
+    if not path.is_file():
+        raise ConfigError(
+            f"{path} does not exist: migrations are part of the checkout, not of the wheel; "
+            "run `alembic upgrade head` there with LEADRE_DATABASE_URL set"
+        )
+    config = Config(path)
+    config.attributes["database_url"] = database_url  # not an option: a % in the password would be interpolated
+    return config

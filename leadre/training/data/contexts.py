@@ -1,0 +1,188 @@
+"""Contexts of the past: what was known of a user before one of his behaviors.
+
+LEADRE §4.2.1, §5.1.1. Training and offline evaluation ask for a user as of a target's time; the interest summary is
+counted over the behaviors before the target only, so that no target is in its own prompt. It counts and orders as
+leadre.store.records.summaries does for serving.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leadre.domain.behavior import Action, Behavior, Domain
+from leadre.domain.users import Context, ContextBehavior, InterestSummary, Profile
+from leadre.errors import InvalidInput
+from leadre.recipe import PromptRecipe
+from leadre.store.records import catalog
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+DOMAINS = tuple(Domain)
+"""By domain code: ads, then content."""
+ACTIONS = tuple(Action)
+"""By action code."""
+_DAY_S = 86_400.0
+
+ItemTexts = tuple[Mapping[int, str], Mapping[int, str]]
+"""Texts of ads by ad id, and of content items by content id: two id spaces."""
+
+
+class BehaviorArrays(Protocol):
+    """Positive behaviors of all users in flat arrays (leadre.store.records.events reads them).
+
+    User number u owns positions offsets[u] to offsets[u + 1], ordered by (occurred_at, ordinal), both domains merged.
+    """
+
+    @property
+    def users(self) -> NDArray[np.int64]:
+        """User ids, int64[U]."""
+        ...
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """First position of each user, then the end: int64[U + 1]."""
+        ...
+
+    @property
+    def item_ids(self) -> NDArray[np.int64]:
+        """Ad or content ids, int64[B]."""
+        ...
+
+    @property
+    def domains(self) -> NDArray[np.uint8]:
+        """Positions in `DOMAINS`, uint8[B]."""
+        ...
+
+    @property
+    def actions(self) -> NDArray[np.uint8]:
+        """Positions in `ACTIONS`, uint8[B]."""
+        ...
+
+    @property
+    def occurred_at_s(self) -> NDArray[np.float64]:
+        """Unix seconds, float64[B]."""
+        ...
+
+    @property
+    def ordinals(self) -> NDArray[np.int64]:
+        """Order within one instant, int64[B]."""
+        ...
+
+
+class ContextBuilder:
+    """Makes the context of any user as of any of his behaviors.
+
+    Args:
+        sequences: positive behaviors of all users.
+        profiles: by user id; a user without one gets an empty profile.
+        titles: of ads and content items, as prompts show them; an unknown item has the title "".
+        categories: under which the summary counts them; "" is not counted.
+        recipe: its window bounds sequence and summary, `summary_categories` the summary.
+    """
+
+    def __init__(
+        self,
+        sequences: BehaviorArrays,
+        profiles: Mapping[int, Profile],
+        titles: ItemTexts,
+        categories: ItemTexts,
+        *,
+        recipe: PromptRecipe,
+    ) -> None:
+        self._sequences, self._profiles, self._recipe = sequences, profiles, recipe
+        self._texts = titles, categories
+        items = list(zip(sequences.domains.tolist(), sequences.item_ids.tolist(), strict=True))
+        self._titles = [titles[domain].get(item, "") for domain, item in items]
+        self._categories = [categories[domain].get(item, "") for domain, item in items]
+
+    def over(self, sequences: BehaviorArrays) -> ContextBuilder:
+        """Return a builder with the same catalog over other behaviors."""
+        return ContextBuilder(sequences, self._profiles, *self._texts, recipe=self._recipe)
+
+    def behaviors(self, user: int) -> list[Behavior]:
+        """Return all behaviors of the user with this number, oldest first."""
+        user_id = int(self._sequences.users[user])
+        return [self._behavior(user_id, at) for at in range(*self._range(user))]
+
+    def context(self, user: int, upto: int, now: datetime) -> Context:
+        """Return what was known of a user at `now` from his first `upto` behaviors.
+
+        Args:
+            user: number of the user (not the id).
+            upto: the position that is not seen any more, 0 to the user's number of behaviors.
+            now: the instant; later behaviors, and those `recipe.window_days` or more before it, are left out.
+
+        Raises:
+            InvalidInput: `upto` is beyond the user's behaviors.
+        """
+        first, end = self._range(user)
+        if not 0 <= upto <= end - first:
+            raise InvalidInput(f"user number {user} has {end - first} behaviors, upto={upto} is not within")
+        user_id = int(self._sequences.users[user])
+        times, now_s = self._sequences.occurred_at_s[first : first + upto], now.timestamp()
+        oldest, end = (
+            first + np.searchsorted(times, [now_s - self._recipe.window_days * _DAY_S, now_s], "right")
+        ).tolist()
+        return Context(
+            profile=self._profiles.get(user_id) or Profile(user_id=user_id),
+            summary=InterestSummary(liked=self._liked(oldest, end)),
+            behaviors=tuple(
+                ContextBehavior(behavior=self._behavior(user_id, at), title=self._titles[at])
+                for at in range(oldest, end)
+            ),
+            now=now,
+        )
+
+    def _range(self, user: int) -> tuple[int, int]:
+        offsets = self._sequences.offsets
+        return int(offsets[user]), int(offsets[user + 1])
+
+    def _liked(self, first: int, end: int) -> tuple[tuple[str, int], ...]:
+        counts: Counter[str] = Counter()
+        newest: dict[str, float] = {}
+        times = self._sequences.occurred_at_s[first:end].tolist()
+        for category, time_s in zip(self._categories[first:end], times, strict=True):
+            if category:
+                counts[category] += 1
+                newest[category] = time_s
+        ranked = sorted(counts.items(), key=lambda pair: (-pair[1], -newest[pair[0]], pair[0]))
+        return tuple(ranked[: self._recipe.summary_categories])
+
+    def _behavior(self, user_id: int, at: int) -> Behavior:
+        arrays = self._sequences
+        return Behavior(
+            user_id=user_id,
+            domain=DOMAINS[arrays.domains[at]],
+            action=ACTIONS[arrays.actions[at]],
+            item_id=int(arrays.item_ids[at]),
+            occurred_at=datetime.fromtimestamp(float(arrays.occurred_at_s[at]), UTC),
+            ordinal=int(arrays.ordinals[at]),
+        )
+
+
+def read_contexts(connection: Connection, sequences: BehaviorArrays, *, recipe: PromptRecipe) -> ContextBuilder:
+    """Return the builder over `sequences` with the catalog's profiles, titles and categories.
+
+    Args:
+        connection: in a transaction.
+        sequences: as leadre.store.records.events.read_sequences gives them, positive behaviors only.
+        recipe: the release's.
+    """
+    ads, content = (catalog.item_labels(connection, domain) for domain in DOMAINS)
+    return ContextBuilder(
+        sequences,
+        catalog.profiles(connection, sequences.users.tolist()),
+        ({item: label.title for item, label in ads.items()}, {item: label.title for item, label in content.items()}),
+        (
+            {item: label.category for item, label in ads.items()},
+            {item: label.category for item, label in content.items()},
+        ),
+        recipe=recipe,
+    )

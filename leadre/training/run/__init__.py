@@ -1,0 +1,1 @@
+"""How a training runs: progress, checkpoints, validation, several processes."""

@@ -1,0 +1,92 @@
+"""A user's walk: what it shows is what happened, and text from outside cannot break its page."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+import pytest
+
+from leadre.domain.ads import Ad
+from leadre.domain.behavior import Action, Behavior, Domain
+from leadre.domain.retrieval import Beam, RetrievalList
+from leadre.domain.semantic_id import SemanticId
+from leadre.domain.users import Context, ContextBehavior, InterestSummary, Profile
+from leadre.prompts.render import render
+from leadre.recipe import PromptRecipe
+from leadre.report.trace import Trace, as_markdown, beam_tree, prompt_parts
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+SIDS = {7: SemanticId((3, 1, 0)), 8: SemanticId((3, 2, 0)), 9: SemanticId((5, 0, 0))}
+
+
+def beam(ad_id: int, probability: float) -> Beam:
+    return Beam(sid=SIDS[ad_id], ad_id=ad_id, log_probability=math.log(probability))
+
+
+@pytest.fixture
+def walk() -> Trace:
+    click = Behavior(user_id=4, domain=Domain.AD, action=Action.CLICK, item_id=7, occurred_at=NOW)
+    context = Context(
+        profile=Profile(user_id=4, age=30),
+        summary=InterestSummary(liked=(("Sofas", 2),)),
+        behaviors=(ContextBehavior(behavior=click, title="Sofa | <b>bold</b>"),),
+        now=NOW,
+    )
+    ads = {
+        ad_id: Ad(
+            ad_id=ad_id,
+            source_id=str(ad_id),
+            name=f"Ad {ad_id} | x",
+            ad_type="",
+            first_category="Home",
+            second_category="Sofas",
+            attributes=(),
+            advertiser_id=1,
+            bid=1.0,
+            created_at=NOW,
+        )
+        for ad_id in SIDS
+    }
+    beams = (beam(7, 0.5), beam(8, 0.25), beam(9, 0.05))
+    return Trace(
+        context=context,
+        prompt=render(context, recipe=PromptRecipe(), sid_of=SIDS.get),
+        prompt_tokens=61,
+        retrieved=RetrievalList(
+            user_id=4, release="r1", index_version="i1", generated_at=NOW, event_at=NOW, beams=beams
+        ),
+        ads=ads,
+        target_ads=(7, 9),
+        features={"hit": [1, 1], "rank": [1, 3], "retrieved_count": [3, 3], "entropy": [0.8, 0.8]},
+        now=NOW,
+    )
+
+
+def test_the_tree_has_parents_before_children_and_shares_that_add_up(walk: Trace) -> None:
+    tree = beam_tree(walk.retrieved.beams)
+    shares = dict(tree)
+    assert [prefix for prefix, _ in tree] == sorted(shares)
+    assert shares[(3,)] == pytest.approx(0.75 / 0.8)
+    assert shares[(3,)] == pytest.approx(shares[(3, 1)] + shares[(3, 2)])
+    assert shares[(3,)] + shares[(5,)] == pytest.approx(1.0)
+
+
+def test_the_pages_tables_keep_their_columns_whatever_a_title_holds(walk: Trace) -> None:
+    page = as_markdown(walk, command="leadre trace 4 7 9")
+    for block in page.split("\n\n"):
+        lines = [line.replace("\\|", "") for line in block.splitlines() if line.startswith("|")]
+        assert len({line.count("|") for line in lines}) <= 1
+    assert "| 7 | Ad 7 \\| x | 1 | 1 |" in page
+
+
+def test_the_page_shows_the_prompt_word_for_word(walk: Trace) -> None:
+    page = as_markdown(walk, command="leadre trace 4 7 9")
+    fenced = page.split("```text\n")[1].split("\n```")[0]
+    assert " ".join(fenced.split()) == " ".join(walk.prompt.text().split())
+
+
+def test_coloured_parts_together_are_the_prompt(walk: Trace) -> None:
+    parts = list(prompt_parts(walk.prompt))
+    assert "".join(text for _, text in parts) == walk.prompt.text()
+    assert ("sid", "<a_3, b_1, c_0>") in parts

@@ -1,0 +1,185 @@
+"""The Feast client on real servers: contexts, lists, ranker features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import Engine
+
+from leadre.derivation import NEUTRAL
+from leadre.domain.behavior import Action, Domain
+from leadre.domain.retrieval import Beam, RetrievalList
+from leadre.domain.users import InterestSummary, Profile
+from leadre.errors import FeatureRowMismatch, InvalidInput, ReleaseMismatch, Unavailable, UnknownAd
+from leadre.indexing.ad_index import AdIndex
+from leadre.store.features.client import FeatureClient, retrieval_log
+from leadre.store.records.database import transaction
+from leadre.store.records.tables import behavior_sequences, interest_summaries, users
+
+MakeList = Callable[..., RetrievalList]
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def histories(database: Engine) -> None:
+    """User 1 with everything; user 2 with a profile alone."""
+
+    def sequence(domain: str, *, seconds: list[float], ordinals: list[int]) -> dict[str, object]:
+        return {
+            "user_id": 1,
+            "domain": domain,
+            "event_at": NOW,
+            "item_ids": [len(domain) * 10 + n for n in range(len(seconds))],
+            "actions": ["click" if domain == "ad" else "watch"] * len(seconds),
+            "titles": [f"{domain} {n}" for n in range(len(seconds))],
+            "occurred_at_s": [NOW.timestamp() + s for s in seconds],
+            "ordinals": ordinals,
+        }
+
+    with transaction(database) as connection:
+        rows = [{"user_id": n, "source_id": str(n), "sex": "female", "event_at": NOW} for n in (1, 2)]
+        connection.execute(users.insert(), [{**rows[0], "age": 31}, {**rows[1], "age": None}])
+        connection.execute(
+            interest_summaries.insert(),
+            {
+                "user_id": 1,
+                "event_at": NOW,
+                "categories": ["toys", "tea"],
+                "counts": [5, 2],
+                "disliked_categories": ["cars"],
+                "disliked_counts": [3],
+            },
+        )
+        connection.execute(behavior_sequences.insert(), sequence("ad", seconds=[-30.5, -10, 60], ordinals=[0, 2, 0]))
+        connection.execute(behavior_sequences.insert(), sequence("content", seconds=[-20, -10], ordinals=[0, 1]))
+
+
+def test_a_context_merges_both_domains_in_time_order_and_ends_now(features: FeatureClient, histories: None) -> None:
+    features.refresh_user_features([1, 2], now=NOW)
+
+    full, profile_only, unknown = features.contexts([1, 2, 3], now=NOW)
+
+    assert full.profile == Profile(user_id=1, age=31, sex="female")
+    assert full.summary == InterestSummary(liked=(("toys", 5), ("tea", 2)), disliked=(("cars", 3),))
+    assert [known.title for known in full.behaviors] == ["ad 0", "content 0", "content 1", "ad 1"]
+    assert full.behaviors[0].behavior.occurred_at == NOW - timedelta(seconds=30.5)
+    assert [known.behavior.domain for known in full.behaviors[:2]] == [Domain.AD, Domain.CONTENT]
+    assert full.behaviors[1].behavior.action is Action.WATCH
+    assert profile_only.profile == Profile(user_id=2, sex="female")
+    assert (unknown.profile, unknown.behaviors) == (Profile(user_id=3), ())
+    assert unknown.summary == InterestSummary()
+    assert len(features.contexts([1], now=NOW + timedelta(minutes=1))[0].behaviors) == 5
+
+
+def test_a_sequence_with_unequal_lists_is_refused_not_cut(
+    features: FeatureClient, histories: None, database: Engine
+) -> None:
+    with transaction(database) as connection:
+        connection.exec_driver_sql("UPDATE behavior_sequences SET titles = '{one}' WHERE domain = 'ad'")
+    features.refresh_user_features([1], now=NOW)
+    with pytest.raises(FeatureRowMismatch, match=r"ad sequence of user 1 has lists of \[3, 3, 1, 3, 3\]"):
+        features.contexts([1], now=NOW)
+
+
+def test_pushed_lists_are_read_back_equal_from_redis_and_from_the_log(
+    features: FeatureClient, promoted: None, index: AdIndex, make_list: MakeList, database: Engine
+) -> None:
+    lists = [make_list(7, 100, 104, 101), make_list(8), make_list(9, 129)]
+    rows = features.push_lists(lists, index=index)
+    features.push_lists(lists, index=index)  # again: harmless
+
+    three, none, one, unknown = features.retrieval_lists([7, 8, 9, 10])
+
+    assert unknown is None
+    assert three is not None
+    assert none is not None
+    assert one is not None
+    assert three.ad_ids == (100, 104, 101)
+    assert three.sids == tuple(str(index.sid(ad_id)) for ad_id in three.ad_ids)
+    assert three.log_probabilities == (-1.0, -1.5, -2.0)
+    assert (three.generated_at, three.behavior_at) == (NOW, NOW - timedelta(hours=1))
+    assert (none.ad_ids, none.features["retrieved_count"], none.features["expected_ecpm"]) == ((), 0, 0.0)
+    assert one.features["expected_ecpm"] == 1.29  # the bid, as the only ad has all the probability
+    assert three.features == {name: rows[0][name] for name in three.features}
+    with transaction(database) as connection:
+        logged = retrieval_log.newest(connection, [7, 8, 10])
+        assert retrieval_log.newest(connection, [7], at=NOW - timedelta(seconds=1)) == {}
+    assert set(logged) == {7, 8}
+    for name in retrieval_log.COLUMNS:
+        assert logged[7][name] == (pytest.approx(rows[0][name]) if "embedding" in name else rows[0][name])
+
+
+def test_an_older_list_never_replaces_a_newer_one(
+    features: FeatureClient, promoted: None, index: AdIndex, make_list: MakeList
+) -> None:
+    features.push_lists([make_list(7, 100)], index=index)
+    features.push_lists([make_list(7, 101, at=NOW - timedelta(seconds=1))], index=index)
+    (row,) = features.retrieval_lists([7])
+    assert row is not None
+    assert row.ad_ids == (100,)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"index_version": "another"}, ReleaseMismatch),
+        ({"beams": (Beam(sid=None, ad_id=5, log_probability=-1.0),)}, UnknownAd),  # type: ignore[arg-type]
+        ({"beams": (Beam(sid=None, ad_id=100, log_probability=float("nan")),)}, InvalidInput),  # type: ignore[arg-type]
+    ],
+)
+def test_a_list_that_cannot_be_a_feature_is_refused(
+    index: AdIndex, make_list: MakeList, change: dict[str, object], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        retrieval_log.list_rows([replace(make_list(7), **change)], index=index, ecpms={})  # type: ignore[arg-type]
+
+
+def test_ranker_features_of_present_absent_expired_and_future_lists(
+    features: FeatureClient, promoted: None, index: AdIndex, make_list: MakeList
+) -> None:
+    assert features.materialize_incremental(NOW)["ad_index"] == 30
+    features.push_lists([make_list(7, 100, 104)], index=index)
+
+    row = features.ranker_features(7, [104, 100, 777], now=NOW + timedelta(seconds=9))
+
+    assert row["ad_id"] == [104, 100, 777]
+    assert (row["hit"], row["rank"]) == ([1, 1, 0], [2, 1, 0])
+    assert row["list_age_s"] == [9.0] * 3
+    assert row["longest_shared_prefix"][:2] == [2, 2]
+    assert sum(row["probability"]) == pytest.approx(1)
+    assert row["bid"] == [1.04, 1.0, None]
+    for user_id, now in ((8, NOW), (7, NOW + timedelta(days=7, seconds=1)), (7, NOW - timedelta(seconds=1))):
+        absent = features.ranker_features(user_id, [100], now=now)
+        assert {name: absent[name][0] for name in NEUTRAL} == NEUTRAL
+        assert absent["entropy"] == absent["retrieved_ad_ids"] == [None]
+    assert features.ranker_features(7, [], now=NOW) == {}
+
+
+def test_materialization_notices_a_key_that_did_not_arrive(
+    features: FeatureClient, promoted: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features.store, "materialize", lambda **_: None)
+    with pytest.raises(FeatureRowMismatch, match="30 of 30 ad_ids of ad_features"):
+        features.materialize_incremental(NOW)
+
+
+def test_an_index_that_was_never_promoted_is_not_served(
+    features: FeatureClient, promoted: None, database: Engine
+) -> None:
+    with transaction(database) as connection:
+        connection.exec_driver_sql("UPDATE releases SET promoted_at = NULL, status = 'candidate'")
+    assert features.materialize_incremental(NOW)["ad_index"] == 0
+
+
+def test_a_silent_redis_is_unavailable(features: FeatureClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    import redis
+
+    def silent(*_: object, **__: object) -> None:
+        raise redis.ConnectionError("refused")
+
+    monkeypatch.setattr(features.store, "get_online_features", silent)
+    with pytest.raises(Unavailable, match="Redis"):
+        features.contexts([1], now=NOW)
