@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 
 from leadre.decoding.engine import Engine, Score
 from leadre.decoding.load import engine_of
+from leadre.decoding.tensorrt import engine as tensorrt
 from leadre.decoding.tensorrt.engine import TensorRtEngine
-from leadre.decoding.tensorrt.engine import engine as tensorrt
 from leadre.decoding.tensorrt.processor import TrieProcessor, steer
 from leadre.errors import BrokenModel, ConfigError, InvalidInput, ReleaseMismatch
 from leadre.indexing.ad_index import AdIndex

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from leadre.decoding.tensorrt.engine import setup as tensorrt_setup
+from leadre.decoding.tensorrt import setup as tensorrt_setup
 from leadre.decoding.tensorrt.processor import TrieProcessor
 from leadre.decoding.tensorrt.setup import (
     check_hardware,
