@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,3 +41,37 @@ def test_nothing_imports_the_feature_repo_and_it_holds_no_test() -> None:
         lines = path.read_text().splitlines()
         imported = {line.split()[1].split(".")[0] for line in lines if line.startswith(("import ", "from "))}
         assert not imported & ({"feature_repo"} | modules), path
+
+
+FOLDERS = sorted(
+    {
+        path.parent
+        for top in ("leadre", "workers", "feature_repo", "migrations", "benchmarks")
+        for path in (ROOT / top).rglob("*.py")
+    }
+)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(ROOT)))
+def test_no_room_is_crowded(folder: Path) -> None:
+    modules = list(folder.glob("*.py"))
+    assert len(modules) <= 15
+    assert sum(len(module.read_text().splitlines()) for module in modules) <= 3000
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(ROOT)))
+def test_the_architecture_page_says_what_belongs_into_every_room(folder: Path) -> None:
+    room = f"{folder.relative_to(ROOT)}/"
+    page = (ROOT / "docs/architecture.md").read_text()
+    listed = {"leadre/", "leadre/training/data/tasks/", "migrations/versions/"}  # the house, and parts of a room
+    assert room in listed or f"| `{room}` |" in page
+
+
+NAMED = re.compile(r"`((?:leadre|tests|benchmarks|workers|feature_repo|migrations|recipes|docs)/[\w/.-]*\w)`")
+
+
+@pytest.mark.parametrize(
+    "page", sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]), ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_every_path_that_a_page_names_exists(page: Path) -> None:
+    assert [path for path in NAMED.findall(page.read_text()) if not (ROOT / path).exists()] == []
