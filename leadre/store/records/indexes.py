@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, exists, func, select, text
+from sqlalchemy import Connection, exists, select, text
 
 from leadre.domain.ads import Ad
 from leadre.store.records.catalog import read_ads
@@ -59,11 +59,6 @@ def ad_blocks(connection: Connection, *, size: int) -> Iterator[list[Ad]]:
     while block:
         yield read_ads(connection, ad_ids=block)
         block = connection.scalars(following.where(ads.c.ad_id > block[-1])).all()
-
-
-def count_ads(connection: Connection) -> int:
-    """Return how many ads the catalog holds."""
-    return connection.scalar(select(func.count()).select_from(ads)) or 0
 
 
 def recorded_ads(connection: Connection, version: str) -> NDArray[np.int64]:
