@@ -1,4 +1,4 @@
-"""Ads spelled as text (leadre.experiments.generated_texts.ad_texts), here for this world: nothing but the spelling changes."""
+"""Ads spelled as text (leadre.experiments.generated_texts.ad_texts) in this world: only the spelling changes."""
 
 from __future__ import annotations
 
