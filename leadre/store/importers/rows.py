@@ -1,23 +1,33 @@
-"""Rows of a user's own CSV or Parquet file: read in batches, checked value by value.
+"""Rows of a user's own CSV or Parquet files: read in batches, each distinct value of a column checked once.
 
-Whatever is wrong is an `InvalidInput` that names file, row and column. docs/data_format.md is the user's side of this.
+Whatever is wrong is told with file, row and column. docs/data_format.md is the user's side of this.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-from pyarrow import csv, parquet
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyarrow import parquet
 
 from leadre.errors import InvalidInput
+from leadre.store.importers.delimited import SEPARATORS, DelimitedFile
+from leadre.store.importers.options import ImportOptions
+from leadre.store.importers.rejected import BadRow, BadValue, Kind, Rejected
+from leadre.store.importers.times import TimeReader
+from leadre.store.importers.values import Marked
 
-_BATCH_ROWS = 10_000
-_BLOCK_BYTES = 4 << 20
+_BATCH_ROWS = 50_000
+_TICKS = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 1}  # microseconds; nanoseconds are cut to them first
 
 
 class _Required:
@@ -31,7 +41,7 @@ REQUIRED = _Required()
 class ColumnRule:
     """A column of a file: how a value is read, and what stands for an empty one (`REQUIRED`: it may not be empty).
 
-    `parse` gets a text (CSV) or Parquet's own type, and raises ValueError saying what is wrong.
+    `parse` gets a text (CSV) or Parquet's own type, and raises `BadValue` saying what is wrong.
     """
 
     name: str
@@ -39,112 +49,280 @@ class ColumnRule:
     default: Any = REQUIRED
 
 
-def find_file(folder: Path, table: str) -> Path | None:
-    """Return `folder`/`table`.csv or .parquet, or None without either.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowCheck:
+    """What may be wrong with a row as a whole: `find` gets the values of `columns`, returns the kind and the problem.
 
-    Raises:
-        InvalidInput: both are there.
+    `blamed` is the column that is named; empty: none.
     """
-    found = [path for suffix in (".csv", ".parquet") if (path := folder / f"{table}{suffix}").is_file()]
-    if len(found) > 1:
-        raise InvalidInput(f"there are both {found[0].name} and {found[1].name}; remove one", source=str(folder))
-    return found[0] if found else None
+
+    columns: tuple[str, ...]
+    find: Callable[..., tuple[Kind, str] | None]
+    blamed: str = ""
 
 
-def read_rows(path: Path, rules: Sequence[ColumnRule]) -> Iterator[dict[str, Any]]:
-    """Yield the file's rows, each a value for every rule by its name; memory holds one batch.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """Values of a batch: the distinct ones, and for each row which of them it has."""
 
-    Raises:
-        InvalidInput: the file cannot be read, has no rows, an unknown, missing or repeated column, or a bad value.
+    values: Sequence[Any]
+    index: NDArray[np.int64]
+
+    def array(self, kind: pa.DataType, part: int | None = None) -> pa.Array:
+        """Return the rows' values as an Arrow array; of values that are tuples, one part."""
+        values = self.values if part is None else [None if value is None else value[part] for value in self.values]
+        return pa.array(values, kind).take(pa.array(self.index))
+
+    def rows(self) -> list[Any]:
+        """Return the rows' values."""
+        return [self.values[place] for place in self.index.tolist()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Good rows of one file: their 1-based numbers, and a column for every rule by its name."""
+
+    part: int
+    rows: NDArray[np.int64]
+    columns: dict[str, Column]
+
+
+class TableReader:
+    """Reads the files of one table.
+
+    Args:
+        table: its name.
+        paths: its files, in order; `Batch.part` is a position in them.
+        rules: of its columns.
+        options: how to read them.
+        rejected: takes the bad rows.
+        check: what else may be wrong with a row.
+
+    Attributes:
+        rows_read: good and bad ones.
+        marks: how many rows of which column were read otherwise than they stand, by (column, what was done).
     """
-    source, row = str(path), 0
-    try:
-        batches, names = _open_csv(path, rules) if path.suffix == ".csv" else _open_parquet(path)
-        _check_columns(names, rules, source)
+
+    def __init__(
+        self,
+        table: str,
+        paths: Sequence[Path],
+        rules: Sequence[ColumnRule],
+        *,
+        options: ImportOptions,
+        rejected: Rejected,
+        check: RowCheck | None = None,
+    ) -> None:
+        self.rows_read = 0
+        self.marks: Counter[tuple[str, str]] = Counter()
+        self._table, self._paths, self._rules = table, paths, rules
+        self._options, self._rejected, self._check = options, rejected, check
+        self._layouts: dict[str, None] = {}
+        self._theirs: dict[str, str] = {}
+
+    def theirs(self, column: str) -> str:
+        """Return the name that the file read last has for one of our columns."""
+        return self._theirs.get(column, column)
+
+    def facts(self) -> list[str]:
+        """Return what was recognised in the files, in words."""
+        times = ((rule.name, rule.parse) for rule in self._rules if isinstance(rule.parse, TimeReader))
+        return [
+            *(f"{self._table}: {layout}" for layout in self._layouts),
+            *(f"{self._table}.{column}: {fact}" for column, reader in times for fact in reader.facts()),
+            *(f"{self._table}.{column}: {count:,} {mark}" for (column, mark), count in sorted(self.marks.items())),
+        ]
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the good rows; memory holds one batch.
+
+        Raises:
+            InvalidInput: a file cannot be read, has no rows, an unknown, missing or repeated column, or a bad row that
+                may not be left out.
+        """
+        for part, path in enumerate(self._paths):
+            before = self.rows_read
+            try:
+                yield from self._batches_of(part, path)
+            except (pa.ArrowException, OSError) as error:
+                said = str(error).splitlines()[0]
+                problem = f"cannot be read after row {self.rows_read - before}: {said}"
+                raise InvalidInput(problem, source=str(path)) from None
+            if self.rows_read == before and len(self._paths) == 1:
+                raise InvalidInput("holds no rows; fill it, or remove it if it is optional", source=str(path))
+        if self.rows_read == 0:
+            raise InvalidInput("holds no rows; fill it, or remove it", source=str(self._paths[0].parent))
+
+    def _batches_of(self, part: int, path: Path) -> Iterator[Batch]:
+        file: DelimitedFile | None = None
+        if path.suffix == ".parquet":
+            opened = parquet.ParquetFile(path)
+            names, batches = opened.schema_arrow.names, opened.iter_batches(batch_size=_BATCH_ROWS)
+            kinds = dict(zip(names, opened.schema_arrow.types, strict=True))
+        else:
+            expected = {self._options.columns.get(key, rule.name) for rule in self._rules for key in self._keys(rule)}
+            file = DelimitedFile(path, expected=expected, encoding=self._options.encoding)
+            names, batches, kinds = file.names, file.batches(), {}
+            encoding = f", {self._options.encoding}" if self._options.encoding else ""
+            self._layouts[f"values separated by {SEPARATORS[file.separator]}{encoding}"] = None
+        self._theirs = theirs = self._matched(names, str(path))
+        _refuse_coarse_times(self._rules, theirs, kinds, str(path))
+        number = 0
+        wrong: list[int] = []
         for batch in batches:
-            columns = [_values(batch.column(rule.name)) if rule.name in names else None for rule in rules]
-            for position in range(batch.num_rows):
-                row += 1
-                yield {
-                    rule.name: _value(rule, None if column is None else column[position], source, row)
-                    for rule, column in zip(rules, columns, strict=True)
-                }
-    except pa.ArrowException as error:
-        said = str(error).splitlines()[0]
-        raise InvalidInput(f"cannot be read after row {row}: {said}", source=source) from None
-    if row == 0:
-        raise InvalidInput("holds no rows; fill it, or remove it if it is optional", source=source)
+            if file is not None:
+                for row in file.wrong:
+                    self.rows_read += 1
+                    self._refuse(path, row.row, "", row.text, Kind.WRONG_WIDTH, row.problem)
+                wrong += [row.row for row in file.wrong]
+                file.wrong.clear()
+            rows = _numbers(number, batch.num_rows, wrong)
+            self.rows_read += batch.num_rows
+            if len(rows):
+                number = int(rows[-1])
+                wrong = [row for row in wrong if row > number]
+                yield self._parsed(part, path, batch, rows, theirs)
+        for row in file.wrong if file is not None else ():  # after the last good row
+            self.rows_read += 1
+            self._refuse(path, row.row, "", row.text, Kind.WRONG_WIDTH, row.problem)
 
+    def _keys(self, rule: ColumnRule) -> tuple[str, str]:
+        return f"{self._table}.{rule.name}", rule.name
 
-def _open_csv(path: Path, rules: Sequence[ColumnRule]) -> tuple[Iterator[pa.RecordBatch], list[str]]:
-    def refuse(bad: csv.InvalidRow) -> str:
-        where = f"row {bad.number - 1}" if bad.number is not None else f"{bad.text[:40]!r}"
-        problems.append(
-            f"{where} has {bad.actual_columns} columns, the header {bad.expected_columns}; quote values with commas"
+    def _matched(self, names: Sequence[str], source: str) -> dict[str, str]:
+        """Return the file's name of each of our columns that it has."""
+        theirs: dict[str, str] = {}
+        for rule in self._rules:
+            here, everywhere = (self._options.columns.get(key) for key in self._keys(rule))
+            if here is not None and here not in names:
+                problem = f"there is no column {here!r} to be {rule.name}; the file has {', '.join(names)}"
+                raise InvalidInput(problem, source=source)
+            found = here or (everywhere if everywhere is not None and everywhere in names else rule.name)
+            if found in names:
+                theirs[rule.name] = found
+            elif rule.default is REQUIRED:
+                problem = f"the column is missing; the file has {', '.join(names)}; --columns {rule.name}=NAME names it"
+                raise InvalidInput(problem, source=source, column=found)
+        known = [rule.name for rule in self._rules]
+        for name in names:
+            if name not in theirs.values():
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]!r}? " if close and close[0] != name else ""
+                problem = f"unknown column; {hint}known are {', '.join(known)}; --columns OURS={name} renames it"
+                raise InvalidInput(problem, source=source, column=name)
+            if names.count(name) > 1:
+                raise InvalidInput("the column appears twice", source=source, column=name)
+        return theirs
+
+    def _parsed(
+        self, part: int, path: Path, batch: pa.RecordBatch, rows: NDArray[np.int64], theirs: dict[str, str]
+    ) -> Batch:
+        columns: dict[str, Column] = {}
+        marks: dict[str, dict[int, str]] = {}
+        faults: dict[int, tuple[str, Any, BadValue]] = {}  # of a row's bad columns the first counts
+        for rule in self._rules:
+            name = theirs.get(rule.name)
+            raw, index = _distinct(batch.column(name)) if name else ([None], np.zeros(batch.num_rows, np.int64))
+            values, bad, marks[rule.name] = _parse_all(rule, raw)
+            columns[rule.name] = Column(values=values, index=index)
+            if bad:
+                for place in np.flatnonzero(np.isin(index, list(bad))).tolist():
+                    faults.setdefault(place, (name or rule.name, raw[index[place]], bad[int(index[place])]))
+        if self._check is not None:
+            blamed = self._check.blamed
+            checked = zip(*(columns[name].rows() for name in self._check.columns), strict=True)
+            for place, of_row in enumerate(checked):
+                if place not in faults and (said := self._check.find(*of_row)) is not None:
+                    value = columns[blamed].values[columns[blamed].index[place]] if blamed else None
+                    faults[place] = (theirs.get(blamed, blamed), value, BadValue(*said))
+        for place in sorted(faults):
+            column, value, error = faults[place]
+            self._refuse(path, int(rows[place]), column, value, error.kind, str(error))
+        if faults:
+            keep = np.ones(batch.num_rows, bool)
+            keep[list(faults)] = False
+            rows = rows[keep]
+            columns = {name: Column(values=of.values, index=of.index[keep]) for name, of in columns.items()}
+        for name, marked in marks.items():
+            for place, mark in marked.items():
+                self.marks[theirs[name], mark] += int((columns[name].index == place).sum())
+        return Batch(part=part, rows=rows, columns=columns)
+
+    def _refuse(self, path: Path, row: int, column: str, value: Any, kind: Kind, problem: str) -> None:
+        self._rejected.add(
+            BadRow(table=self._table, path=path, row=row, column=column, value=value, problem=problem, kind=kind)
         )
-        return "error"
-
-    problems: list[str] = []
-    if path.stat().st_size == 0:
-        raise InvalidInput("is empty; it needs a header and rows", source=str(path))
-    try:
-        reader = csv.open_csv(
-            path,
-            read_options=csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
-            parse_options=csv.ParseOptions(newlines_in_values=True, invalid_row_handler=refuse),
-            convert_options=csv.ConvertOptions(
-                column_types={rule.name: pa.string() for rule in rules}, strings_can_be_null=False
-            ),
-        )
-    except pa.ArrowInvalid:
-        if problems:
-            raise InvalidInput(problems[0], source=str(path)) from None
-        raise
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        try:
-            yield from reader
-        except pa.ArrowInvalid:
-            if problems:
-                raise InvalidInput(problems[0], source=str(path)) from None
-            raise
-
-    return batches(), reader.schema.names
 
 
-def _open_parquet(path: Path) -> tuple[Iterator[pa.RecordBatch], list[str]]:
-    file = parquet.ParquetFile(path)
-    return file.iter_batches(batch_size=_BATCH_ROWS), file.schema_arrow.names
+def _numbers(before: int, count: int, wrong: Iterable[int]) -> NDArray[np.int64]:
+    """Return the next `count` row numbers after `before` that are not of wrong rows."""
+    gaps = np.array([row for row in wrong if row > before], np.int64)
+    rows = np.arange(before + 1, before + 1 + count + len(gaps), dtype=np.int64)
+    return rows[~np.isin(rows, gaps)][:count]
 
 
-def _check_columns(names: Sequence[str], rules: Sequence[ColumnRule], source: str) -> None:
-    known = [rule.name for rule in rules]
-    for name in names:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise InvalidInput(f"unknown column; {hint}known are {', '.join(known)}", source=source, column=name)
-        if names.count(name) > 1:
-            raise InvalidInput("the column appears twice", source=source, column=name)
+def _refuse_coarse_times(
+    rules: Sequence[ColumnRule], theirs: dict[str, str], kinds: dict[str, pa.DataType], source: str
+) -> None:
     for rule in rules:
-        if rule.default is REQUIRED and rule.name not in names:
+        name = theirs.get(rule.name, "")
+        if isinstance(rule.parse, TimeReader) and name in kinds and str(kinds[name]) in ("halffloat", "float"):
             raise InvalidInput(
-                f"the column is missing; the file has {', '.join(names)}", source=source, column=rule.name
+                "the times are 32-bit floats, which hold 24 bits: a step is 128 s today, and the order within it is "
+                "lost; write them as a timestamp, 64-bit floats or whole milliseconds",
+                source=source,
+                column=name,
             )
 
 
-def _values(column: pa.Array) -> list[Any]:
-    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
-        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)  # Python's datetime holds no nanoseconds
-    return list(column.to_pylist())
+def _parse_all(rule: ColumnRule, raw: Sequence[Any]) -> tuple[list[Any], dict[int, BadValue], dict[int, str]]:
+    """Return the values, what is wrong with which of them, and what was done to which of them."""
+    values: list[Any] = [None] * len(raw)
+    bad: dict[int, BadValue] = {}
+    marks: dict[int, str] = {}
+    if isinstance(rule.parse, TimeReader):
+        rule.parse.look(raw)
+    parse, default = rule.parse, rule.default
+    for place, value in enumerate(raw):
+        if value is None or value == "":
+            if default is REQUIRED:
+                bad[place] = BadValue(Kind.MISSING_VALUE, "the value is empty; every row needs one")
+            else:
+                values[place] = default
+            continue
+        try:
+            values[place] = parsed = parse(value)
+        except BadValue as error:
+            bad[place] = error
+            continue
+        if isinstance(parsed, Marked):
+            values[place], marks[place] = parsed
+    return values, bad, marks
 
 
-def _value(rule: ColumnRule, value: object, source: str, row: int) -> object:
-    if value is None or value == "":
-        if rule.default is REQUIRED:
-            raise InvalidInput("the value is empty; every row needs one", source=source, row=row, column=rule.name)
-        return rule.default
+def _distinct(column: pa.Array) -> tuple[list[Any], NDArray[np.int64]]:
+    """Return the distinct values of a column, and for each row which of them it has."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     try:
-        return rule.parse(value)
-    except ValueError as error:
-        raise InvalidInput(str(error), source=source, row=row, column=rule.name) from None
+        encoded = pc.dictionary_encode(column, null_encoding="encode")
+    except pa.ArrowNotImplementedError:  # lists, which have no equality there
+        return column.to_pylist(), np.arange(len(column), dtype=np.int64)
+    values = encoded.dictionary
+    plain = _instants(values) if pa.types.is_timestamp(values.type) else values.to_pylist()
+    return plain, encoded.indices.to_numpy().astype(np.int64)
+
+
+def _instants(column: pa.Array) -> list[Any]:
+    """Return timestamps as datetimes, aware if they have a zone; one beyond Python's years as a text that says so."""
+    kind, ticks = column.type, column
+    if kind.unit == "ns":
+        ticks = column.cast(pa.timestamp("us", kind.tz), safe=False)  # Python's datetime holds no nanoseconds
+    since = datetime.fromisoformat("1970-01-01T00:00:00" + ("+00:00" if kind.tz else ""))
+    instants: list[Any] = []
+    for tick in ticks.cast(pa.int64()).to_pylist():
+        try:
+            instants.append(None if tick is None else since + timedelta(microseconds=tick * _TICKS[kind.unit]))
+        except OverflowError:
+            instants.append(f"a time {tick} {kind.unit} from 1970")
+    return instants

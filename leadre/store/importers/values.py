@@ -1,6 +1,7 @@
 """Values of a user's own data: what each kind may be, read from a text (CSV) or from Parquet's own type.
 
-Each function here is a parser or makes one; a parser raises ValueError that says what is wrong and what would do.
+Each function here is a parser or makes one; a parser raises `BadValue` that says what is wrong and what would do.
+leadre.store.importers.times reads times.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ import difflib
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Callable
-from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any, NamedTuple
 
 from leadre.domain.identity import MAX_ID, stable_id
 from leadre.domain.targeting import Targeting
+from leadre.errors import InvalidInput
+from leadre.store.importers.rejected import BadValue, Kind
 
 MAX_NAME = 256
 """Characters of a name, title or category; a longer one would take a prompt's room."""
@@ -23,8 +27,20 @@ LIST_SEPARATOR = "|"
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
-_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+_DECIMAL_COMMA = re.compile(r"-?[0-9]+,[0-9]+", re.ASCII)
+_WORD_ROOM = 32
 _YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+CUT = f"texts of more than {MAX_NAME} characters, cut"
+"""Mark of a text that was cut."""
+
+
+class Marked(NamedTuple):
+    """A value that was read, but not as it stands: `mark` says what was done, and the import counts it."""
+
+    value: Any
+    mark: str
 
 
 def clean(value: str) -> str:
@@ -40,41 +56,83 @@ def shown(value: object) -> str:
 
 def words(value: object) -> str:
     """Return a name, title or category, cleaned."""
-    if not isinstance(value, str):
-        raise ValueError(f"{shown(value)} is not a text")
-    cleaned = clean(value)
+    cleaned = _cleaned(value)
     if len(cleaned) > MAX_NAME:
-        raise ValueError(f"the text is {len(cleaned)} characters long, at most {MAX_NAME} will do; shorten it")
+        raise BadValue(
+            Kind.TOO_LONG,
+            f"the text is {len(cleaned)} characters long, at most {MAX_NAME} will do; shorten it, or give "
+            "--long-texts cut",
+        )
     return cleaned
 
 
-def name(value: object) -> str:
-    """Return `words` that are not only spaces and control characters."""
-    if not (cleaned := words(value)):
-        raise ValueError("the text has no visible character; every row needs one")
-    return cleaned
+def cut_words(value: object) -> str | Marked:
+    """Return `words`, but of one that is too long the beginning: whole words if the last is short, whole characters."""
+    cleaned = _cleaned(value)
+    if len(cleaned) <= MAX_NAME:
+        return cleaned
+    end = cleaned.rfind(" ", MAX_NAME - _WORD_ROOM, MAX_NAME + 1)
+    if end < 0:
+        end = MAX_NAME
+        while end > MAX_NAME - _WORD_ROOM and _inside_character(cleaned[end - 1], cleaned[end]):
+            end -= 1
+    return Marked(cleaned[:end], CUT)
 
 
-def word_list(value: object) -> tuple[str, ...]:
-    """Return several `words`: a Parquet list, or a text with `|` between them."""
-    parts = value.split(LIST_SEPARATOR) if isinstance(value, str) else value
-    if not isinstance(parts, list):
-        raise ValueError(f"{shown(value)} is not a list of texts; write a{LIST_SEPARATOR}b")
-    return tuple(cleaned for part in parts if (cleaned := words(part)))
+def _cleaned(value: object) -> str:
+    if not isinstance(value, str):
+        raise BadValue(Kind.BAD_TEXT, f"{shown(value)} is not a text")
+    return clean(value)
+
+
+def _inside_character(before: str, after: str) -> bool:
+    """Return whether two code points belong to what a reader sees as one character (most, not all, of UAX 29)."""
+    joiner, regional, skins = "\u200d", range(0x1F1E6, 0x1F200), range(0x1F3FB, 0x1F400)
+    return (
+        unicodedata.category(after) in ("Mn", "Me", "Mc")
+        or joiner in (before, after)
+        or ord(after) in skins
+        or (ord(before) in regional and ord(after) in regional)
+    )
+
+
+def name(read: Callable[[object], str | Marked]) -> Callable[[object], str | Marked]:
+    """Return a parser of `words` (or `cut_words`) that are not only spaces and control characters."""
+
+    def parse(value: object) -> str | Marked:
+        if not (cleaned := read(value)):
+            raise BadValue(Kind.MISSING_VALUE, "the text has no visible character; every row needs one")
+        return cleaned
+
+    return parse
+
+
+def word_list(read: Callable[[object], str | Marked]) -> Callable[[object], tuple[str, ...] | Marked]:
+    """Return a parser of several `words` (or `cut_words`): a Parquet list, or a text with `|` between them."""
+
+    def parse(value: object) -> tuple[str, ...] | Marked:
+        parts = value.split(LIST_SEPARATOR) if isinstance(value, str) else value
+        if not isinstance(parts, list):
+            raise BadValue(Kind.BAD_LIST, f"{shown(value)} is not a list of texts; write a{LIST_SEPARATOR}b")
+        found = [cleaned for part in parts if (cleaned := read(part))]
+        texts = tuple(part.value if isinstance(part, Marked) else part for part in found)
+        return Marked(texts, CUT) if any(isinstance(part, Marked) for part in found) else texts
+
+    return parse
 
 
 def identity(value: object) -> tuple[int, str]:
     """Return (id, source id): a whole number is itself; any other text gets the id `stable_id` derives from it."""
     text = value if isinstance(value, str) else str(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"{shown(value)} is neither a whole number nor a text")
+        raise BadValue(Kind.BAD_ID, f"{shown(value)} is neither a whole number nor a text")
     if _WHOLE.fullmatch(text):
         number = int(text) if len(text) <= 20 else MAX_ID + 1
         if not 0 <= number <= MAX_ID:
-            raise ValueError(f"{shown(text)} is not from 0 to 2^63 - 1; give it a letter to make it a text")
+            raise BadValue(Kind.BAD_ID, f"{shown(text)} is not from 0 to 2^63 - 1; give it a letter to make it a text")
         return number, text
     if text != clean(text) or len(text) > MAX_NAME:
-        raise ValueError(f"an id is one line of at most {MAX_NAME} characters, without spaces at its ends")
+        raise BadValue(Kind.BAD_ID, f"an id is one line of at most {MAX_NAME} characters, without spaces at its ends")
     return stable_id(text), text
 
 
@@ -89,7 +147,9 @@ def number(low: float, high: float) -> Callable[[object], float]:
             except (ValueError, OverflowError):
                 parsed = math.nan
         if not low <= parsed <= high:
-            raise ValueError(f"{shown(value)} is not a number from {low:g} to {high:g}")
+            comma = isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value)
+            hint = "; write a decimal point, not a comma" if comma else ""
+            raise BadValue(Kind.BAD_NUMBER, f"{shown(value)} is not a number from {low:g} to {high:g}{hint}")
         return parsed
 
     return parse
@@ -103,48 +163,17 @@ def whole(low: int, high: int) -> Callable[[object], int]:
             value = int(value)  # a Parquet column of whole numbers and gaps is often one of floats
         text = str(value)
         if isinstance(value, bool) or not _WHOLE.fullmatch(text) or len(text) > 20 or not low <= int(text) <= high:
-            raise ValueError(f"{shown(value)} is not a whole number from {low} to {high}")
+            raise BadValue(Kind.BAD_NUMBER, f"{shown(value)} is not a whole number from {low} to {high}")
         return int(text)
 
     return parse
-
-
-def moment(value: object) -> datetime:
-    """Return a time in UTC: ISO 8601 with an offset, Unix seconds, or a Parquet timestamp with a time zone."""
-    if isinstance(value, str):
-        value = _number_or_time(value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        low, high = _EARLIEST.timestamp(), _LATEST.timestamp()
-        if not low <= value < high:
-            raise ValueError(
-                f"{shown(value)} is not in Unix seconds of the years 1970 to 2099; are these milliseconds?"
-            )
-        return datetime.fromtimestamp(value, UTC)
-    if not isinstance(value, datetime):
-        raise ValueError(f"{shown(value)} is not a time; write 2025-06-01T12:30:00+00:00 or Unix seconds")
-    if value.tzinfo is None:
-        raise ValueError(f"{value.isoformat()} has no UTC offset; write {value.isoformat()}+00:00 if it is UTC")
-    if not _EARLIEST <= value < _LATEST:
-        raise ValueError(f"{value.isoformat()} is not in the years 1970 to 2099")
-    return value.astimezone(UTC)
-
-
-def _number_or_time(text: str) -> float | datetime:
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"{shown(text)} is not a time; write 2025-06-01T12:30:00+00:00 or Unix seconds") from None
 
 
 def yes_no(value: object) -> bool:
     """Return a truth value: true, yes or 1; false, no or 0."""
     parsed = _YES_NO.get(str(value).lower())
     if parsed is None:
-        raise ValueError(f"{shown(value)} is not one of {', '.join(_YES_NO)}")
+        raise BadValue(Kind.BAD_YES_NO, f"{shown(value)} is not one of {', '.join(_YES_NO)}")
     return parsed
 
 
@@ -153,8 +182,22 @@ def targeting(value: object) -> Targeting:
     try:
         plain = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError) as error:
-        raise ValueError(f'{shown(value)} is not JSON ({error}); write {{"age": [18, 45]}}') from None
-    return Targeting.of(plain)
+        problem = f'{shown(value)} is not JSON ({error}); write {{"age": [18, 45]}}'
+        raise BadValue(Kind.BAD_TARGETING, problem) from None
+    try:
+        found = Targeting.of(plain)
+    except InvalidInput as error:
+        raise BadValue(Kind.BAD_TARGETING, str(error)) from None
+    if any("\0" in text or not _encodes(text) for _, texts in found.accepted for text in texts):
+        raise BadValue(Kind.BAD_TARGETING, "a text holds a NUL or half of a surrogate pair; remove it")
+    return found
+
+
+def _encodes(text: str) -> bool:
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def choice(options: type[StrEnum]) -> Callable[[object], StrEnum]:
@@ -166,6 +209,7 @@ def choice(options: type[StrEnum]) -> Callable[[object], StrEnum]:
         except ValueError:
             close = difflib.get_close_matches(str(value), list(options), n=1)
             hint = f"did you mean {str(close[0])!r}? " if close else ""
-            raise ValueError(f"{shown(value)} is unknown; {hint}known are {', '.join(options)}") from None
+            problem = f"{shown(value)} is unknown; {hint}known are {', '.join(options)}"
+            raise BadValue(Kind.UNKNOWN_CHOICE, problem) from None
 
     return parse
