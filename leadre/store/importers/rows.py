@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from leadre.errors import InvalidInput
-from leadre.store.importers.delimited import SEPARATORS, DelimitedFile
+from leadre.store.importers.delimited import SEPARATORS, DelimitedFile, WrongWidth
 from leadre.store.importers.options import ImportOptions
 from leadre.store.importers.rejected import BadRow, BadValue, Kind, Rejected
 from leadre.store.importers.times import TimeReader
@@ -168,23 +168,15 @@ class TableReader:
         self._theirs = theirs = self._matched(names, str(path))
         _refuse_coarse_times(self._rules, theirs, kinds, str(path))
         number = 0
-        wrong: list[int] = []
         for batch in batches:
-            if file is not None:
-                for row in file.wrong:
-                    self.rows_read += 1
-                    self._refuse(path, row.row, "", row.text, Kind.WRONG_WIDTH, row.problem)
-                wrong += [row.row for row in file.wrong]
-                file.wrong.clear()
-            rows = _numbers(number, batch.num_rows, wrong)
-            self.rows_read += batch.num_rows
-            if len(rows):
-                number = int(rows[-1])
-                wrong = [row for row in wrong if row > number]
-                yield self._parsed(part, path, batch, rows, theirs)
-        for row in file.wrong if file is not None else ():  # after the last good row
-            self.rows_read += 1
-            self._refuse(path, row.row, "", row.text, Kind.WRONG_WIDTH, row.problem)
+            wrong = file.wrong if file is not None else []
+            rows = _numbers(number, batch.num_rows, [row.row for row in wrong])
+            number = int(rows[-1]) if len(rows) else number
+            passed = [row for row in wrong if row.row <= number]  # those further on have been read ahead
+            wrong[:] = [row for row in wrong if row.row > number]
+            yield self._parsed(part, path, batch, rows, passed, theirs)
+        if file is not None:
+            self._refuse_all([self._wrong(path, row) for row in file.wrong])
 
     def _keys(self, rule: ColumnRule) -> tuple[str, str]:
         return f"{self._table}.{rule.name}", rule.name
@@ -215,7 +207,13 @@ class TableReader:
         return theirs
 
     def _parsed(
-        self, part: int, path: Path, batch: pa.RecordBatch, rows: NDArray[np.int64], theirs: dict[str, str]
+        self,
+        part: int,
+        path: Path,
+        batch: pa.RecordBatch,
+        rows: NDArray[np.int64],
+        wrong: Sequence[WrongWidth],
+        theirs: dict[str, str],
     ) -> Batch:
         columns: dict[str, Column] = {}
         marks: dict[str, dict[int, str]] = {}
@@ -235,9 +233,14 @@ class TableReader:
                 if place not in faults and (said := self._check.find(*of_row)) is not None:
                     value = columns[blamed].values[columns[blamed].index[place]] if blamed else None
                     faults[place] = (theirs.get(blamed, blamed), value, BadValue(*said))
-        for place in sorted(faults):
-            column, value, error = faults[place]
-            self._refuse(path, int(rows[place]), column, value, error.kind, str(error))
+        self._refuse_all(
+            [self._wrong(path, row) for row in wrong]
+            + [
+                self._bad(path, int(rows[place]), column, value, error.kind, str(error))
+                for place, (column, value, error) in faults.items()
+            ]
+        )
+        self.rows_read += batch.num_rows - len(faults)
         if faults:
             keep = np.ones(batch.num_rows, bool)
             keep[list(faults)] = False
@@ -248,10 +251,16 @@ class TableReader:
                 self.marks[theirs[name], mark] += int((columns[name].index == place).sum())
         return Batch(part=part, rows=rows, columns=columns)
 
-    def _refuse(self, path: Path, row: int, column: str, value: Any, kind: Kind, problem: str) -> None:
-        self._rejected.add(
-            BadRow(table=self._table, path=path, row=row, column=column, value=value, problem=problem, kind=kind)
-        )
+    def _wrong(self, path: Path, row: WrongWidth) -> BadRow:
+        return self._bad(path, row.row, "", row.text, Kind.WRONG_WIDTH, row.problem)
+
+    def _bad(self, path: Path, row: int, column: str, value: Any, kind: Kind, problem: str) -> BadRow:
+        return BadRow(table=self._table, path=path, row=row, column=column, value=value, problem=problem, kind=kind)
+
+    def _refuse_all(self, rows: list[BadRow]) -> None:
+        self.rows_read += len(rows)
+        for bad in sorted(rows, key=lambda row: row.row):
+            self._rejected.add(bad)
 
 
 def _numbers(before: int, count: int, wrong: Iterable[int]) -> NDArray[np.int64]:
