@@ -71,7 +71,7 @@ def read_encoding(name: str) -> str:
         InvalidInput: Python knows none of that name.
     """
     try:
-        b"".decode(name)
+        "a".encode(name)
         return codecs.lookup(name).name
     except (LookupError, ValueError, UnicodeError):
         raise InvalidInput(

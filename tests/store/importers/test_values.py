@@ -12,8 +12,11 @@ from leadre.domain.behavior import Action
 from leadre.domain.identity import stable_id
 from leadre.store.importers.times import TimeReader
 from leadre.store.importers.values import (
+    CUT,
+    Marked,
     choice,
     clean,
+    cut_words,
     identity,
     name,
     number,
@@ -117,3 +120,26 @@ def test_truth_is_written_in_three_ways() -> None:
 
 def test_a_whole_float_is_a_whole_number() -> None:
     assert whole(0, 150)(22.0) == whole(0, 150)("22") == 22
+
+
+@given(st.text(alphabet=st.sampled_from("ab e\u0301\u0308👩\u200d💻🇩🇪👍🏽"), min_size=200, max_size=600))
+def test_a_long_text_is_cut_to_its_beginning_of_whole_characters(text: str) -> None:
+    whole, read = clean(text), cut_words(text)
+    if len(whole) <= 256:
+        assert read == whole
+        return
+    assert isinstance(read, Marked)
+    kept, rest = read.value, whole[len(read.value) :]
+    assert whole.startswith(kept)
+    assert 256 - 32 <= len(kept) <= 256
+    assert words(kept) == kept
+    if len(kept) > 256 - 32:  # longer clusters than that are cut wherever it is
+        assert unicodedata.combining(rest[0]) == 0
+        assert "\u200d" not in (kept[-1], rest[0])
+
+
+def test_a_long_text_is_cut_between_words_where_that_costs_little() -> None:
+    assert cut_words("x" * 240 + " " + "y" * 100) == Marked("x" * 240, CUT)
+    assert cut_words("x" * 200 + " " + "y" * 100) == Marked("x" * 200 + " " + "y" * 55, CUT)
+    assert cut_words("x" * 255 + "e\u0301" + "y") == Marked("x" * 255, CUT)
+    assert word_list(cut_words)("a|" + "x" * 300) == Marked(("a", "x" * 256), CUT)
