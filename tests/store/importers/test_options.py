@@ -103,9 +103,7 @@ def test_another_encoding_is_told_from_utf_8_and_read_when_named(
     lines = "".join(f"SKU-{number},{name}\n" for number in range(20_000))  # beyond the first block that is looked at
     for path in folder.glob("*.csv"):
         path.write_bytes(path.read_text().encode(encoding))
-    (folder / "ads.csv").write_bytes(
-        f"ad_id,name\nA,{'plain ' * 12_000}\n{lines}".replace("plain ", "").encode(encoding)
-    )
+    (folder / "ads.csv").write_bytes(f"ad_id,name\n{lines}".encode(encoding))
     with pytest.raises(InvalidInput, match=f"ads.csv: is not UTF-8.*looks like {looks or encoding}: --encoding"):
         load()
     load(encoding=read_encoding(encoding), on_bad_row="skip")
@@ -237,7 +235,7 @@ def test_32_bit_floats_are_no_times_and_64_bit_ones_keep_their_order(
         table = pa.table({**columns, "occurred_at": pa.array(seconds, kind)})
         parquet.write_table(table, folder / "behaviors.parquet")
         if kind == pa.float32():
-            with pytest.raises(InvalidInput, match="'occurred_at': the times are 32-bit floats.* step is 128 s today"):
+            with pytest.raises(InvalidInput, match=r"'occurred_at': the times are 32-bit floats.* step is 128 s today"):
                 load(on_bad_row="skip")
     load()
     order = text("SELECT action FROM behaviors ORDER BY occurred_at")
@@ -320,7 +318,7 @@ def test_behaviors_of_unknown_ads_become_content_of_the_same_id(
     gone = [f"ann,ad,click,gone-1,{AT}", f"bob,ad,conversion,gone-1,{AT}", f"bob,ad,click,art-2,{AT}"]
     add(folder, "behaviors", *gone)
     add(folder, "impressions", f"ann,gone-1,{AT},1")
-    with pytest.raises(InvalidInput, match="row 3, column 'item_id': 'gone-1' is not in ads; .*--unknown-ads skip"):
+    with pytest.raises(InvalidInput, match=r"row 3, column 'item_id': 'gone-1' is not in ads; .*--unknown-ads skip"):
         load(on_bad_row="skip")
     for _ in range(2):
         done = load(unknown_ads="content", max_bad_share=0)

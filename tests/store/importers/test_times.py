@@ -41,14 +41,15 @@ def test_fractions_of_a_second_keep_their_order(seconds: list[float]) -> None:
 
 @given(st.datetimes(datetime(2000, 1, 1), datetime(2099, 1, 1)), st.sampled_from(["Europe/Berlin", "Asia/Shanghai"]))
 def test_local_times_are_what_clocks_there_showed(naive: datetime, zone: str) -> None:
-    try:
-        read = TimeReader(zone=ZoneInfo(zone))(naive.isoformat())
-    except BadValue as error:
-        assert "never was" in str(error)
-        assert naive.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC).astimezone(ZoneInfo(zone)).hour != naive.hour
+    there = ZoneInfo(zone)
+    shown = naive.replace(tzinfo=there).astimezone(UTC).astimezone(there).replace(tzinfo=None, fold=0)
+    if shown != naive:
+        with pytest.raises(BadValue, match="never was"):
+            TimeReader(zone=there)(naive.isoformat())
         return
+    read = TimeReader(zone=there)(naive.isoformat())
     at = read.value if isinstance(read, Marked) else read
-    assert at.astimezone(ZoneInfo(zone)).replace(tzinfo=None, fold=0) == naive
+    assert at.astimezone(there).replace(tzinfo=None, fold=0) == naive
 
 
 def test_the_hour_that_summer_time_skips_is_bad_and_of_the_one_it_repeats_the_first_counts() -> None:
@@ -74,9 +75,9 @@ def test_most_of_the_first_numbers_tell_the_unit_and_it_is_said() -> None:
 def test_a_given_unit_is_kept_and_a_number_that_looks_like_another_says_so() -> None:
     reader = TimeReader(unit="s")
     reader.look(["1748781000000"])
-    with pytest.raises(BadValue, match="not in Unix seconds .*; are these milliseconds\\? --time-unit ms"):
+    with pytest.raises(BadValue, match=r"not in Unix seconds .*; are these milliseconds\? --time-unit ms"):
         reader("1748781000000")
-    with pytest.raises(BadValue, match="not in Unix seconds .*; write 2025"):
+    with pytest.raises(BadValue, match=r"not in Unix seconds .*; write 2025"):
         reader(1748781000 * 10**9)
     assert TimeReader(unit="ms")(1748781000_000.25) == AT + timedelta(microseconds=250)
 
