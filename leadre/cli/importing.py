@@ -92,9 +92,9 @@ def parquet(
 
     Example: leadre import parquet my_data/ --on-bad-row skip --time-zone Europe/Berlin --encoding latin-1
     """
-    from leadre.store.importers.options import ImportOptions, read_columns, read_encoding, read_time_zone
-    from leadre.store.importers.table_rules import column_names
-    from leadre.store.importers.tabular import import_tabular
+    from leadre.store.importers.tabular.folder import import_tabular
+    from leadre.store.importers.tabular.options import ImportOptions, read_columns, read_encoding, read_time_zone
+    from leadre.store.importers.tabular.rules import column_names
 
     options = ImportOptions(
         on_bad_row=on_bad_row,

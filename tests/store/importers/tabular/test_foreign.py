@@ -23,8 +23,8 @@ from sqlalchemy import Connection, text
 
 from leadre.errors import InvalidInput
 from leadre.store.importers.load import ImportCounts
-from leadre.store.importers.options import ImportOptions
-from leadre.store.importers.tabular import import_tabular
+from leadre.store.importers.tabular.folder import import_tabular
+from leadre.store.importers.tabular.options import ImportOptions
 
 NOW = datetime.fromisoformat("2026-03-01T00:00:00+00:00")
 FIRST = datetime(2025, 4, 1)  # no clock changes for half a year
@@ -52,8 +52,8 @@ import json, resource, sys
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
-from leadre.store.importers.options import ImportOptions
-from leadre.store.importers.tabular import import_tabular
+from leadre.store.importers.tabular.options import ImportOptions
+from leadre.store.importers.tabular.folder import import_tabular
 
 folder, url, now, rejected, options = sys.argv[1:]
 options = json.loads(options)

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from leadre.errors import InvalidInput
 from leadre.store.database import connect, transaction
-from leadre.store.importers.files import SUFFIXES, find_files
 from leadre.store.importers.load import ImportCounts, Progress
-from leadre.store.importers.options import ImportOptions
-from leadre.store.importers.rejected import Kind, Rejected
-from leadre.store.importers.rows import TableReader
-from leadre.store.importers.staged_import import StagedImport
-from leadre.store.importers.table_rules import OPTIONAL, rules_of
+from leadre.store.importers.tabular.files import SUFFIXES, find_files
+from leadre.store.importers.tabular.options import ImportOptions
+from leadre.store.importers.tabular.rejected import Kind, Rejected
+from leadre.store.importers.tabular.rows import TableReader
+from leadre.store.importers.tabular.rules import OPTIONAL, rules_of
+from leadre.store.importers.tabular.staged_import import StagedImport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,10 +16,10 @@ from leadre.domain.users import Profile
 from leadre.errors import InvalidInput
 from leadre.store.catalog import profiles, read_ads
 from leadre.store.events import ACTIONS, read_sequences
-from leadre.store.importers import delimited
 from leadre.store.importers.load import ImportCounts, Progress
-from leadre.store.importers.table_rules import OPTIONAL, column_names
-from leadre.store.importers.tabular import import_tabular
+from leadre.store.importers.tabular import delimited
+from leadre.store.importers.tabular.folder import import_tabular
+from leadre.store.importers.tabular.rules import OPTIONAL, column_names
 from leadre.store.tables import behaviors, impressions, metadata, users
 
 FOLDER = {

@@ -1,7 +1,7 @@
 """Values of a user's own data: what each kind may be, read from a text (CSV) or from Parquet's own type.
 
 Each function here is a parser or makes one; a parser raises `BadValue` that says what is wrong and what would do.
-leadre.store.importers.times reads times.
+leadre.store.importers.tabular.times reads times.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from leadre.domain.identity import MAX_ID, stable_id
 from leadre.domain.targeting import Targeting
 from leadre.errors import InvalidInput
-from leadre.store.importers.rejected import BadValue, Kind
+from leadre.store.importers.tabular.rejected import BadValue, Kind
 
 MAX_NAME = 256
 """Characters of a name, title or category; a longer one would take a prompt's room."""

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leadre.errors import InvalidInput
-from leadre.store.importers.options import read_time_zone
-from leadre.store.importers.rejected import BadValue, Kind
-from leadre.store.importers.times import AMBIGUOUS, TimeReader
-from leadre.store.importers.values import Marked
+from leadre.store.importers.tabular.options import read_time_zone
+from leadre.store.importers.tabular.rejected import BadValue, Kind
+from leadre.store.importers.tabular.times import AMBIGUOUS, TimeReader
+from leadre.store.importers.tabular.values import Marked
 
 BERLIN = ZoneInfo("Europe/Berlin")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -14,10 +14,11 @@ from sqlalchemy import Connection, text
 from leadre.errors import InvalidInput
 from leadre.store.bulk import ROW, Staged, merge
 from leadre.store.importers.load import Progress
-from leadre.store.importers.options import ImportOptions
-from leadre.store.importers.rejected import Kind, Rejected
-from leadre.store.importers.rows import TableReader
-from leadre.store.importers.staging import (
+from leadre.store.importers.tabular.options import ImportOptions
+from leadre.store.importers.tabular.rejected import Kind, Rejected
+from leadre.store.importers.tabular.rows import TableReader
+from leadre.store.importers.tabular.rules import TableRules
+from leadre.store.importers.tabular.staging import (
     Fault,
     StagedTable,
     refuse_foreign_ids,
@@ -26,7 +27,6 @@ from leadre.store.importers.staging import (
     reject,
     stage,
 )
-from leadre.store.importers.table_rules import TableRules
 from leadre.store.tables import metadata
 
 _CATALOG = {"ads": "ad_id", "users": "user_id", "content_items": "content_id"}

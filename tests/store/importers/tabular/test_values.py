@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from leadre.domain.behavior import Action
 from leadre.domain.identity import stable_id
-from leadre.store.importers.times import TimeReader
-from leadre.store.importers.values import (
+from leadre.store.importers.tabular.times import TimeReader
+from leadre.store.importers.tabular.values import (
     CUT,
     Marked,
     choice,

@@ -9,9 +9,9 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 from zoneinfo import ZoneInfo
 
-from leadre.store.importers.options import TimeUnit
-from leadre.store.importers.rejected import BadValue, Kind
-from leadre.store.importers.values import Marked, shown
+from leadre.store.importers.tabular.options import TimeUnit
+from leadre.store.importers.tabular.rejected import BadValue, Kind
+from leadre.store.importers.tabular.values import Marked, shown
 
 AMBIGUOUS = "local times that the clocks showed twice, read as the earlier"
 """Mark of a time in the hour that the end of summer time repeats."""

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from leadre.errors import InvalidInput
-from leadre.store.importers.options import ImportOptions
+from leadre.store.importers.tabular.options import ImportOptions
 
 HEADER = ("file", "row", "column", "value", "reason", "kind")
 """Columns of rejected.csv."""

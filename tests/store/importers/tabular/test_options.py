@@ -16,9 +16,9 @@ from sqlalchemy import Connection, text
 
 from leadre.domain.identity import stable_id
 from leadre.errors import InvalidInput
-from leadre.store.importers.options import ImportOptions, read_columns, read_encoding
-from leadre.store.importers.table_rules import column_names
-from leadre.store.importers.tabular import Imported, import_tabular
+from leadre.store.importers.tabular.folder import Imported, import_tabular
+from leadre.store.importers.tabular.options import ImportOptions, read_columns, read_encoding
+from leadre.store.importers.tabular.rules import column_names
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 AT = "2025-06-01T12:30:00+00:00"

@@ -22,8 +22,8 @@ from sqlalchemy import Connection, Table, text
 
 from leadre.errors import InvalidInput
 from leadre.store.bulk import ROW
-from leadre.store.importers.rejected import BadRow, Kind, Rejected
-from leadre.store.importers.values import shown
+from leadre.store.importers.tabular.rejected import BadRow, Kind, Rejected
+from leadre.store.importers.tabular.values import shown
 
 _PLACE = {"part": "integer", "file_row": "bigint"}
 _SHARED = "{0} and {1} share one id inside, where ids are 64-bit numbers derived from texts; rename one of them"

@@ -14,11 +14,12 @@ import pyarrow.compute as pc
 from leadre.domain.behavior import EARLIEST, LATEST_AHEAD, Action, Domain
 from leadre.domain.identity import MAX_ID
 from leadre.store.events import event_id, time_word
-from leadre.store.importers.options import ImportOptions
-from leadre.store.importers.rejected import Kind
-from leadre.store.importers.rows import Batch, ColumnRule, RowCheck
-from leadre.store.importers.times import TimeReader
-from leadre.store.importers.values import (
+from leadre.store.importers.tabular.columns import ColumnRule, RowCheck
+from leadre.store.importers.tabular.options import ImportOptions
+from leadre.store.importers.tabular.rejected import Kind
+from leadre.store.importers.tabular.rows import Batch
+from leadre.store.importers.tabular.times import TimeReader
+from leadre.store.importers.tabular.values import (
     Marked,
     choice,
     cut_words,
