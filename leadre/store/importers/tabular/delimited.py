@@ -51,7 +51,7 @@ class DelimitedFile:
             raise InvalidInput("is empty; it needs a header and rows", source=str(path))
         if encoding is None and (looks := _wide_encoding(sample)):
             raise InvalidInput(f"is not UTF-8; it looks like {looks}: --encoding {looks}", source=str(path))
-        header = self._decoded(sample).lstrip("\ufeff\r\n").partition("\n")[0].rstrip("\r")
+        header = next((line for line in self._decoded(sample).lstrip("\ufeff").splitlines() if line), "")
         self.separator = _separator(header, expected)
         try:
             self._reader = arrow_csv.open_csv(
@@ -108,6 +108,12 @@ class DelimitedFile:
             return InvalidInput(f"{problem}; --encoding latin-1 reads any byte", source=str(self._path))
         if "UTF8" in str(error) or isinstance(error, UnicodeDecodeError):
             return _not_utf8(self._path)
+        if "straddling" in str(error):
+            problem = (
+                f"a row is longer than {_BLOCK_BYTES >> 20} MiB: a double quote that begins a value is never closed; "
+                "double it, and put it in double quotes"
+            )
+            return InvalidInput(problem, source=str(self._path))
         return error
 
 

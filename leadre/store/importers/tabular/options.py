@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import difflib
 import zoneinfo
 from collections.abc import Collection, Mapping
@@ -65,18 +64,18 @@ def read_time_zone(name: str) -> zoneinfo.ZoneInfo:
 
 
 def read_encoding(name: str) -> str:
-    """Return the name of a text encoding.
+    """Return the name of a text encoding, if it is one.
 
     Raises:
         InvalidInput: Python knows none of that name.
     """
     try:
         "a".encode(name)
-        return codecs.lookup(name).name
     except (LookupError, ValueError, UnicodeError):
         raise InvalidInput(
             f"there is no text encoding {name[:60]!r}; usual ones are utf-8, latin-1, cp1252, utf-16"
         ) from None
+    return name
 
 
 def read_columns(texts: Collection[str], known: Mapping[str, Collection[str]]) -> dict[str, str]:

@@ -65,6 +65,7 @@ class StagedImport:
         self._connection, self._rules, self._readers, self._bad = connection, rules, readers, bad
         self._options, self._progress = options, progress
         self._staged: dict[str, StagedTable] = {}
+        self._written = 0
 
     def run(self, paths: dict[str, tuple[Path, ...]]) -> int:
         """Import everything.
@@ -156,6 +157,9 @@ class StagedImport:
             key=[_KEYS[table]],
             on_conflict="nothing" if table == "behaviors" else "update",
         )
+        self._written += self._readers[table].rows_read - self._bad.of_table(table)
+        if self._progress is not None:
+            self._progress("written", self._written)
 
     def _check_behaviors(self) -> int:
         self._check_ids("behaviors", "user_id", "user_text", "users", Kind.UNKNOWN_USER)

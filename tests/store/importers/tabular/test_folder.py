@@ -75,6 +75,7 @@ def test_a_folder_is_imported_whole(folder: Path, database_url: str, connection:
     counts = load(folder, database_url, progress=lambda table, count: told.append((table, count)))
     assert counts == ImportCounts(ads=2, users=3, content_items=1, behaviors=3, impressions=1)
     read = [("ads", 2), ("users", 3), ("content_items", 1), ("behaviors", 3), ("impressions", 1)]
+    read += [("written", rows) for rows in (2, 5, 6, 9, 10)]
     assert list(dict.fromkeys(told)) == read
 
     first = datetime.fromtimestamp(1735600000, UTC)

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 
 from leadre.domain.identity import stable_id
 from leadre.errors import InvalidInput
+from leadre.store.importers.tabular import delimited
 from leadre.store.importers.tabular.folder import Imported, import_tabular
 from leadre.store.importers.tabular.options import ImportOptions, read_columns, read_encoding
 from leadre.store.importers.tabular.rules import column_names
@@ -86,6 +87,22 @@ def test_a_separator_is_recognised_and_said(folder: Path, load: Load, separator:
     assert [fact for fact in done.facts if "separated" in fact] == [
         f"{table}: values separated by {said}" for table in FOLDER
     ]
+
+
+def test_lines_may_end_as_any_system_ends_them(folder: Path, load: Load) -> None:
+    for path in folder.glob("*.csv"):
+        path.write_bytes(b"\n" + path.read_bytes())
+    for end in (b"\n", b"\r\n", b"\r"):
+        for path in folder.glob("*.csv"):
+            path.write_bytes(path.read_bytes().replace(b"\r\n", b"\n").replace(b"\n", end))
+        assert load().counts.behaviors == 2
+
+
+def test_a_quote_that_nothing_closes_is_told(folder: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 1 << 10)
+    add(folder, "users", '"eve,5', *(f"user_{number},5" for number in range(1000)))
+    with pytest.raises(InvalidInput, match=r"users.csv: a row is longer than .* a double quote .* is never closed"):
+        load(on_bad_row="skip")
 
 
 def test_a_file_of_one_column_needs_no_separator(folder: Path, load: Load) -> None:
