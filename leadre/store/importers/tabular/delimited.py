@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _BLOCK_BYTES = 2 << 20
 _SAMPLE_BYTES = 64 << 10
 _MOST_WRONG = 100_000
+_LINE_END = re.compile("\r\n?")
 _C1 = frozenset(range(0x80, 0xA0))
 
 
@@ -51,7 +53,7 @@ class DelimitedFile:
             raise InvalidInput("is empty; it needs a header and rows", source=str(path))
         if encoding is None and (looks := _wide_encoding(sample)):
             raise InvalidInput(f"is not UTF-8; it looks like {looks}: --encoding {looks}", source=str(path))
-        header = next((line for line in self._decoded(sample).lstrip("\ufeff").splitlines() if line), "")
+        header = _LINE_END.sub("\n", self._decoded(sample)).lstrip("\ufeff\n").partition("\n")[0]
         self.separator = _separator(header, expected)
         try:
             self._reader = arrow_csv.open_csv(
@@ -70,6 +72,9 @@ class DelimitedFile:
         except (pa.ArrowInvalid, UnicodeDecodeError) as error:
             raise self._explained(error) from None
         self.names: list[str] = self._reader.schema.names
+        if not all(pa.types.is_string(kind) for kind in self._reader.schema.types):
+            problem = f"a column's name holds a line break, or the header is longer than {_SAMPLE_BYTES >> 10} KiB"
+            raise InvalidInput(f"{problem}; write it as one line of plain names", source=str(path))
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the good rows.

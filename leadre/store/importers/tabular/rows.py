@@ -196,8 +196,10 @@ class TableReader:
             rows = rows[keep]
             columns = {name: Column(values=of.values, index=of.index[keep]) for name, of in columns.items()}
         for name, marked in marks.items():
-            for place, mark in marked.items():
-                self.marks[theirs[name], mark] += int((columns[name].index == place).sum())
+            if marked:
+                times = np.bincount(columns[name].index, minlength=len(columns[name].values))
+                for place, mark in marked.items():
+                    self.marks[theirs[name], mark] += int(times[place])
         return Batch(part=part, rows=rows, columns=columns)
 
     def _wrong(self, path: Path, row: WrongWidth) -> BadRow:

@@ -12,6 +12,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -141,7 +142,7 @@ def number(low: float, high: float) -> Callable[[object], float]:
 
     def parse(value: object) -> float:
         parsed = math.nan
-        if isinstance(value, int | float | str) and not isinstance(value, bool):
+        if isinstance(value, int | float | str | Decimal) and not isinstance(value, bool):
             try:
                 parsed = float(value)
             except (ValueError, OverflowError):

@@ -98,6 +98,12 @@ def test_lines_may_end_as_any_system_ends_them(folder: Path, load: Load) -> None
         assert load().counts.behaviors == 2
 
 
+def test_a_header_of_several_lines_is_refused(folder: Path, load: Load) -> None:
+    (folder / "users.csv").write_text('user_id,"a\nge"\n007,5\n')  # else the ids would be read as numbers
+    with pytest.raises(InvalidInput, match=r"users.csv: a column's name holds a line break"):
+        load()
+
+
 def test_a_quote_that_nothing_closes_is_told(folder: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delimited, "_BLOCK_BYTES", 1 << 10)
     add(folder, "users", '"eve,5', *(f"user_{number},5" for number in range(1000)))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -112,6 +113,10 @@ def test_lists_are_written_with_bars_or_given_as_lists() -> None:
     assert (
         word_list(words)("brand_Lu| 50 ml||") == word_list(words)(["brand_Lu", "50\nml", ""]) == ("brand_Lu", "50 ml")
     )
+
+
+def test_money_may_be_decimal() -> None:
+    assert number(0, 10)(Decimal("2.50")) == 2.5
 
 
 def test_truth_is_written_in_three_ways() -> None:
