@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 
@@ -27,6 +27,12 @@ class Action(StrEnum):
 
 POSITIVE = frozenset({Action.CLICK, Action.CONVERSION, Action.WATCH, Action.SEARCH})
 """Only these enter prompts (§4.2.1: clicks and conversions; full watches and searches)."""
+
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+"""An earlier behavior is a clock that was never set, or a unit mistaken (ours)."""
+
+LATEST_AHEAD = timedelta(days=1)
+"""How far ahead of the present a behavior may lie: clocks differ, and dates without a time (ours)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

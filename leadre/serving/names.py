@@ -1,0 +1,22 @@
+"""How the owner names the ads, kept in a server's memory. LEADRE §4.4.1: no question to the database for an answer."""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine
+
+from leadre.serving.branches import Kept
+from leadre.store.records.database import transaction
+from leadre.store.records.source_ids import AdNames, read_ad_names
+
+
+def kept_ad_names(database: Engine, *, every_s: float = 5.0) -> Kept[AdNames]:
+    """Return the names of all ads, read once and then, every `every_s` seconds, what changed."""
+    known = AdNames()
+
+    def load() -> AdNames:
+        nonlocal known
+        with transaction(database) as connection:
+            known = read_ad_names(connection, known=known)
+        return known
+
+    return Kept(load, what="the ads' names", every_s=every_s)
