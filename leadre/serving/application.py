@@ -12,8 +12,10 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import quote
 
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -28,6 +30,21 @@ from leadre.serving.requests import shortened
 logger = logging.getLogger(__name__)
 
 DOCS = "docs/operations.md"
+
+
+class _SourceId(Convertor[str]):
+    """Any text, slashes and line ends too: which of them an id may hold, `requests.user_of` says."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return quote(value, safe="")
+
+
+register_url_convertor("source_id", _SourceId())
 
 
 def serving(
@@ -48,7 +65,7 @@ def serving(
 
     async def pointer(_: Request) -> JSONResponse:
         shown = [f"{'POST' if 'POST' in (route.methods or ()) else 'GET'} {route.path}" for route in everything]
-        written = [line.replace(":path", "") for line in shown]
+        written = [line.replace(":source_id", "") for line in shown]
         return JSONResponse({"name": f"leadre {name}", "version": __version__, "routes": written, "docs": DOCS})
 
     async def healthz(_: Request) -> JSONResponse:

@@ -204,7 +204,7 @@ def create_app(settings: Settings) -> Starlette:
 
     live = Kept(load_live, what="the ads that may be shown", every_s=10)
     popular = Kept(load_popular, what="the popular ads", every_s=300)
-    names = kept_ad_names(database)
+    names = kept_ad_names(settings.database_url)
     lists = StoredLists(open_features, ttl_s=settings.list_ttl_s, clock=lambda: datetime.now(UTC))
     opened = Kept(lists.open, what="the stored lists", every_s=30)
     branches: list[tuple[Branch, int]] = [
@@ -236,5 +236,5 @@ def application(mixer: Mixer, *, background: Sequence[Callable[[], Coroutine[Any
             }
         )
 
-    routes = [Route("/v1/users/{user_id:path}/candidates", candidates)]
+    routes = [Route("/v1/users/{user_id:source_id}/candidates", candidates)]
     return serving("mixer", routes, counters=mixer.counters, background=background)

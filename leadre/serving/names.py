@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Engine
-
 from leadre.serving.branches import Kept
-from leadre.store.records.database import transaction
+from leadre.store.records.database import connect, transaction
 from leadre.store.records.source_ids import AdNames, read_ad_names
 
 
-def kept_ad_names(database: Engine, *, every_s: float = 5.0) -> Kept[AdNames]:
-    """Return the names of all ads, read once and then, every `every_s` seconds, what changed."""
+def kept_ad_names(database_url: str, *, every_s: float = 5.0) -> Kept[AdNames]:
+    """Return the names of all ads, read once and then, every `every_s` seconds, what changed.
+
+    On connections of its own: to read ten million names takes longer than a request may.
+
+    Raises:
+        ConfigError: the database URL is not one of PostgreSQL.
+    """
+    database = connect(database_url, application_name="leadre names")
     known = AdNames()
 
     def load() -> AdNames:

@@ -156,7 +156,6 @@ def create_app(settings: Settings) -> Starlette:
     database = connect(
         settings.database_url, application_name="leadre user-server", statement_timeout_s=2, lock_timeout_s=1
     )
-    patient = connect(settings.database_url, application_name="leadre user-server names")
     queue = RefreshQueue.connect(settings.redis_url, timeout_s=0.5)
 
     def open_features() -> FeatureClient:
@@ -179,7 +178,7 @@ def create_app(settings: Settings) -> Starlette:
 
     lists = StoredLists(open_features, ttl_s=settings.list_ttl_s, clock=lambda: datetime.now(UTC))
     opened = Kept(lists.open, what="the stored lists", every_s=30)
-    names = kept_ad_names(patient)
+    names = kept_ad_names(settings.database_url)
     server = UserServer(read=lists, names=names, append=append, mark=mark)
     return application(server, background=[names.keep, opened.keep])
 
@@ -187,7 +186,7 @@ def create_app(settings: Settings) -> Starlette:
 def application(server: UserServer, *, background: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()) -> Starlette:
     """Serve a user server's routes, with coroutines that run beside them."""
     routes = [
-        Route("/v1/users/{user_id:path}/ads", server.ads),
-        Route("/v1/users/{user_id:path}/behaviors", server.report, methods=["POST"]),
+        Route("/v1/users/{user_id:source_id}/ads", server.ads),
+        Route("/v1/users/{user_id:source_id}/behaviors", server.report, methods=["POST"]),
     ]
     return serving("user-server", routes, counters=server.counters, background=background)
