@@ -45,7 +45,7 @@ def user_server(host: str, port: int) -> None:
 
     from leadre.serving.user_server import create_app
 
-    def to_try(address: str, user: str, ad: str) -> list[list[str]]:
+    def to_try(address: str, user: str, ad: int | str) -> list[list[str]]:
         click_now = {
             "domain": "ad",
             "action": "click",
@@ -74,7 +74,7 @@ def mixer(host: str, port: int) -> None:
 
     from leadre.serving.mixer import create_app
 
-    def to_try(address: str, user: str, _: str) -> list[list[str]]:
+    def to_try(address: str, user: str, _: int | str) -> list[list[str]]:
         return [
             ["curl", f"{address}/v1/users/{quote(user, safe='')}/candidates?limit=5"],
             ["curl", f"{address}/metrics-lite"],
@@ -120,11 +120,9 @@ def _run(app: ASGIApp, listening: socket.socket, *, announce: Callable[[], str])
 
 
 def _announced(
-    name: str, found: Settings, listening: socket.socket, to_try: Callable[[str, str, str], list[list[str]]]
+    name: str, found: Settings, listening: socket.socket, to_try: Callable[[str, str, int | str], list[list[str]]]
 ) -> str:
     """Return what a started server says of itself: where it is, what is live, and what to try."""
-    from sqlalchemy.exc import ProgrammingError
-
     from leadre.store.records.source_ids import example_ids
     from leadre.store.release.records import live_release
 
@@ -136,11 +134,12 @@ def _announced(
                 release = live.release
     except Unavailable as error:
         release = f"unknown: {error}"
-    except ProgrammingError:
-        release = "unknown: the database has no tables of leadre; `alembic upgrade head` makes them"
+    except Exception as error:  # noqa: BLE001 - the server runs, whatever the database is
+        release = f"unknown: reading the database ended in {type(error).__name__}; did `alembic upgrade head` run?"
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     reached = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(shown, shown)  # noqa: S104 - compared, not bound
-    commands = to_try(f"http://{reached}:{port}", str(user or "user_5"), str(ad or "SKU-1"))
+    ids = ("user_5" if user is None else str(user), "SKU-1" if ad is None else ad)
+    commands = to_try(f"http://{reached}:{port}", *ids)
     lines = [f"{name} on http://{shown}:{port}, live release {release}", "Try:", *map(shlex.join, commands)]
     return "\n".join(lines[:2] + [f"  {line}" for line in lines[2:]])

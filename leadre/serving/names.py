@@ -7,7 +7,7 @@ from leadre.store.records.database import connect, transaction
 from leadre.store.records.source_ids import AdNames, read_ad_names
 
 
-def kept_ad_names(database_url: str, *, every_s: float = 5.0) -> Kept[AdNames]:
+def kept_ad_names(database_url: str, *, every_s: float = 3.0) -> Kept[AdNames]:
     """Return the names of all ads, read once and then, every `every_s` seconds, what changed.
 
     On connections of its own: to read ten million names takes longer than a request may.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
@@ -22,6 +22,9 @@ from leadre.serving import mixer, user_server
 from leadre.settings import Settings
 from leadre.store.records import catalog, events
 from leadre.store.records.database import connect, transaction
+
+Running = Callable[[Starlette], AbstractAsyncContextManager[httpx.AsyncClient]]
+Until = Callable[..., Awaitable[None]]
 
 pytestmark = pytest.mark.slow
 CLICK = {"domain": "ad", "action": "click", "item_id": 7, "occurred_at": "2025-03-01T12:00:00Z"}
@@ -69,21 +72,6 @@ class Proxy:
             writer.transport.abort()
 
 
-@asynccontextmanager
-async def running(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
-    async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://server", timeout=30) as client:
-            yield client
-
-
-async def until(answered: Callable[[], Awaitable[bool]], *, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not await answered():
-        assert time.monotonic() < end, "not in time"
-        await asyncio.sleep(0.05)
-
-
 @pytest.fixture
 def applied(applied: Settings) -> Settings:
     """The settings, over a database that holds the registry, two ads and a click."""
@@ -112,7 +100,9 @@ def applied(applied: Settings) -> Settings:
     return applied
 
 
-def test_requests_are_answered_while_redis_hangs_and_after_it_died(applied: Settings) -> None:
+def test_requests_are_answered_while_redis_hangs_and_after_it_died(
+    applied: Settings, running: Running, until: Until
+) -> None:
     async def scenario() -> None:
         proxy = Proxy(applied.redis_url)
         behind = replace(applied, redis_url=await proxy.start())
@@ -156,7 +146,7 @@ def test_requests_are_answered_while_redis_hangs_and_after_it_died(applied: Sett
     database.dispose()
 
 
-def test_a_server_that_starts_without_redis_answers_degraded(applied: Settings) -> None:
+def test_a_server_that_starts_without_redis_answers_degraded(applied: Settings, running: Running) -> None:
     async def scenario() -> None:
         async with running(user_server.create_app(replace(applied, redis_url="redis://127.0.0.1:1/0"))) as users:
             for _ in range(3):
@@ -167,7 +157,7 @@ def test_a_server_that_starts_without_redis_answers_degraded(applied: Settings) 
     asyncio.run(scenario())
 
 
-def test_servers_that_start_without_postgresql_answer_empty_and_degraded(applied: Settings) -> None:
+def test_servers_that_start_without_postgresql_answer_empty_and_degraded(applied: Settings, running: Running) -> None:
     down = replace(applied, database_url="postgresql://nobody@127.0.0.1:1/nothing")
 
     async def scenario() -> None:
