@@ -6,7 +6,7 @@ import json
 import shlex
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -89,16 +89,19 @@ def _bound(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: the address cannot be had.
     """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}; "
-            "choose another --port or --host, or end what listens there"
-        ) from None
+    with ExitStack() as failing:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            bound = failing.enter_context(socket.socket(family, kind, protocol))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except (OSError, UnicodeError) as error:  # an over-long host name is no OSError
+            said = getattr(error, "strerror", None) or str(error)
+            raise ConfigError(
+                f"cannot listen on {host}:{port}: {said.lower()}; "
+                "choose another --port or --host, or end what listens there"
+            ) from None
+        failing.pop_all()
     return bound
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shlex
 import socket
 import subprocess
@@ -12,11 +13,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from leadre.cli.serve import serve
+from leadre.errors import ConfigError
 from leadre.settings import Settings
 
 pytestmark = pytest.mark.slow
@@ -131,8 +136,24 @@ def test_a_started_server_says_where_it_is_what_is_live_and_what_to_try(shop: An
     assert "Traceback" not in complained[0]
 
 
-def test_a_server_without_a_release_or_a_database_says_so_and_runs(settings: Settings) -> None:
+def test_a_server_without_a_release_says_so(settings: Settings) -> None:
     with serving(settings, "mixer", "--port", "0") as (_, said, _):
         assert said[0].endswith("live release none yet: train one with `leadre train`")
         assert "/v1/users/user_5/candidates" in said[2]
         assert httpx.get(f"http://127.0.0.1:{port_of(said[0])}/").json()["name"] == "leadre mixer"
+
+
+def test_a_server_without_a_database_says_so_and_answers(settings: Settings) -> None:
+    down = replace(settings, database_url="postgresql://nobody@127.0.0.1:1/nothing")
+    with serving(down, "user-server", "--port", "0") as (_, said, complained):
+        assert "live release unknown: PostgreSQL at 127.0.0.1:1/nothing" in said[0]
+        answer = httpx.get(f"http://127.0.0.1:{port_of(said[0])}/v1/users/user_5/ads")
+        assert (answer.status_code, answer.json()["degraded"]) == (200, True)
+    assert "Traceback" not in complained[0]
+
+
+@pytest.mark.parametrize("host", ["x" * 100, "203.0.113.1"], ids=["too long a name", "not ours"])
+def test_an_address_that_cannot_be_had_is_one_line_with_the_remedy(settings: Settings, host: str) -> None:
+    served = CliRunner().invoke(serve, ["mixer", "--host", host, "--port", "0"], env=environment(settings))
+    assert isinstance(served.exception, ConfigError)
+    assert re.search(r"cannot listen on .*; choose another --port or --host", str(served.exception))
