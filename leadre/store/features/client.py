@@ -31,6 +31,7 @@ from leadre.errors import FeatureRowMismatch, InvalidInput, Unavailable
 from leadre.store.features import retrieval_log
 from leadre.store.features.context import context_of
 from leadre.store.records.database import connect, transaction
+from leadre.store.records.discretion import discreet
 from leadre.store.records.tables import ads
 
 if TYPE_CHECKING:
@@ -335,7 +336,8 @@ def _source(view: FeatureView) -> str:
 def _available() -> Iterator[None]:
     """Turn a server's silence, in the four libraries Feast reaches it through, into `Unavailable`."""
     try:
-        yield
+        with discreet(psycopg.Error), discreet():
+            yield
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise Unavailable(f"Redis does not answer: {error}; try again, or look whether it runs") from error
     except (psycopg.OperationalError, OperationalError) as error:

@@ -69,9 +69,7 @@ def staged(
             try:
                 cursor.copy_expert(copy, StringIO(lines))
             except psycopg2.DataError as error:
-                raise InvalidInput(
-                    f"PostgreSQL refuses a value for {table.name}: {error.diag.message_primary}"
-                ) from None
+                raise InvalidInput(f"PostgreSQL refuses a value for {table.name}: {error}") from None
     connection.execute(text(f"ANALYZE {name}"))
     yield Staged(name=name, columns=tuple(columns), rows=count)
     connection.execute(text(f"DROP TABLE {name}"))
@@ -118,7 +116,7 @@ def merge(
     try:
         return connection.execute(text(statement)).rowcount
     except (IntegrityError, DataError) as error:
-        raise InvalidInput(f"PostgreSQL refuses a row for {table.name}: {_said(error)}") from None
+        raise InvalidInput(f"PostgreSQL refuses a row for {table.name}: {error.orig}") from None
 
 
 def copy_rows(
@@ -137,11 +135,6 @@ def copy_rows(
     """
     with staged(connection, table, columns, rows) as source:
         return merge(connection, table, source, key=key, on_conflict=on_conflict)
-
-
-def _said(error: IntegrityError | DataError) -> str:
-    orig = error.orig
-    return str(orig.diag.message_primary) if isinstance(orig, psycopg2.Error) else str(orig)
 
 
 def _chunks(

@@ -1,6 +1,7 @@
 """Connections to the system of record, and its migrations. LEADRE §4.4.1's databases.
 
-Every session is bounded: a connection attempt, a statement and a wait for a lock each end in time. Time zone: UTC.
+Every session is bounded: a connection attempt, a statement and a wait for a lock each end in time. Time zone: UTC. Its
+errors hold neither parameters nor rows.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from leadre.errors import ConfigError, Unavailable
+from leadre.store.records.discretion import DiscreetConnection
 
 _PASSING = frozenset({"40001", "40P01", "53300", "55P03", "57P01", "57P02", "57P03"})
 """Serialization failure, deadlock, too many connections, lock timeout, shutdown, crash, starting up: retrying helps."""
@@ -59,7 +61,9 @@ def connect(
     return create_engine(
         url.set(drivername="postgresql+psycopg2").difference_update_query(["options"]),
         pool_pre_ping=True,
+        hide_parameters=True,
         connect_args={
+            "connection_factory": DiscreetConnection,
             "application_name": application_name,
             "connect_timeout": connect_timeout_s,
             "options": " ".join(options),
