@@ -5,6 +5,7 @@ The owner edits what is in it. It comes whole or not at all, and nothing that is
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -34,9 +35,9 @@ def create_project(folder: Path) -> tuple[str, ...]:
         ConfigError: the folder has one of these files already, or cannot be written; it stays as it was.
     """
     names = ("README.md", "alembic.ini", "feature_repo/", "recipes/", "workers/", ".env.example", ".gitignore")
-    there = [name for name in names if (folder / name.rstrip("/")).exists()]
+    there = [name for name in names if os.path.lexists(folder / name.rstrip("/"))]
     if there:
-        raise ConfigError(f"{folder} has {', '.join(there)}, and nothing is overwritten: name a new or an empty folder")
+        raise ConfigError(f"{folder.absolute()} has {', '.join(there)}: nothing is overwritten, take an empty folder")
     made = next((path for path in reversed([folder, *folder.parents]) if not path.exists()), None)
     placed: list[Path] = []
     try:
@@ -53,7 +54,7 @@ def create_project(folder: Path) -> tuple[str, ...]:
         for path in placed if made is None else [made]:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise ConfigError(f"no project can be written to {folder}: {error}; name another folder") from error
+            raise ConfigError(f"no project can be written to {folder}: {error}; take another folder") from error
         raise
     return names
 

@@ -54,9 +54,7 @@ class Report:
 def write_report(report: Report, path: Path) -> None:
     """Write the page, whole or not at all."""
     views = [view for view in _VIEWS if view == "canonical" or report.evaluation["tied"]]
-    environment = Environment(
-        loader=PackageLoader("leadre.report", "."), autoescape=True, undefined=StrictUndefined
-    )
+    environment = Environment(loader=PackageLoader("leadre.report", "."), autoescape=True, undefined=StrictUndefined)
     quality = report.quality
     page = environment.get_template("page.html").render(
         report=report,
