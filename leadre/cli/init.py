@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from rich.markup import escape
 
 from leadre.cli.console import console
 from leadre.project.create import create_project
@@ -20,5 +21,5 @@ def init(folder: Path) -> None:
     Example: leadre init my_ads
     """
     names = create_project(folder)
-    console.print(f"[green]✓[/] {folder}: {' '.join(names)}", soft_wrap=True)
+    console.print(f"[green]✓[/] {escape(str(folder))}: {' '.join(names)}", soft_wrap=True)
     console.print("Next:  cd there, then   leadre demo   or what README.md says")

@@ -61,8 +61,12 @@ def create_project(folder: Path) -> tuple[str, ...]:
 
 def _write(folder: Path) -> None:
     for name in ("feature_repo", "recipes"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(project_file(name), folder / name, copy_function=shutil.copyfile, ignore=ignored)
+        source = project_file(name)
+        for path in source.rglob("*"):
+            if path.is_file() and "__pycache__" not in path.relative_to(source).parts:
+                target = folder / name / path.relative_to(source)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)  # without its mode: an installation may be read-only
     for source, name in (("README.md", "README.md"), ("env.example", ".env.example"), ("gitignore", ".gitignore")):
         shutil.copyfile(NEW / source, folder / name)
     (folder / "alembic.ini").write_text(_alembic_ini())

@@ -14,6 +14,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from click.testing import CliRunner
 
+import leadre.project
 import leadre.settings
 from leadre.cli import cli
 from leadre.errors import ConfigError
@@ -40,6 +41,21 @@ def test_the_project_holds_the_feature_repository_and_the_recipes_as_they_are(tm
     for folder in ("feature_repo", "recipes"):
         ours = {f"{folder}/{name}": content for name, content in files(ROOT / folder).items()}
         assert {name: made[name] for name in made if name.startswith(folder)} == ours
+
+
+def test_what_comes_from_a_read_only_installation_can_be_edited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    for name in ("feature_repo", "recipes"):
+        shutil.copytree(ROOT / name, site / name)
+        for path in (site / name, *(site / name).iterdir()):
+            path.chmod(0o555)
+    shutil.copy(ROOT / "alembic.ini", site)
+    monkeypatch.setattr(leadre.project, "IN_WHEEL", site)
+    create_project(tmp_path / "project")
+    made = [tmp_path / "project", *(tmp_path / "project").rglob("*")]
+    assert [path for path in made if not path.stat().st_mode & 0o200] == []
 
 
 def test_its_alembic_ini_finds_the_package_s_migrations(tmp_path: Path) -> None:
