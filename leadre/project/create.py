@@ -61,10 +61,10 @@ def create_project(folder: Path) -> tuple[str, ...]:
 
 def _write(folder: Path) -> None:
     for name in ("feature_repo", "recipes"):
-        source = project_file(name)
-        for path in source.rglob("*"):
-            if path.is_file() and "__pycache__" not in path.relative_to(source).parts:
-                target = folder / name / path.relative_to(source)
+        there = project_file(name)
+        for path in there.rglob("*"):
+            if path.is_file() and "__pycache__" not in path.relative_to(there).parts:
+                target = folder / name / path.relative_to(there)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)  # without its mode: an installation may be read-only
     for source, name in (("README.md", "README.md"), ("env.example", ".env.example"), ("gitignore", ".gitignore")):
