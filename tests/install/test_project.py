@@ -82,6 +82,8 @@ def test_an_installed_wheel_leads_from_an_empty_folder_to_ads_over_http(installe
                 assert found is not None
                 assert (found["user_id"], found["release"], len(found["ads"])) == (over_http(user), "tiny", 8)
                 assert {ad["ad_id"] for ad in found["ads"]} <= {over_http(ad) for ad in ADS}
+        typed("leadre report")
+        assert "co-visitation" in (project / ".leadre/report.html").read_text()
     finally:
         typed("leadre services down")
     assert typed("leadre services status").count("down") == 2
