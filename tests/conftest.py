@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -96,6 +99,30 @@ def environment(settings: Settings) -> dict[str, str]:
         "LEADRE_FEATURE_REPO": str(settings.feature_repo),
         **settings.feast_environment(),
     }
+
+
+@pytest.fixture(scope="session")
+def applied_database(services: Services, template_database: str) -> str:
+    """A migrated database to which `feast apply` was applied, to clone: applying takes seconds, cloning does not."""
+    name = "template_feast"
+    _administer(services, f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY file_copy")
+    settings = Settings(
+        home=ROOT, database_url=_url(services, name), redis_url=services.redis_url, feature_repo=ROOT / "feature_repo"
+    )
+    command = [Path(sys.executable).with_name("feast"), "-c", ROOT / "feature_repo", "apply"]
+    subprocess.run(command, env={**os.environ, **settings.feast_environment()}, check=True, capture_output=True)
+    return name
+
+
+@pytest.fixture
+def applied(services: Services, applied_database: str, settings: Settings) -> Iterator[Settings]:
+    """Settings over a database with an applied feature store."""
+    name = f"applied_{next(_numbers)}"
+    _administer(services, f"CREATE DATABASE {name} TEMPLATE {applied_database} STRATEGY file_copy")
+    try:
+        yield replace(settings, database_url=_url(services, name))
+    finally:
+        _administer(services, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def _url(services: Services, database: str) -> str:

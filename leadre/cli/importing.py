@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
+from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -16,6 +17,7 @@ from leadre.cli.session import now_option, settings
 if TYPE_CHECKING:
     from leadre.store.importers.load import ImportCounts, Progress
 
+_NEXT = "Next:  leadre summarize   and   leadre index build RECIPE"
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
@@ -23,22 +25,108 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 def import_() -> None:
     """Load ads, users and behaviors.
 
-    Importing again changes nothing; a bad row stops the import and nothing is kept.
+    Importing again changes nothing; a bad row stops the import (or is left out, if you say so), and nothing is kept.
     """
 
 
 @import_.command()
 @click.argument("folder", type=_FOLDER)
-def parquet(folder: Path) -> None:
-    """Load your own data: a folder of ads, users, behaviors (and content_items, impressions), .csv or .parquet.
+@click.option(
+    "--on-bad-row",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="At a bad row stop, or leave it out: counted by kind, and listed in rejected.csv.",
+)
+@click.option(
+    "--max-bad-share",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    help="With a larger share of bad rows in any table nothing is imported. Rows of unknown ads do not count.",
+)
+@click.option(
+    "--unknown-ads",
+    type=click.Choice(["stop", "skip", "content"]),
+    default="stop",
+    show_default=True,
+    help="At a behavior or impression of an ad that nobody knows stop, leave it out, or make the behavior one of the "
+    "content domain.",
+)
+@click.option(
+    "--long-texts",
+    type=click.Choice(["stop", "cut"]),
+    default="stop",
+    show_default=True,
+    help="A text of more than 256 characters is a bad value, or is cut.",
+)
+@click.option("--time-zone", help="Time zone of times without an offset, e.g. Europe/Berlin; without it they are bad.")
+@click.option(
+    "--time-unit",
+    type=click.Choice(["auto", "s", "ms", "us"]),
+    default="auto",
+    show_default=True,
+    help="Of times that are numbers; auto tells by their size, and says what it took them for.",
+)
+@click.option("--encoding", help="Of the CSV files, e.g. latin-1; without it they are UTF-8.")
+@click.option(
+    "--columns",
+    multiple=True,
+    help="Names of the file's columns by ours: user_id=uid,item_id=ad, or of one table, behaviors.user_id=uid.",
+)
+def parquet(
+    folder: Path,
+    *,
+    on_bad_row: Literal["stop", "skip"],
+    max_bad_share: float,
+    unknown_ads: Literal["stop", "skip", "content"],
+    long_texts: Literal["stop", "cut"],
+    time_zone: str | None,
+    time_unit: Literal["auto", "s", "ms", "us"],
+    encoding: str | None,
+    columns: tuple[str, ...],
+) -> None:
+    """Load your own data: a folder of ads, users, behaviors (and content_items, impressions), CSV or Parquet.
 
-    docs/data_format.md describes the columns.
+    Each is one file, .csv (.gz, .zst) or .parquet, or a folder of parts. docs/data_format.md describes the columns.
 
-    Example: leadre import parquet my_data/
+    Example: leadre import parquet my_data/ --on-bad-row skip --time-zone Europe/Berlin --encoding latin-1
     """
-    from leadre.store.importers.tabular import import_tabular
+    from leadre.store.importers.tabular.folder import import_tabular
+    from leadre.store.importers.tabular.options import ImportOptions, read_columns, read_encoding, read_time_zone
+    from leadre.store.importers.tabular.rules import column_names
 
-    _run(lambda url, progress: import_tabular(folder, database_url=url, progress=progress), str(folder))
+    options = ImportOptions(
+        on_bad_row=on_bad_row,
+        max_bad_share=max_bad_share,
+        unknown_ads=unknown_ads,
+        long_texts=long_texts,
+        time_zone=None if time_zone is None else read_time_zone(time_zone),
+        time_unit=time_unit,
+        encoding=None if encoding is None else read_encoding(encoding),
+        columns=read_columns(columns, column_names()),
+    )
+    found = settings()
+    rejected = found.home / "imports" / _folder_name(folder) / "rejected.csv"
+    with progress_bars() as progress:
+        done = import_tabular(
+            folder,
+            database_url=found.database_url,
+            now=datetime.now(UTC),
+            rejected=rejected,
+            options=options,
+            progress=progress,
+        )
+    for fact in done.facts:
+        console.print(fact, markup=False, soft_wrap=True)
+    _print_counts(done.counts, str(folder))
+    if done.became_content:
+        console.print(f"{done.became_content:,} behaviors of unknown ads became ones of the content domain.")
+    if done.rejected:
+        rows = [(table, kind.value, count) for (table, kind), count in sorted(done.rejected.items())]
+        print_table("Left out", ("table", "kind", "rows"), rows)
+        console.print(f"Each with its reason:  {rejected}", markup=False, soft_wrap=True)
+    console.print(_NEXT)
 
 
 @import_.command()
@@ -81,9 +169,19 @@ def summarize(now: datetime) -> None:
     print_table("Written", ("table", "rows"), list(asdict(counts).items()))
 
 
+def _folder_name(folder: Path) -> str:
+    """Return a name for what is kept of an import: the folder's own, and eight digits of where it is."""
+    whole = folder.resolve()
+    return f"{whole.name}-{blake2b(str(whole).encode(), digest_size=4).hexdigest()}"
+
+
 def _run(load: Callable[[str, Progress], ImportCounts], source: str) -> None:
     found = settings()
     with progress_bars() as progress:
         counts = load(found.database_url, progress)
+    _print_counts(counts, source)
+    console.print(_NEXT)
+
+
+def _print_counts(counts: ImportCounts, source: str) -> None:
     print_table(f"Imported {source}", ("table", "rows"), list(asdict(counts).items()))
-    console.print("Next:  leadre summarize   and   leadre index build RECIPE")

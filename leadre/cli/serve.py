@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
 import click
 
-from leadre.cli.session import settings
+from leadre import logs
+from leadre.cli import session
+from leadre.errors import ConfigError, Unavailable
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from leadre.settings import Settings
 
 _HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+_PORT = click.IntRange(0, 65535)
+_PORT_HELP = "Port to listen on; 0 takes a free one."
 
 
 @click.group()
@@ -16,29 +34,115 @@ def serve() -> None:
 
 @serve.command("user-server")
 @_HOST
-@click.option("--port", default=8010, show_default=True)
+@click.option("--port", type=_PORT, default=8010, show_default=True, help=_PORT_HELP)
 def user_server(host: str, port: int) -> None:
     """Serve stored retrieval lists and take in behaviors.
 
-    Example: curl localhost:8010/v1/users/7/ads
+    Example: curl localhost:8010/v1/users/user_5/ads
     """
-    import uvicorn
+    found = session.settings()
+    listening = _bound(host, port)
 
     from leadre.serving.user_server import create_app
 
-    uvicorn.run(create_app(settings()), host=host, port=port, log_level="warning")
+    def to_try(address: str, user: str, ad: int | str) -> list[list[str]]:
+        click_now = {
+            "domain": "ad",
+            "action": "click",
+            "item_id": ad,
+            "occurred_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        of_user = f"{address}/v1/users/{quote(user, safe='')}"
+        return [
+            ["curl", f"{of_user}/ads"],
+            ["curl", f"{of_user}/behaviors", "-d", json.dumps({"behaviors": [click_now]})],
+        ]
+
+    _run(create_app(found), listening, announce=lambda: _announced("User Server", found, listening, to_try))
 
 
 @serve.command()
 @_HOST
-@click.option("--port", default=8020, show_default=True)
+@click.option("--port", type=_PORT, default=8020, show_default=True, help=_PORT_HELP)
 def mixer(host: str, port: int) -> None:
     """Serve the merged candidates of LEADRE's branch and the popularity branch.
 
-    Example: curl localhost:8020/v1/users/7/candidates
+    Example: curl localhost:8020/v1/users/user_5/candidates
     """
-    import uvicorn
+    found = session.settings()
+    listening = _bound(host, port)
 
     from leadre.serving.mixer import create_app
 
-    uvicorn.run(create_app(settings()), host=host, port=port, log_level="warning")
+    def to_try(address: str, user: str, _: int | str) -> list[list[str]]:
+        return [
+            ["curl", f"{address}/v1/users/{quote(user, safe='')}/candidates?limit=5"],
+            ["curl", f"{address}/metrics-lite"],
+        ]
+
+    _run(create_app(found), listening, announce=lambda: _announced("Mixer", found, listening, to_try))
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Return a socket that has the address, and does not listen yet.
+
+    Raises:
+        ConfigError: the address cannot be had.
+    """
+    with ExitStack() as failing:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            bound = failing.enter_context(socket.socket(family, kind, protocol))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except (OSError, UnicodeError) as error:  # an over-long host name is no OSError
+            said = getattr(error, "strerror", None) or str(error)
+            raise ConfigError(
+                f"cannot listen on {host}:{port}: {said.lower()}; "
+                "choose another --port or --host, or end what listens there"
+            ) from None
+        failing.pop_all()
+    return bound
+
+
+def _run(app: ASGIApp, listening: socket.socket, *, announce: Callable[[], str]) -> None:
+    """Serve until a signal ends it. `announce` is called, and its answer printed, once requests are accepted."""
+    import asyncio
+
+    import uvicorn
+
+    class Announced(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                click.echo(await asyncio.to_thread(announce))
+
+    logs.configure()
+    with suppress(KeyboardInterrupt):  # how uvicorn passes on the signal it ended by
+        Announced(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
+
+
+def _announced(
+    name: str, found: Settings, listening: socket.socket, to_try: Callable[[str, str, int | str], list[list[str]]]
+) -> str:
+    """Return what a started server says of itself: where it is, what is live, and what to try."""
+    from leadre.store.records.source_ids import example_ids
+    from leadre.store.release.records import live_release
+
+    user, ad, release = None, None, "none yet: train one with `leadre train`"
+    try:
+        with session.connection(found) as connection:
+            user, ad = example_ids(connection)
+            if live := live_release(connection):
+                release = live.release
+    except Unavailable as error:
+        release = f"unknown: {error}"
+    except Exception as error:  # noqa: BLE001 - the server runs, whatever the database is
+        release = f"unknown: reading the database ended in {type(error).__name__}; did `alembic upgrade head` run?"
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    reached = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(shown, shown)  # noqa: S104 - compared, not bound
+    ids = ("user_5" if user is None else str(user), "SKU-1" if ad is None else ad)
+    commands = to_try(f"http://{reached}:{port}", *ids)
+    lines = [f"{name} on http://{shown}:{port}, live release {release}", "Try:", *map(shlex.join, commands)]
+    return "\n".join(lines[:2] + [f"  {line}" for line in lines[2:]])

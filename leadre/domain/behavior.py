@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 
@@ -27,6 +27,12 @@ class Action(StrEnum):
 
 POSITIVE = frozenset({Action.CLICK, Action.CONVERSION, Action.WATCH, Action.SEARCH})
 """Only these enter prompts (§4.2.1: clicks and conversions; full watches and searches)."""
+
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+"""No behavior or impression is older: an earlier time is a broken clock or a wrong unit."""
+
+LATEST_AHEAD = timedelta(days=1)
+"""How far after the present a behavior or impression may be: clocks differ, and so do time zones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

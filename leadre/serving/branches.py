@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from starlette.applications import Starlette
+from leadre.errors import Unavailable
 
 if TYPE_CHECKING:
     from leadre.store.features.client import RetrievedRow
@@ -27,7 +26,7 @@ T = TypeVar("T")
 class FixedBranch:
     """The same ads for everybody, such as the most popular ones.
 
-    `ads` is asked for each request, so it must answer from memory.
+    `ads` is asked for each request, so it must answer from memory. What it raises, `retrieve` raises.
     """
 
     name: str
@@ -62,37 +61,29 @@ class Kept(Generic[T]):
 
     Args:
         load: loads it. It blocks, and runs in a thread.
-        initial: what it is before the first load.
+        what: what the value is, for messages.
         every_s: seconds between two loads.
     """
 
-    def __init__(self, load: Callable[[], T], *, initial: T, every_s: float) -> None:
-        self._load, self._value, self._every_s = load, initial, every_s
+    def __init__(self, load: Callable[[], T], *, what: str, every_s: float) -> None:
+        self._load, self._what, self._every_s = load, what, every_s
+        self._values: list[T] = []  # none yet, or the one
 
     def __call__(self) -> T:
-        """Return the value."""
-        return self._value
+        """Return the value.
+
+        Raises:
+            Unavailable: it has never been loaded yet.
+        """
+        if not self._values:
+            raise Unavailable(f"{self._what} are not read yet; look whether PostgreSQL and Redis run")
+        return self._values[0]
 
     async def keep(self) -> None:
         """Load the value, for ever."""
         while True:
             try:
-                self._value = await asyncio.to_thread(self._load)
+                self._values = [await asyncio.to_thread(self._load)]
             except Exception as error:  # noqa: BLE001 - fail open with the last one
-                logger.warning("keeping_the_last_value", extra={"error": type(error).__name__})
+                logger.warning("keeping_the_last_value", extra={"of": self._what, "error": type(error).__name__})
             await asyncio.sleep(self._every_s)
-
-
-def beside(
-    background: Sequence[Callable[[], Coroutine[Any, Any, None]]],
-) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
-    """Return an application's lifespan in which coroutines run from its start to its end."""
-
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(run()) for run in background]
-        yield
-        for task in tasks:
-            task.cancel()
-
-    return lifespan

@@ -19,13 +19,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from leadre.errors import InvalidInput
-from leadre.serving.branches import FixedBranch, Kept, StoredBranch, beside
-from leadre.serving.requests import ERROR_ANSWERS, MAX_LIMIT, limit_of, user_id_of
+from leadre.errors import InvalidInput, Unavailable
+from leadre.serving.application import serving
+from leadre.serving.branches import FixedBranch, Kept, StoredBranch
+from leadre.serving.names import kept_ad_names
+from leadre.serving.requests import MAX_LIMIT, limit_in, user_of
 from leadre.serving.stored_lists import StoredLists
 from leadre.store.records.catalog import live_ad_ids
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.request_path import popular_ads
+from leadre.store.records.source_ids import AdNames
 
 if TYPE_CHECKING:
     from leadre.settings import Settings
@@ -60,10 +63,19 @@ class MixedAd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mix:
-    """The merged list, best first, and the branches that are missing from it."""
+    """The merged list, best first.
 
-    ads: tuple[MixedAd, ...]
-    failed: tuple[str, ...]
+    Args:
+        ads: different live ads.
+        source_ids: parallel to `ads`: how the owner names them.
+        failed: the branches that are missing from it.
+        degraded: whether anything is: a branch, or the catalog that says which ads may be shown.
+    """
+
+    ads: tuple[MixedAd, ...] = ()
+    source_ids: tuple[int | str, ...] = ()
+    failed: tuple[str, ...] = ()
+    degraded: bool = False
 
 
 def merge(
@@ -106,7 +118,9 @@ class Mixer:
 
     Args:
         branches: in order of turns, with their quotas.
-        live_ads: returns the ads that may be shown; asked for each request, so it must answer from memory.
+        live_ads: returns the ads that may be shown; asked for each request, so it must answer from memory. It raises
+            `Unavailable` while it does not know.
+        names: returns how the owner names the ads; the same holds.
         deadline_s: seconds that a branch may take.
 
     Raises:
@@ -118,18 +132,26 @@ class Mixer:
         branches: Sequence[tuple[Branch, int]],
         *,
         live_ads: Callable[[], Collection[int]],
+        names: Callable[[], AdNames],
         deadline_s: float = 0.06,
     ) -> None:
-        names = [branch.name for branch, _ in branches]
-        if not names or len(set(names)) < len(names) or min(quota for _, quota in branches) < 1:
-            raise InvalidInput(f"branches need different names and quotas of at least 1, these are {names}")
+        called = [branch.name for branch, _ in branches]
+        if not called or len(set(called)) < len(called) or min(quota for _, quota in branches) < 1:
+            raise InvalidInput(f"branches need different names and quotas of at least 1, these are {called}")
         self._branches = [branch for branch, _ in branches]
         self._quotas = {branch.name: quota for branch, quota in branches}
-        self._live_ads, self._deadline_s = live_ads, deadline_s
+        self._live_ads, self._names, self._deadline_s = live_ads, names, deadline_s
         self.counters: Counter[str] = Counter()
 
     async def mix(self, user_id: int, *, limit: int) -> Mix:
         """Return the user's merged list; empty in the worst case, never an exception."""
+        self.counters["requests"] += 1
+        try:
+            live, names = self._live_ads(), self._names()
+        except Unavailable as error:
+            self.counters["failed_catalog"] += 1
+            logger.warning("catalog_not_read", extra={"error": type(error).__name__})
+            return Mix(degraded=True)
         answers = await asyncio.gather(
             *(
                 asyncio.wait_for(branch.retrieve(user_id, _SPARE * limit), self._deadline_s)
@@ -137,7 +159,6 @@ class Mixer:
             ),
             return_exceptions=True,
         )
-        self.counters["requests"] += 1
         retrieved: dict[str, Sequence[int]] = {}
         failed = []
         for branch, answer in zip(self._branches, answers, strict=True):
@@ -147,13 +168,17 @@ class Mixer:
                 logger.warning("branch_failed", extra={"branch": branch.name, "error": type(answer).__name__})
             else:
                 retrieved[branch.name] = answer
-        live = self._live_ads()
-        ads = merge(retrieved, quotas=self._quotas, live=live.__contains__, limit=limit)
+        wanted = [ad for ad in {ad for ads in retrieved.values() for ad in ads} if ad in live]
+        named = {ad: name for ad, name in zip(wanted, names.of(wanted), strict=True) if name is not None}
+        if len(named) < len(wanted):
+            self.counters["unnamed"] += len(wanted) - len(named)  # never shown: a derived number is nobody's id
+        ads = merge(retrieved, quotas=self._quotas, live=named.__contains__, limit=limit)
         for mixed in ads:
             self.counters.update([f"ads_{name}" for name in mixed.branches])
             if len(mixed.branches) == 1:
                 self.counters[f"ads_only_{mixed.branches[0]}"] += 1  # the numerator of §5.3's consumption ratio
-        return Mix(ads=ads, failed=tuple(failed))
+        source_ids = tuple(named[mixed.ad_id] for mixed in ads)
+        return Mix(ads=ads, source_ids=source_ids, failed=tuple(failed), degraded=bool(failed))
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -177,20 +202,21 @@ def create_app(settings: Settings) -> Starlette:
         with transaction(database) as connection:
             return popular_ads(connection, now=datetime.now(UTC), days=7, limit=MAX_LIMIT)
 
-    live = Kept[frozenset[int]](load_live, initial=frozenset(), every_s=10)
-    popular = Kept[list[int]](load_popular, initial=[], every_s=300)
-
+    live = Kept(load_live, what="the ads that may be shown", every_s=10)
+    popular = Kept(load_popular, what="the popular ads", every_s=300)
+    names = kept_ad_names(settings.database_url)
     lists = StoredLists(open_features, ttl_s=settings.list_ttl_s, clock=lambda: datetime.now(UTC))
-    opened = Kept[object](lists.open, initial=None, every_s=30)
+    opened = Kept(lists.open, what="the stored lists", every_s=30)
     branches: list[tuple[Branch, int]] = [
         (StoredBranch(name="leadre", read=lists), 2),
         (FixedBranch(name="popular", ads=popular), 1),
     ]
-    return application(Mixer(branches, live_ads=live), background=[live.keep, popular.keep, opened.keep])
+    mixer = Mixer(branches, live_ads=live, names=names)
+    return application(mixer, background=[names.keep, live.keep, popular.keep, opened.keep])
 
 
 def application(mixer: Mixer, *, background: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()) -> Starlette:
-    """Serve a mixer: `GET /v1/users/{user_id}/candidates?limit=`, `/healthz`, `/metrics-lite`.
+    """Serve a mixer: `GET /v1/users/{user_id}/candidates?limit=`.
 
     Args:
         mixer: what answers.
@@ -198,29 +224,17 @@ def application(mixer: Mixer, *, background: Sequence[Callable[[], Coroutine[Any
     """
 
     async def candidates(request: Request) -> JSONResponse:
-        user_id, limit = user_id_of(request), limit_of(request)
+        (user_id, source_id), limit = user_of(request), limit_in(request.query_params.get("limit"))
         mix = await mixer.mix(user_id, limit=limit)
+        ads = zip(mix.source_ids, mix.ads, strict=True)
         return JSONResponse(
             {
-                "user_id": user_id,
-                "ads": [{"ad_id": ad.ad_id, "branches": ad.branches} for ad in mix.ads],
-                "degraded": bool(mix.failed),
+                "user_id": source_id,
+                "ads": [{"ad_id": name, "branches": ad.branches} for name, ad in ads],
+                "degraded": mix.degraded,
                 "failed_branches": mix.failed,
             }
         )
 
-    async def healthz(_: Request) -> JSONResponse:
-        return JSONResponse({"status": "ok"})
-
-    async def metrics(_: Request) -> JSONResponse:
-        return JSONResponse(dict(mixer.counters))
-
-    return Starlette(
-        lifespan=beside(background),
-        routes=[
-            Route("/v1/users/{user_id}/candidates", candidates),
-            Route("/healthz", healthz),
-            Route("/metrics-lite", metrics),
-        ],
-        exception_handlers=ERROR_ANSWERS,
-    )
+    routes = [Route("/v1/users/{user_id:source_id}/candidates", candidates)]
+    return serving("mixer", routes, counters=mixer.counters, background=background)

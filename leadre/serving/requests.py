@@ -6,40 +6,63 @@ Caps at the edge keep one request from costing more than its share: a body ends 
 from __future__ import annotations
 
 import re
+from urllib.parse import quote, unquote_to_bytes
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
-from leadre.domain.identity import MAX_ID
+from leadre.domain.identity import id_of, outward
 from leadre.errors import InvalidInput
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_LIMIT = 1000
-_DIGITS = re.compile(r"[0-9]{1,19}", re.ASCII)
+DEFAULT_LIMIT = 20
+_DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
-def user_id_of(request: Request) -> int:
-    """Return the path's user id.
+def user_of(request: Request) -> tuple[int, int | str]:
+    """Return the path's user: the 64-bit id, and the id as the caller gave it.
 
     Raises:
-        InvalidInput: not an integer in [0, 2^63).
+        HTTPException: the user's place in the path holds a slash that is not written %2F (404).
+        InvalidInput: as `user_in`.
     """
-    text = request.path_params["user_id"]
-    if not _DIGITS.fullmatch(text) or int(text) > MAX_ID:
-        raise InvalidInput(f"a user id is an integer from 0 to {MAX_ID}", column="user_id")
-    return int(text)
+    raw: bytes = request.scope.get("raw_path") or quote(request.scope["path"]).encode()
+    users, segment, _ = raw.removeprefix(request.scope.get("root_path", "").encode()).rsplit(b"/", 2)
+    if users != b"/v1/users":
+        raise HTTPException(404)
+    return user_in(segment)
 
 
-def limit_of(request: Request, *, default: int = 20) -> int:
-    """Return the query's `limit`, or `default`.
+def user_in(segment: bytes) -> tuple[int, int | str]:
+    """Return the user that a path segment names, percent-encoded: the 64-bit id, and the id as the caller gave it.
+
+    Raises:
+        InvalidInput: not UTF-8, or no id (`leadre.domain.identity.id_of`).
+    """
+    try:
+        text = unquote_to_bytes(segment).decode()
+    except UnicodeDecodeError:
+        raise InvalidInput(
+            f"{shortened(segment.decode('latin-1'))} is not UTF-8; percent-encode the id's UTF-8 bytes",
+            column="user_id",
+        ) from None
+    try:
+        return id_of(text), outward(text)
+    except InvalidInput as error:
+        raise InvalidInput(error.problem, column="user_id") from None
+
+
+def limit_in(text: str | None) -> int:
+    """Return the `limit` of a query, or `DEFAULT_LIMIT` when it names none.
 
     Raises:
         InvalidInput: not an integer from 1 to `MAX_LIMIT`.
     """
-    text = request.query_params.get("limit", str(default))
+    if text is None:
+        return DEFAULT_LIMIT
     if not _DIGITS.fullmatch(text) or not 1 <= int(text) <= MAX_LIMIT:
-        raise InvalidInput(f"limit is an integer from 1 to {MAX_LIMIT}", column="limit")
+        raise InvalidInput(f"{shortened(text)} is no limit; write an integer from 1 to {MAX_LIMIT}", column="limit")
     return int(text)
 
 
@@ -47,8 +70,10 @@ async def body_of(request: Request) -> bytes:
     """Read the body, but never more than `MAX_BODY_BYTES` of it.
 
     Raises:
-        HTTPException: there is more (413).
+        HTTPException: there is more (413), or it is compressed (415).
     """
+    if (encoding := request.headers.get("content-encoding", "identity").lower()) not in {"identity", ""}:
+        raise HTTPException(415, f"a body in content-encoding {shortened(encoding)} is not read; send it plain")
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -57,12 +82,7 @@ async def body_of(request: Request) -> bytes:
     return bytes(body)
 
 
-async def answer_error(_: Request, error: Exception) -> Response:
-    """Answer a request that cannot be served, the problem in `error`: with an HTTP error's own status, else 400."""
-    if isinstance(error, HTTPException):
-        return JSONResponse({"error": error.detail}, status_code=error.status_code)
-    return JSONResponse({"error": str(error)}, status_code=400)
-
-
-ERROR_ANSWERS = {InvalidInput: answer_error, HTTPException: answer_error}
-"""For Starlette's `exception_handlers`."""
+def shortened(value: object, *, longest: int = 40) -> str:
+    """Return a value as an error names it, cut after `longest` characters."""
+    written = repr(value[: longest + 1] if isinstance(value, str) else value)
+    return written if len(written) <= longest else f"{written[:longest]}…"

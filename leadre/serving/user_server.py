@@ -12,27 +12,27 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
-from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-from msgspec import Meta
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from leadre.domain.behavior import Action, Behavior, Domain
-from leadre.domain.identity import MAX_ID
-from leadre.errors import InvalidInput, Unavailable
+from leadre.domain.behavior import Behavior, Domain
+from leadre.errors import Unavailable
 from leadre.retrieval.refresh_queue import RefreshQueue
-from leadre.serving.branches import Kept, beside
-from leadre.serving.requests import ERROR_ANSWERS, body_of, limit_of, user_id_of
+from leadre.serving.application import serving
+from leadre.serving.branches import Kept
+from leadre.serving.names import kept_ad_names
+from leadre.serving.reported import Appended, behaviors_in
+from leadre.serving.requests import body_of, limit_in, user_of
 from leadre.serving.stored_lists import StoredLists
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.events import append_behaviors
-from leadre.store.records.request_path import arpu_groups
+from leadre.store.records.request_path import arpu_groups, unknown_items
+from leadre.store.records.source_ids import AdNames
 
 if TYPE_CHECKING:
     from leadre.settings import Settings
@@ -40,33 +40,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_BEHAVIORS = 100
-CLOCK_SKEW = timedelta(minutes=5)
-"""How far ahead of ours a caller's clock may be."""
 _READERS = 16
-_ACTIONS = {
-    Domain.AD: {Action.IMPRESSION, Action.CLICK, Action.CONVERSION},
-    Domain.CONTENT: {Action.WATCH, Action.SEARCH, Action.SKIP},
-}
-
-
-class NewBehavior(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A behavior as a request writes it; `occurred_at` is RFC 3339 with its time zone."""
-
-    domain: Domain
-    action: Action
-    item_id: Annotated[int, Meta(ge=0, le=MAX_ID)]
-    occurred_at: Annotated[datetime, Meta(tz=True)]
-    ordinal: Annotated[int, Meta(ge=0, le=MAX_ID)] = 0
-
-
-class NewBehaviors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The body of a request that reports behaviors."""
-
-    behaviors: Annotated[list[NewBehavior], Meta(min_length=1, max_length=MAX_BEHAVIORS)]
-
-
-_DECODER = msgspec.json.Decoder(NewBehaviors)
 
 
 class UserServer:
@@ -74,7 +48,8 @@ class UserServer:
 
     Args:
         read: reads a user's list from the online store; None when the user has none. Blocks.
-        append: writes a user's behaviors to the system of record, idempotently; returns the user's ARPU group. Blocks.
+        names: returns how the owner names the ads, from memory; raises `Unavailable` while it does not know.
+        append: writes a user's behaviors to the system of record, idempotently. Blocks.
         mark: puts a user of an ARPU group into the refresh queue and rings the doorbell. Blocks.
         read_deadline_s: seconds that a read may take before the answer goes out without a list.
         write_deadline_s: seconds that a write may take before the caller is told to try again.
@@ -85,13 +60,14 @@ class UserServer:
         self,
         *,
         read: Callable[[int], RetrievedRow | None],
-        append: Callable[[int, Sequence[Behavior]], int],
+        names: Callable[[], AdNames],
+        append: Callable[[int, Sequence[Behavior]], Appended],
         mark: Callable[[int, int], object],
         read_deadline_s: float = 0.05,
         write_deadline_s: float = 2.0,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._read, self._append, self._mark, self._clock = read, append, mark, clock
+        self._read, self._names, self._append, self._mark, self._clock = read, names, append, mark, clock
         self._read_deadline_s, self._write_deadline_s = read_deadline_s, write_deadline_s
         # Two pools: writers who wait for PostgreSQL must not keep readers from Redis.
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
@@ -100,42 +76,47 @@ class UserServer:
 
     async def ads(self, request: Request) -> JSONResponse:
         """Answer `GET /v1/users/{user_id}/ads?limit=`."""
-        user_id, limit = user_id_of(request), limit_of(request)
+        (user_id, source_id), limit = user_of(request), limit_in(request.query_params.get("limit"))
         self.counters["reads"] += 1
         loop = asyncio.get_running_loop()
         try:
+            names = self._names()
             found = await asyncio.wait_for(
                 loop.run_in_executor(self._readers, self._read, user_id), self._read_deadline_s
             )
         except Exception as error:  # noqa: BLE001 - fail open, whatever it is
             self.counters["degraded"] += 1
             logger.warning("read_degraded", extra={"error": type(error).__name__})
-            return JSONResponse({"user_id": user_id, "ads": [], "degraded": True})
+            return JSONResponse({"user_id": source_id, "ads": [], "degraded": True})
         if found is None:
             self.counters["empty"] += 1
-            return JSONResponse({"user_id": user_id, "ads": [], "degraded": False})
-        beams = zip(found.ad_ids, found.sids, found.log_probabilities, strict=True)
+            return JSONResponse({"user_id": source_id, "ads": [], "degraded": False})
+        beams = zip(names.of(found.ad_ids), found.sids, found.log_probabilities, strict=True)
+        ads = [
+            {"ad_id": name, "sid": sid, "log_probability": log_probability}
+            for name, sid, log_probability in beams
+            if name is not None
+        ]
+        if len(ads) < len(found.ad_ids):
+            self.counters["unnamed"] += len(found.ad_ids) - len(ads)  # left out: a derived number is nobody's id
         return JSONResponse(
             {
-                "user_id": user_id,
+                "user_id": source_id,
                 "release": found.release,
                 "index_version": found.index_version,
                 "generated_at": found.generated_at.isoformat(),
-                "ads": [
-                    {"ad_id": ad_id, "sid": sid, "log_probability": log_probability}
-                    for ad_id, sid, log_probability in islice(beams, limit)
-                ],
+                "ads": ads[:limit],
                 "degraded": False,
             }
         )
 
     async def report(self, request: Request) -> JSONResponse:
         """Answer `POST /v1/users/{user_id}/behaviors`: 202 once PostgreSQL has them, 503 when it does not answer."""
-        user_id = user_id_of(request)
-        behaviors = self._decoded(user_id, await body_of(request))
+        user_id, _ = user_of(request)
+        behaviors = behaviors_in(await body_of(request), user_id=user_id, now=self._clock())
         loop = asyncio.get_running_loop()
         try:
-            group = await asyncio.wait_for(
+            appended = await asyncio.wait_for(
                 loop.run_in_executor(self._writers, self._append, user_id, behaviors), self._write_deadline_s
             )
         except (Unavailable, TimeoutError) as error:
@@ -146,17 +127,13 @@ class UserServer:
                 status_code=503,
                 headers={"Retry-After": "1"},
             )
-        queued = await self._queued(user_id, group)
-        self.counters["behaviors"] += len(behaviors)
-        return JSONResponse({"accepted": len(behaviors), "queued": queued}, status_code=202)
-
-    async def healthz(self, _: Request) -> JSONResponse:
-        """Answer `GET /healthz`: the process is up; reads fail open, so no server has to be."""
-        return JSONResponse({"status": "ok"})
-
-    async def metrics(self, _: Request) -> JSONResponse:
-        """Answer `GET /metrics-lite`: counters since the start."""
-        return JSONResponse(dict(self.counters))
+        queued = await self._queued(user_id, appended.group)
+        unknown = {
+            "unknown_ads": appended.unknown_ads,
+            "unknown_content_items": appended.unknown_content_items,
+        }
+        self.counters.update({"behaviors": len(behaviors)}, **unknown)
+        return JSONResponse({"accepted": len(behaviors), "queued": queued, **unknown}, status_code=202)
 
     async def _queued(self, user_id: int, group: int) -> bool:
         loop = asyncio.get_running_loop()
@@ -168,29 +145,6 @@ class UserServer:
             logger.warning("mark_failed", extra={"error": type(error).__name__})
             return False
         return True
-
-    def _decoded(self, user_id: int, body: bytes) -> list[Behavior]:
-        try:
-            new = _DECODER.decode(body)
-        except msgspec.DecodeError as error:
-            raise InvalidInput(str(error)) from None
-        latest = self._clock() + CLOCK_SKEW
-        for row, behavior in enumerate(new.behaviors, 1):
-            if behavior.action not in _ACTIONS[behavior.domain]:
-                raise InvalidInput(f"not an action of the {behavior.domain} domain", row=row, column="action")
-            if behavior.occurred_at > latest:
-                raise InvalidInput("lies in the future; is the clock right?", row=row, column="occurred_at")
-        return [
-            Behavior(
-                user_id=user_id,
-                domain=behavior.domain,
-                action=behavior.action,
-                item_id=behavior.item_id,
-                occurred_at=behavior.occurred_at,
-                ordinal=behavior.ordinal,
-            )
-            for behavior in new.behaviors
-        ]
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -209,28 +163,30 @@ def create_app(settings: Settings) -> Starlette:
 
         return FeatureClient(settings.feature_repo, settings.feast_environment())
 
-    def append(user_id: int, behaviors: Sequence[Behavior]) -> int:
+    def append(user_id: int, behaviors: Sequence[Behavior]) -> Appended:
         with transaction(database) as connection:
             append_behaviors(connection, behaviors)
-            return arpu_groups(connection, [user_id])[0]
+            unknown = unknown_items(connection, behaviors)
+            return Appended(
+                group=arpu_groups(connection, [user_id])[0],
+                unknown_ads=unknown[Domain.AD],
+                unknown_content_items=unknown[Domain.CONTENT],
+            )
 
     def mark(user_id: int, group: int) -> None:
         queue.mark([user_id], groups=[group])
 
     lists = StoredLists(open_features, ttl_s=settings.list_ttl_s, clock=lambda: datetime.now(UTC))
-    opened = Kept[object](lists.open, initial=None, every_s=30)
-    return application(UserServer(read=lists, append=append, mark=mark), background=[opened.keep])
+    opened = Kept(lists.open, what="the stored lists", every_s=30)
+    names = kept_ad_names(settings.database_url)
+    server = UserServer(read=lists, names=names, append=append, mark=mark)
+    return application(server, background=[names.keep, opened.keep])
 
 
 def application(server: UserServer, *, background: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()) -> Starlette:
     """Serve a user server's routes, with coroutines that run beside them."""
-    return Starlette(
-        lifespan=beside(background),
-        routes=[
-            Route("/v1/users/{user_id}/ads", server.ads),
-            Route("/v1/users/{user_id}/behaviors", server.report, methods=["POST"]),
-            Route("/healthz", server.healthz),
-            Route("/metrics-lite", server.metrics),
-        ],
-        exception_handlers=ERROR_ANSWERS,
-    )
+    routes = [
+        Route("/v1/users/{user_id:source_id}/ads", server.ads),
+        Route("/v1/users/{user_id:source_id}/behaviors", server.report, methods=["POST"]),
+    ]
+    return serving("user-server", routes, counters=server.counters, background=background)

@@ -115,6 +115,60 @@ def test_importing_a_folder_twice_prints_the_same_counts(typed: None, tmp_path: 
     assert "behaviors" in printed[0].output
 
 
+def test_an_import_says_what_it_recognised_what_it_left_out_and_where_that_is_listed(
+    typed: None, settings: Settings, tmp_path: Path
+) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    (folder / "ads.csv").write_bytes("ad_id;name\nSKU-1;Crème\n".encode("latin-1"))
+    (folder / "users.csv").write_text("uid\nann\n")
+    rows = ["ann;SKU-1;1748781000000", "ann;SKU-2;1748781000001", "eve;SKU-1;1748781000002", "ann;SKU-1;never"]
+    lines = [f"ad;click;{row}" for row in rows]
+    (folder / "behaviors.csv").write_text("\n".join(["domain;action;uid;item_id;at", *lines, ""]))
+    options = ["--encoding", "latin-1", "--columns", "user_id=uid,occurred_at=at", "--on-bad-row", "skip"]
+    options += ["--max-bad-share", "0.5", "--unknown-ads", "content", "--time-zone", "Europe/Berlin"]
+    done = CliRunner().invoke(cli, ["import", "parquet", str(folder), *options])
+    assert done.exit_code == 0, done.output
+    (rejected,) = settings.home.glob("imports/log-*/rejected.csv")
+    said = " ".join(done.output.split())
+    for words in (
+        "behaviors: values separated by semicolons, latin-1",
+        "behaviors.occurred_at: numbers are Unix milliseconds (recognised by their size; --time-unit sets it)",
+        "behaviors 2",
+        "1 behaviors of unknown ads became ones of the content domain",
+        "behaviors bad_time 1",
+        "behaviors unknown_user 1",
+        str(rejected),
+    ):
+        assert words in said
+    assert rejected.read_text(encoding="utf-8").count("behaviors.csv,") == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--time-zone", "Europe/Berln", "did you mean Europe/Berlin"),
+        ("--encoding", "klingon", "there is no text encoding 'klingon'"),
+        ("--columns", "usr_id=uid", "did you mean 'user_id'"),
+    ],
+)
+def test_an_import_option_that_cannot_be_is_one_line(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    option: str,
+    value: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["leadre", "import", "parquet", str(tmp_path), option, value])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert "\n" not in error
+
+
 def test_releases_are_listed_as_a_table_even_when_there_are_none(typed: None) -> None:
     done = CliRunner().invoke(cli, ["release", "list"])
     assert done.exit_code == 0

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
@@ -25,8 +23,12 @@ from leadre.settings import Settings
 from leadre.store.records import catalog, events
 from leadre.store.records.database import connect, transaction
 
+Running = Callable[[Starlette], AbstractAsyncContextManager[httpx.AsyncClient]]
+Until = Callable[..., Awaitable[None]]
+
 pytestmark = pytest.mark.slow
 CLICK = {"domain": "ad", "action": "click", "item_id": 7, "occurred_at": "2025-03-01T12:00:00Z"}
+KNOWN = {"unknown_ads": 0, "unknown_content_items": 0}
 
 
 class Proxy:
@@ -70,33 +72,16 @@ class Proxy:
             writer.transport.abort()
 
 
-@asynccontextmanager
-async def running(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
-    async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://server", timeout=30) as client:
-            yield client
-
-
-async def until(answered: Callable[[], Awaitable[bool]], *, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not await answered():
-        assert time.monotonic() < end, "not in time"
-        await asyncio.sleep(0.05)
-
-
 @pytest.fixture
-def applied(settings: Settings, environment: dict[str, str]) -> Settings:
+def applied(applied: Settings) -> Settings:
     """The settings, over a database that holds the registry, two ads and a click."""
-    feast = [sys.executable, "-m", "feast.cli.cli", "-c", str(settings.feature_repo), "apply"]
-    subprocess.run(feast, env=environment, check=True, capture_output=True)
     now = datetime.now(UTC)
-    database = connect(settings.database_url)
+    database = connect(applied.database_url)
     with transaction(database) as connection:
         inventory = [
             Ad(
                 ad_id=ad_id,
-                source_id=str(ad_id),
+                source_id={7: "7", 8: "SKU-8"}[ad_id],
                 name=f"ad {ad_id}",
                 ad_type="",
                 first_category="",
@@ -112,10 +97,12 @@ def applied(settings: Settings, environment: dict[str, str]) -> Settings:
         click = Behavior(user_id=1, domain=Domain.AD, action=Action.CLICK, item_id=8, occurred_at=now)
         events.append_behaviors(connection, [click])
     database.dispose()
-    return settings
+    return applied
 
 
-def test_requests_are_answered_while_redis_hangs_and_after_it_died(applied: Settings) -> None:
+def test_requests_are_answered_while_redis_hangs_and_after_it_died(
+    applied: Settings, running: Running, until: Until
+) -> None:
     async def scenario() -> None:
         proxy = Proxy(applied.redis_url)
         behind = replace(applied, redis_url=await proxy.start())
@@ -133,12 +120,12 @@ def test_requests_are_answered_while_redis_hangs_and_after_it_died(applied: Sett
                 assert (answer.status_code, answer.json()["degraded"]) == (200, True)
                 mix = (await candidates.get("/v1/users/5/candidates")).json()
                 assert mix["failed_branches"] == ["leadre"]
-                assert mix["ads"] == [{"ad_id": 8, "branches": ["popular"]}]
+                assert mix["ads"] == [{"ad_id": "SKU-8", "branches": ["popular"]}]
                 assert time.monotonic() - started < 2
 
             await until(healthy, seconds=60)
             answer = await users.post("/v1/users/5/behaviors", json={"behaviors": [CLICK]})
-            assert (answer.status_code, answer.json()) == (202, {"accepted": 1, "queued": True})
+            assert (answer.status_code, answer.json()) == (202, {"accepted": 1, "queued": True, **KNOWN})
             assert RefreshQueue.connect(applied.redis_url).depth() == 1
 
             proxy.freeze()
@@ -149,7 +136,7 @@ def test_requests_are_answered_while_redis_hangs_and_after_it_died(applied: Sett
                 await degraded()
             later = {**CLICK, "occurred_at": "2025-03-01T12:00:01Z"}
             answer = await users.post("/v1/users/6/behaviors", json={"behaviors": [later]})
-            assert (answer.status_code, answer.json()) == (202, {"accepted": 1, "queued": False})
+            assert (answer.status_code, answer.json()) == (202, {"accepted": 1, "queued": False, **KNOWN})
             assert (await users.get("/metrics-lite")).json()["unqueued"] == 1
 
     asyncio.run(scenario())
@@ -159,12 +146,29 @@ def test_requests_are_answered_while_redis_hangs_and_after_it_died(applied: Sett
     database.dispose()
 
 
-def test_a_server_that_starts_without_redis_answers_degraded(applied: Settings) -> None:
+def test_a_server_that_starts_without_redis_answers_degraded(applied: Settings, running: Running) -> None:
     async def scenario() -> None:
         async with running(user_server.create_app(replace(applied, redis_url="redis://127.0.0.1:1/0"))) as users:
             for _ in range(3):
                 answer = await users.get("/v1/users/5/ads")
                 assert (answer.status_code, answer.json()["degraded"]) == (200, True)
             assert (await users.get("/healthz")).status_code == 200
+
+    asyncio.run(scenario())
+
+
+def test_servers_that_start_without_postgresql_answer_empty_and_degraded(applied: Settings, running: Running) -> None:
+    down = replace(applied, database_url="postgresql://nobody@127.0.0.1:1/nothing")
+
+    async def scenario() -> None:
+        async with running(user_server.create_app(down)) as users, running(mixer.create_app(down)) as candidates:
+            for _ in range(3):
+                answer = await users.get("/v1/users/user_5/ads")
+                assert (answer.status_code, answer.json()) == (200, {"user_id": "user_5", "ads": [], "degraded": True})
+                mix = await candidates.get("/v1/users/user_5/candidates")
+                assert (mix.status_code, mix.json()["ads"], mix.json()["degraded"]) == (200, [], True)
+            refused = await users.post("/v1/users/user_5/behaviors", json={"behaviors": [CLICK]})
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert (await candidates.get("/metrics-lite")).json() == {"requests": 3, "failed_catalog": 3}
 
     asyncio.run(scenario())

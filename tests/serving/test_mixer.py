@@ -6,12 +6,17 @@ from dataclasses import dataclass
 
 import httpx
 import hypothesis.strategies as st
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 
-from leadre.errors import InvalidInput
+from leadre.errors import InvalidInput, Unavailable
 from leadre.serving.branches import FixedBranch
 from leadre.serving.mixer import MixedAd, Mixer, application, merge
+from leadre.store.records.source_ids import AdNames
+
+NAMES = AdNames(ad_ids=np.array([7, 8, 9]), texts=pa.array(["", "", "SKU-9"]), cursor=1)
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,8 @@ def test_merging_loses_no_live_ad_but_by_the_limit(
 
 def test_late_and_broken_branches_are_left_out_and_named() -> None:
     popular = FixedBranch(name="popular", ads=lambda: [7, 8])
-    mixer = Mixer([(SlowBranch(), 1), (BrokenBranch(), 1), (popular, 1)], live_ads=lambda: {7, 8}, deadline_s=0.02)
+    branches = [(SlowBranch(), 1), (BrokenBranch(), 1), (popular, 1)]
+    mixer = Mixer(branches, live_ads=lambda: {7, 8}, names=lambda: NAMES, deadline_s=0.02)
     mix = asyncio.run(mixer.mix(1, limit=5))
     assert ids(mix.ads) == [7, 8]
     assert mix.failed == ("slow", "broken")
@@ -90,13 +96,15 @@ def test_late_and_broken_branches_are_left_out_and_named() -> None:
 def test_branches_of_one_name_are_refused() -> None:
     branch = FixedBranch(name="popular", ads=list)
     with pytest.raises(InvalidInput, match="different names"):
-        Mixer([(branch, 1), (branch, 2)], live_ads=set)
+        Mixer([(branch, 1), (branch, 2)], live_ads=set, names=AdNames)
     with pytest.raises(InvalidInput, match="quotas of at least 1"):
-        Mixer([(branch, 0)], live_ads=set)
+        Mixer([(branch, 0)], live_ads=set, names=AdNames)
 
 
 def test_the_mixer_answers_over_http_and_refuses_bad_ids_and_limits() -> None:
-    mixer = Mixer([(FixedBranch(name="popular", ads=lambda: [7, 8, 9]), 1)], live_ads=lambda: {7, 9})
+    mixer = Mixer(
+        [(FixedBranch(name="popular", ads=lambda: [7, 8, 9]), 1)], live_ads=lambda: {7, 9}, names=lambda: NAMES
+    )
 
     async def talk() -> None:
         transport = httpx.ASGITransport(application(mixer))
@@ -104,15 +112,32 @@ def test_the_mixer_answers_over_http_and_refuses_bad_ids_and_limits() -> None:
             answer = await client.get("/v1/users/5/candidates", params={"limit": 2})
             assert answer.json() == {
                 "user_id": 5,
-                "ads": [{"ad_id": 7, "branches": ["popular"]}, {"ad_id": 9, "branches": ["popular"]}],
+                "ads": [{"ad_id": 7, "branches": ["popular"]}, {"ad_id": "SKU-9", "branches": ["popular"]}],
                 "degraded": False,
                 "failed_branches": [],
             }
-            for path in ("x/candidates", "9223372036854775808/candidates", "5/candidates?limit=0"):
+            assert (await client.get("/v1/users/b%C3%A4r%2F5/candidates")).json()["user_id"] == "bär/5"
+            for path, named in (("%20/candidates", "user_id"), ("5/candidates?limit=0", "limit")):
                 refused = await client.get(f"/v1/users/{path}")
                 assert refused.status_code == 400
-                assert "integer" in refused.json()["error"]
+                assert f"column '{named}'" in refused.json()["error"]
             assert (await client.get("/healthz")).json() == {"status": "ok"}
-            assert (await client.get("/metrics-lite")).json()["requests"] == 1
+            assert (await client.get("/metrics-lite")).json()["requests"] == 2
 
     asyncio.run(talk())
+
+
+def test_an_ad_without_a_name_is_left_out_counted_and_replaced() -> None:
+    popular = FixedBranch(name="popular", ads=lambda: [6, 7, 8])
+    mixer = Mixer([(popular, 1)], live_ads=lambda: {6, 7, 8}, names=lambda: NAMES)
+    assert asyncio.run(mixer.mix(1, limit=2)).source_ids == (7, 8)
+    assert mixer.counters["unnamed"] == 1
+
+
+def test_nothing_is_shown_before_the_catalog_was_read() -> None:
+    def not_yet() -> set[int]:
+        raise Unavailable("not read yet")
+
+    mixer = Mixer([(FixedBranch(name="popular", ads=lambda: [7]), 1)], live_ads=not_yet, names=lambda: NAMES)
+    mix = asyncio.run(mixer.mix(1, limit=2))
+    assert (mix.ads, mix.degraded) == ((), True)

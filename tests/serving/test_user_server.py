@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -8,12 +9,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from leadre.domain.behavior import Action, Behavior, Domain
+from leadre.domain.identity import stable_id
 from leadre.errors import Unavailable
+from leadre.logs import JsonFormatter
+from leadre.serving.reported import Appended
 from leadre.serving.user_server import UserServer, application
 from leadre.store.features.client import RetrievedRow
+from leadre.store.records.source_ids import AdNames
 
 NOW = datetime(2025, 3, 1, 12, tzinfo=UTC)
 LIST = RetrievedRow(
@@ -27,6 +34,8 @@ LIST = RetrievedRow(
     log_probabilities=(-0.5, -1.5),
     features={},
 )
+NAMES = AdNames(ad_ids=np.array([11, 12]), texts=pa.array(["SKU-11", ""]), cursor=1)
+APPENDED = Appended(group=3, unknown_ads=0, unknown_content_items=0)
 CLICK = {"domain": "ad", "action": "click", "item_id": 11, "occurred_at": "2025-03-01T11:59:00Z"}
 
 
@@ -37,12 +46,19 @@ def raise_unavailable(*_: object) -> Any:
 def server(
     *,
     read: Callable[[int], RetrievedRow | None] = lambda _: LIST,
-    append: Callable[[int, Sequence[Behavior]], int] = lambda *_: 3,
+    names: Callable[[], AdNames] = lambda: NAMES,
+    append: Callable[[int, Sequence[Behavior]], Appended] = lambda *_: APPENDED,
     mark: Callable[[int, int], object] = lambda *_: None,
     write_deadline_s: float = 1.0,
 ) -> UserServer:
     return UserServer(
-        read=read, append=append, mark=mark, clock=lambda: NOW, read_deadline_s=0.05, write_deadline_s=write_deadline_s
+        read=read,
+        names=names,
+        append=append,
+        mark=mark,
+        clock=lambda: NOW,
+        read_deadline_s=0.05,
+        write_deadline_s=write_deadline_s,
     )
 
 
@@ -63,7 +79,7 @@ def test_a_user_gets_the_stored_list_best_first() -> None:
         "index_version": "i1",
         "generated_at": "2025-03-01T12:00:00+00:00",
         "ads": [
-            {"ad_id": 11, "sid": "<a_11, b_0>", "log_probability": -0.5},
+            {"ad_id": "SKU-11", "sid": "<a_11, b_0>", "log_probability": -0.5},
             {"ad_id": 12, "sid": "<a_12, b_0>", "log_probability": -1.5},
         ],
         "degraded": False,
@@ -102,22 +118,95 @@ def test_a_store_that_hangs_means_the_same_while_it_still_hangs() -> None:
     assert served.counters["degraded"] == 40
 
 
-@pytest.mark.parametrize("path", ["/v1/users/-1/ads", "/v1/users/1e3/ads", "/v1/users/9223372036854775808/ads"])
-def test_a_bad_user_id_is_refused(path: str) -> None:
-    answer = ask(server(), "GET", path)
+def test_an_ad_without_a_name_is_left_out_and_counted() -> None:
+    served = server(names=lambda: AdNames(ad_ids=np.array([12]), texts=pa.array([""]), cursor=1))
+    answer = ask(served, "GET", "/v1/users/5/ads?limit=1").json()
+    assert [ad["ad_id"] for ad in answer["ads"]] == [12]
+    assert served.counters["unnamed"] == 1
+
+
+def test_before_the_names_were_read_the_answer_is_empty_and_degraded() -> None:
+    answer = ask(server(names=raise_unavailable), "GET", "/v1/users/5/ads")
+    assert (answer.status_code, answer.json()) == (200, {"user_id": 5, "ads": [], "degraded": True})
+
+
+@pytest.mark.parametrize(
+    ("segment", "source_id"),
+    [
+        ("7", 7),
+        ("user_5", "user_5"),
+        ("007", "007"),
+        ("9223372036854775808", "9223372036854775808"),
+        ("-1", "-1"),
+        ("a%2Fb", "a/b"),
+        ("a%2Fads", "a/ads"),
+        ("a%20b+c", "a b+c"),
+        ("b%C3%A4r", "bär"),
+        ("%25", "%"),
+        ("..%2F..%2Fhealthz", "../../healthz"),
+        ("x" * 256, "x" * 256),
+    ],
+)
+def test_a_user_is_named_by_number_or_text_and_answered_so(segment: str, source_id: int | str) -> None:
+    asked: list[int] = []
+    answer = ask(server(read=asked.append), "GET", f"/v1/users/{segment}/ads")
+    assert (answer.status_code, answer.json()["user_id"]) == (200, source_id)
+    assert asked == [source_id if isinstance(source_id, int) else stable_id(source_id)]
+
+
+@pytest.mark.parametrize("segment", ["", "%00", "a%0Ab", "%FF", "%ED%A0%80", "%20a", "x" * 257, "%E2%80%A8"])
+def test_a_bad_user_id_is_refused(segment: str) -> None:
+    answer = ask(server(), "GET", f"/v1/users/{segment}/ads")
     assert answer.status_code == 400
-    assert "user_id" in answer.json()["error"]
+    assert "column 'user_id'" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "1000000000", "", "1e3", "5.0", "\uff15", "1001", "9" * 5000, "1_0"])
+def test_a_bad_limit_is_refused_with_its_bounds(limit: str) -> None:
+    answer = ask(server(), "GET", "/v1/users/5/ads", params={"limit": limit, "unknown": "is fine"})
+    assert answer.status_code == 400
+    assert "write an integer from 1 to 1000" in answer.json()["error"]
+
+
+def test_what_is_not_there_and_wrong_methods_are_refused_in_json() -> None:
+    for path in ("/v1/users/a/b/ads", "/v1/users/5/ads/", "/v1/users/5", "/x/v1/users/5/ads", "/%FF"):
+        answer = ask(server(), "GET", path)
+        assert (answer.status_code, "/ names the routes" in answer.json()["error"]) == (404, True)
+    for method, allowed in (("PUT", "POST"), ("OPTIONS", "POST"), ("HEAD", "POST"), ("GET", "POST")):
+        answer = ask(server(), method, "/v1/users/5/behaviors")
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+    assert ask(server(), "HEAD", "/v1/users/5/ads").status_code == 200
+
+
+def test_the_root_says_what_is_here() -> None:
+    answer = ask(server(), "GET", "/").json()
+    assert (answer["name"], answer["docs"]) == ("leadre user-server", "docs/operations.md")
+    assert "POST /v1/users/{user_id}/behaviors" in answer["routes"]
+
+
+def test_a_failure_nobody_expected_is_a_json_500_whose_log_has_no_words_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*_: object) -> Appended:
+        raise RuntimeError("planted-secret")
+
+    answer = ask(server(append=fail), "POST", "/v1/users/5/behaviors", json={"behaviors": [CLICK]})
+    assert (answer.status_code, "log says where" in answer.json()["error"]) == (500, True)
+    assert [record.getMessage() for record in caplog.records] == ["request_failed"]
+    logged = JsonFormatter().format(caplog.records[0])
+    assert "RuntimeError" in logged
+    assert "planted-secret" not in logged
 
 
 def test_behaviors_are_appended_and_the_user_marked() -> None:
     appended: list[Behavior] = []
     marked: list[tuple[int, int]] = []
     served = server(
-        append=lambda user, rows: appended.extend(rows) or 3, mark=lambda user, group: marked.append((user, group))
+        append=lambda user, rows: appended.extend(rows) or APPENDED,
+        mark=lambda user, group: marked.append((user, group)),
     )
     watch = {"domain": "content", "action": "watch", "item_id": 3, "occurred_at": "2025-03-01T19:58:00+08:00"}
     answer = ask(served, "POST", "/v1/users/5/behaviors", json={"behaviors": [CLICK, {**watch, "ordinal": 2}]})
-    assert (answer.status_code, answer.json()) == (202, {"accepted": 2, "queued": True})
+    known = {"unknown_ads": 0, "unknown_content_items": 0}
+    assert (answer.status_code, answer.json()) == (202, {"accepted": 2, "queued": True, **known})
     assert marked == [(5, 3)]
     assert appended[0].action is Action.CLICK
     assert appended[1] == Behavior(
@@ -148,19 +237,38 @@ def test_behaviors_are_refused_for_a_retry_when_they_cannot_be_stored_in_time(ap
     ("body", "problem"),
     [
         ('{"behaviors"', "truncated"),
+        ("", "truncated"),
         ("{}", "behaviors"),
+        ("[" * 60_000, "got `array`; send {"),
         ('{"behaviors": []}', "length >= 1"),
         ({"behaviors": [CLICK] * 101}, "length <= 100"),
-        ({"behaviors": [{**CLICK, "item_id": 2**63}]}, "9223372036854775807"),
-        ({"behaviors": [{**CLICK, "item_id": "11"}]}, "Expected `int`"),
+        (
+            {"behaviors": [{**CLICK, "item_id": True}]},
+            "row 1, column 'item_id': Expected `int | str`, got `bool`: True;",
+        ),
+        ({"behaviors": [{**CLICK, "item_id": 1.5}]}, "got `float`: 1.5; write the ad's or content item's id"),
+        ({"behaviors": [{**CLICK, "item_id": ""}]}, "'' is no id"),
+        ({"behaviors": [{**CLICK, "item_id": "a\0"}]}, "is no id; a text is one line"),
+        ({"behaviors": [{**CLICK, "item_id": "\ud800"}]}, "surrogate"),
+        ({"behaviors": [{**CLICK, "item_id": int("9" * 4300)}]}, "256 characters"),
+        ('{"behaviors": [{"item_id": NaN}]}', "not JSON"),
+        (b'{"behaviors": [{"item_id": "\xff"}]}', "not UTF-8"),
+        ({"behaviors": [{**CLICK, "domain": "x"}]}, "write ad or content"),
+        ({"behaviors": [{**CLICK, "ordinal": -1}]}, ">= 0: -1; write a whole number from 0 to"),
         ({"behaviors": [{**CLICK, "occurred_at": "2025-03-01T11:59:00"}]}, "timezone"),
-        ({"behaviors": [{**CLICK, "occurred_at": "2025-03-02T11:59:00Z"}]}, "future"),
-        ({"behaviors": [CLICK, {**CLICK, "action": "watch"}]}, "row 2, column 'action'"),
+        ({"behaviors": [{**CLICK, "occurred_at": "2025-03-02T12:00:01Z"}]}, "after 2025-03-02T12:00:00+00:00, a day"),
+        ({"behaviors": [{**CLICK, "occurred_at": "1999-12-31T23:59:59Z"}]}, "before 2000-01-01T00:00:00+00:00"),
+        ({"behaviors": [{**CLICK, "occurred_at": "0001-01-01T00:00:00+23:59"}]}, "before 2000"),
+        ({"behaviors": [{**CLICK, "occurred_at": "9999-12-31T23:59:59-23:59"}]}, "a day from now"),
+        ({"behaviors": [CLICK, {**CLICK, "action": "watch"}]}, "row 2, column 'action': 'watch' is not an action"),
         ({"behaviors": [{**CLICK, "price": 1}]}, "unknown field `price`"),
+        ({"behaviors": [CLICK], "x - at `$.item_id": 1}, "unknown field"),
+        (f'{{"behaviors": [{json.dumps(CLICK)}], "behaviors": [{json.dumps(CLICK)}]}}', "'behaviors' twice"),
+        ('{"behaviors": [{"item_id": true}], "behaviors": []}', "row 1, column 'item_id'"),
     ],
 )
 def test_a_bad_body_is_refused_and_says_what_is_wrong(body: Any, problem: str) -> None:
-    request = {"content": body} if isinstance(body, str) else {"json": body}
+    request = {"content": json.dumps(body) if isinstance(body, dict) else body}
     answer = ask(server(append=raise_unavailable), "POST", "/v1/users/5/behaviors", **request)
     assert answer.status_code == 400
     assert problem in answer.json()["error"]
@@ -174,3 +282,24 @@ def test_a_body_of_more_than_64_kib_is_refused_unread() -> None:
     answer = ask(server(), "POST", "/v1/users/5/behaviors", content=stream())
     assert answer.status_code == 413
     assert "65536 bytes" in answer.json()["error"]
+
+
+def test_a_compressed_body_is_refused() -> None:
+    answer = ask(server(), "POST", "/v1/users/5/behaviors", content=b"x", headers={"content-encoding": "gzip"})
+    assert (answer.status_code, "send it plain" in answer.json()["error"]) == (415, True)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("2025-03-01T11:59:00+23:59", datetime(2025, 2, 28, 12, tzinfo=UTC)),
+        ("2025-03-01T11:59:00-23:59", datetime(2025, 3, 2, 11, 58, tzinfo=UTC)),
+        ("2000-01-01T00:00:00Z", datetime(2000, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_times_reach_the_system_of_record_in_utc(written: str, meant: datetime) -> None:
+    appended: list[Behavior] = []
+    served = server(append=lambda _, rows: appended.extend(rows) or APPENDED)
+    body = {"behaviors": [{**CLICK, "occurred_at": written}]}
+    assert ask(served, "POST", "/v1/users/5/behaviors", json=body).status_code == 202
+    assert [(row.occurred_at, row.occurred_at.utcoffset()) for row in appended] == [(meant, timedelta(0))]

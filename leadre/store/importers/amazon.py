@@ -19,7 +19,7 @@ from leadre.domain.identity import stable_id
 from leadre.domain.users import Profile
 from leadre.errors import InvalidInput
 from leadre.store.importers.load import ImportCounts, Progress, load
-from leadre.store.importers.values import MAX_NAME, clean, shown
+from leadre.store.importers.tabular.values import MAX_NAME, clean, shown
 
 BID = 1.0
 """The data has no bids: every ad gets this one, marked as simulated; `leadre ads price` draws them from a market."""

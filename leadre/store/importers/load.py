@@ -48,7 +48,6 @@ def load(
     behaviors: Iterable[Behavior],
     impressions: Iterable[Impression],
     profiles_at: datetime,
-    source_ids: Iterable[str] | None = None,
     files: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> ImportCounts:
@@ -62,7 +61,6 @@ def load(
         behaviors: of both domains.
         impressions: may be empty.
         profiles_at: since when the profiles are true.
-        source_ids: the owner's own names of the users, parallel to `profiles`; the decimal id by default.
         files: the file a table's rows come from, for error messages.
         progress: told every 10,000 rows, and at the end of a table.
 
@@ -88,7 +86,7 @@ def load(
             table = "ads"
             upsert_ads(connection, counted(table, ads))
             table = "users"
-            upsert_users(connection, counted(table, profiles), event_at=profiles_at, source_ids=source_ids)
+            upsert_users(connection, counted(table, profiles), event_at=profiles_at)
             table = "content_items"
             upsert_content_items(connection, counted(table, content_items))
             table = "behaviors"

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leadre.errors import InvalidInput
-from leadre.store.importers.values import shown
+from leadre.store.importers.tabular.values import shown
 
 HIGHEST_BID = 1e6
 """As for bids of one's own (docs/data_format.md)."""

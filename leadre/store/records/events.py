@@ -223,15 +223,23 @@ def _refuse_unknown(
 
 def _behavior_row(row: Behavior) -> tuple[object, ...]:
     values = (row.user_id, row.domain.value, row.action.value, row.item_id, row.occurred_at, row.ordinal)
-    return (_row_id(row.user_id, row.domain, row.item_id, row.action, row.occurred_at, row.ordinal), *values)
+    words = (row.domain.value, str(row.item_id), row.action.value, time_word(row.occurred_at), str(row.ordinal))
+    return (event_id(str(row.user_id), *words), *values)
 
 
 def _impression_row(row: Impression) -> tuple[object, ...]:
     values = (row.user_id, row.ad_id, row.occurred_at, row.ecpm, row.clicked, row.converted, row.simulated)
-    return (_row_id(row.user_id, row.ad_id, row.occurred_at), *values)
+    return (event_id(str(row.user_id), str(row.ad_id), time_word(row.occurred_at)), *values)
 
 
-def _row_id(*parts: object) -> int:
-    """Return 63 bits of BLAKE2b; among a billion rows some two collide by chance (5 %), which loses one row."""
-    words = [repr(part.timestamp()) if isinstance(part, datetime) else str(part) for part in parts]
+def time_word(at: datetime) -> str:
+    """Return an aware time as `event_id` takes it: the same word for one instant, whatever its offset."""
+    return repr(at.timestamp())
+
+
+def event_id(*words: str) -> int:
+    """Return the id of a behavior (user, domain, item, action, time, ordinal) or impression (user, ad, time).
+
+    63 bits of BLAKE2b; among a billion rows some two collide by chance (5 %), which loses one row.
+    """
     return int.from_bytes(hashlib.blake2b("|".join(words).encode(), digest_size=8).digest(), "big") >> 1

@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, func, select
 
-from leadre.domain.behavior import POSITIVE, Domain
+from leadre.domain.behavior import POSITIVE, Behavior, Domain
 from leadre.store.records.catalog import may_be_shown
-from leadre.store.records.tables import ads, behaviors, users
+from leadre.store.records.tables import ads, behaviors, content_items, users
 
 
 def arpu_groups(connection: Connection, user_ids: Sequence[int]) -> list[int]:
@@ -22,6 +22,16 @@ def arpu_groups(connection: Connection, user_ids: Sequence[int]) -> list[int]:
     )
     groups: dict[int, int] = {user_id: group for user_id, group in connection.execute(query)}  # noqa: C416 - rows
     return [groups.get(user_id, 0) for user_id in user_ids]
+
+
+def unknown_items(connection: Connection, rows: Sequence[Behavior]) -> dict[Domain, int]:
+    """Return how many of a few behaviors are of an ad or content item that the catalog does not hold, by domain."""
+    unknown = dict.fromkeys(Domain, 0)
+    for domain, key in ((Domain.AD, ads.c.ad_id), (Domain.CONTENT, content_items.c.content_id)):
+        if items := [row.item_id for row in rows if row.domain is domain]:
+            known = set(connection.scalars(select(key).where(key.in_(items))))
+            unknown[domain] = sum(item not in known for item in items)
+    return unknown
 
 
 def popular_ads(connection: Connection, *, now: datetime, days: float, limit: int) -> list[int]:

@@ -94,3 +94,20 @@ def user_source_ids(connection: Connection, user_ids: Collection[int]) -> dict[i
     """Return how the owner names some users; users that the catalog does not hold are left out."""
     query = select(users.c.user_id, users.c.source_id).where(users.c.user_id.in_([int(user) for user in user_ids]))
     return {user_id: outward(source_id) for user_id, source_id in connection.execute(query)}
+
+
+def example_ids(connection: Connection) -> tuple[int | str | None, int | str | None]:
+    """Return how the owner names a user, one whose list is new if there are any, and an ad; None where there is none.
+
+    For commands that a reader may try: looks at a thousand lists, not at all.
+    """
+    user = connection.scalar(
+        text("""
+            SELECT source_id FROM (SELECT user_id, log_id FROM retrieval_log ORDER BY log_id DESC LIMIT 1000) AS newest
+            JOIN users USING (user_id) ORDER BY log_id DESC LIMIT 1
+        """)
+    )
+    if user is None:
+        user = connection.scalar(select(users.c.source_id).limit(1))
+    ad = connection.scalar(select(ads.c.source_id).limit(1))
+    return None if user is None else outward(user), None if ad is None else outward(ad)

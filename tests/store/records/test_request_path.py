@@ -3,17 +3,34 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
-from leadre.domain.ads import Ad
+from leadre.domain.ads import Ad, ContentItem
 from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.domain.targeting import Targeting
 from leadre.domain.users import Profile
-from leadre.store.records.catalog import upsert_ads, upsert_users
-from leadre.store.records.events import upsert_behaviors
-from leadre.store.records.request_path import popular_ads
+from leadre.store.records.catalog import upsert_ads, upsert_content_items, upsert_users
+from leadre.store.records.events import append_behaviors, upsert_behaviors
+from leadre.store.records.request_path import popular_ads, unknown_items
+from leadre.store.records.summaries import write_summaries
 
 NOW = datetime(2025, 3, 4, tzinfo=UTC)
+
+
+def test_unknown_items_are_counted_by_domain_and_have_no_title(connection: Connection) -> None:
+    upsert_content_items(connection, [ContentItem(content_id=4, source_id="4", title="A clip", category="music")])
+    rows = [
+        Behavior(user_id=1, domain=domain, action=action, item_id=item, occurred_at=NOW - timedelta(hours=item))
+        for domain, action in ((Domain.AD, Action.CLICK), (Domain.CONTENT, Action.WATCH))
+        for item in (4, 5, 5 + (domain is Domain.AD))
+    ]
+    append_behaviors(connection, rows)
+    assert unknown_items(connection, rows) == {Domain.AD: 3, Domain.CONTENT: 2}
+    assert unknown_items(connection, rows[3:4]) == {Domain.AD: 0, Domain.CONTENT: 0}
+    write_summaries(connection, now=NOW)
+    titles = {row.domain: row.titles for row in connection.execute(text("SELECT * FROM behavior_sequences"))}
+    assert titles == {"ad": ["", "", ""], "content": ["", "A clip"]}
+    assert connection.execute(text("SELECT categories, counts FROM interest_summaries")).one() == (["music"], [1])
 
 
 def test_popular_ads_are_those_that_everybody_may_see_now(connection: Connection) -> None:

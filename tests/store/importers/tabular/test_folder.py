@@ -14,9 +14,10 @@ from leadre.domain.identity import stable_id
 from leadre.domain.targeting import EVERYBODY, Targeting
 from leadre.domain.users import Profile
 from leadre.errors import InvalidInput
-from leadre.store.importers import rows
-from leadre.store.importers.load import ImportCounts
-from leadre.store.importers.tabular import FILES, OPTIONAL_FILES, import_tabular
+from leadre.store.importers.load import ImportCounts, Progress
+from leadre.store.importers.tabular import delimited
+from leadre.store.importers.tabular.folder import import_tabular
+from leadre.store.importers.tabular.rules import OPTIONAL, column_names
 from leadre.store.records.catalog import profiles, read_ads
 from leadre.store.records.events import ACTIONS, read_sequences
 from leadre.store.records.tables import behaviors, impressions, metadata, users
@@ -37,6 +38,17 @@ FOLDER = {
 }
 
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def load(folder: Path, database_url: str, *, progress: Progress | None = None) -> ImportCounts:
+    done = import_tabular(
+        folder, database_url=database_url, now=NOW, rejected=folder / "home" / "rejected.csv", progress=progress
+    )
+    assert not (folder / "home").exists()
+    return done.counts
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for name, content in FOLDER.items():
@@ -50,8 +62,8 @@ def refused(database_url: str, connection: Connection) -> Callable[[Path, str], 
 
     def check(folder: Path, problem: str) -> InvalidInput:
         with pytest.raises(InvalidInput, match=problem) as error:
-            import_tabular(folder, database_url=database_url)
-        for name in FILES:
+            load(folder, database_url)
+        for name in column_names():
             assert connection.scalar(select(func.count()).select_from(metadata.tables[name])) == 0
         return error.value
 
@@ -60,11 +72,11 @@ def refused(database_url: str, connection: Connection) -> Callable[[Path, str], 
 
 def test_a_folder_is_imported_whole(folder: Path, database_url: str, connection: Connection) -> None:
     told: list[tuple[str, int]] = []
-    counts = import_tabular(
-        folder, database_url=database_url, progress=lambda table, count: told.append((table, count))
-    )
+    counts = load(folder, database_url, progress=lambda table, count: told.append((table, count)))
     assert counts == ImportCounts(ads=2, users=3, content_items=1, behaviors=3, impressions=1)
-    assert told == [("ads", 2), ("users", 3), ("content_items", 1), ("behaviors", 3), ("impressions", 1)]
+    read = [("ads", 2), ("users", 3), ("content_items", 1), ("behaviors", 3), ("impressions", 1)]
+    read += [("written", rows) for rows in (2, 5, 6, 9, 10)]
+    assert list(dict.fromkeys(told)) == read
 
     first = datetime.fromtimestamp(1735600000, UTC)
     cream = Ad(
@@ -115,7 +127,7 @@ def test_targeting_schedules_budgets_and_devices_are_imported(
 ) -> None:
     _target(folder, '{"age": [18, 45], "residence": ["Beijing"]}', "1735700000", "2025-02-01T00:00:00Z")
     (folder / "users.csv").write_text("user_id,device\nann,iOS\n12,\n")
-    import_tabular(folder, database_url=database_url)
+    load(folder, database_url)
     bali, cream = read_ads(connection)
     assert cream.targeting == Targeting.of({"age": [18, 45], "residence": ["Beijing"]})
     assert (cream.starts_at, cream.ends_at) == (
@@ -154,15 +166,15 @@ def test_a_bad_targeting_or_schedule_names_row_and_column(
 
 
 def test_importing_again_changes_nothing(folder: Path, database_url: str, connection: Connection) -> None:
-    first = import_tabular(folder, database_url=database_url)
+    first = load(folder, database_url)
     before = connection.execute(select(behaviors).order_by("behavior_id")).all()
-    assert import_tabular(folder, database_url=database_url) == first
+    assert load(folder, database_url) == first
     connection.rollback()
     assert connection.execute(select(behaviors).order_by("behavior_id")).all() == before
 
 
 def test_parquet_and_csv_give_the_same(folder: Path, database_url: str, connection: Connection) -> None:
-    import_tabular(folder, database_url=database_url)
+    load(folder, database_url)
     written = {name: connection.execute(select(metadata.tables[name])).all() for name in ("behaviors", "ads")}
     for name in ("behaviors.csv", "ads.csv"):
         (folder / name).unlink()
@@ -189,22 +201,22 @@ def test_parquet_and_csv_give_the_same(folder: Path, database_url: str, connecti
         "created_at": [datetime(2025, 1, 1, tzinfo=UTC), None],
     }
     parquet.write_table(pa.table(ad_columns), folder / "ads.parquet")
-    import_tabular(folder, database_url=database_url)
+    load(folder, database_url)
     connection.rollback()
     for name, before in written.items():
         assert connection.execute(select(metadata.tables[name])).all() == before
 
 
 def test_optional_files_may_be_absent(folder: Path, database_url: str) -> None:
-    for name in OPTIONAL_FILES:
+    for name in OPTIONAL:
         (folder / f"{name}.csv").unlink()
     lines = (folder / "behaviors.csv").read_text().splitlines(keepends=True)
     (folder / "behaviors.csv").write_text("".join(line for line in lines if "content" not in line))
-    counts = import_tabular(folder, database_url=database_url)
+    counts = load(folder, database_url)
     assert counts == ImportCounts(ads=2, users=3, content_items=0, behaviors=2, impressions=0)
 
 
-@pytest.mark.parametrize("name", sorted(set(FILES) - OPTIONAL_FILES))
+@pytest.mark.parametrize("name", sorted(set(column_names()) - OPTIONAL))
 def test_the_others_may_not(folder: Path, refused: Callable[[Path, str], InvalidInput], name: str) -> None:
     (folder / f"{name}.csv").unlink()
     refused(folder, f"neither {name}.csv nor {name}.parquet")
@@ -224,12 +236,12 @@ def test_the_others_may_not(folder: Path, refused: Callable[[Path, str], Invalid
         ("content_items.csv", "Hotels", "", 1, None, "both empty"),
         ("behaviors.csv", "conversion", "convert", 3, "action", "did you mean 'conversion'"),
         ("behaviors.csv", "content", "contents", 2, "domain", "did you mean 'content'"),
-        ("behaviors.csv", "12,ad", "99,ad", 3, "user_id", "99 is not in users"),
-        ("behaviors.csv", "conversion,7", "conversion,8", 3, "item_id", "8 is not in ads"),
-        ("behaviors.csv", "watch,5", "watch,6", 2, "item_id", "6 is not in content_items"),
+        ("behaviors.csv", "12,ad", "99,ad", 3, "user_id", "'99' is not in users"),
+        ("behaviors.csv", "conversion,7", "conversion,8", 3, "item_id", "'8' is not in ads"),
+        ("behaviors.csv", "watch,5", "watch,6", 2, "item_id", "'6' is not in content_items"),
         ("impressions.csv", "12.5", "-1", 1, "ecpm", "not a number from 0"),
         ("impressions.csv", "12.5", "", 1, "ecpm", "empty"),
-        ("impressions.csv", "SKU-1", "SKU-2", 1, "ad_id", "is not in ads"),
+        ("impressions.csv", "SKU-1", "SKU-2", 1, "ad_id", "'SKU-2' is not in ads"),
     ],
 )
 def test_a_bad_value_names_file_row_and_column_and_nothing_is_written(
@@ -258,8 +270,8 @@ def test_a_bad_value_names_file_row_and_column_and_nothing_is_written(
         ("user_id,xyzzy\n1,2\n", r"column 'xyzzy': unknown column; known are"),
         ("age\n2\n", "column 'user_id': the column is missing; the file has age"),
         ("user_id,age,age\n1,2,3\n", "column 'age': the column appears twice"),
-        ("user_id,age\n1,2\n2,3,4\n", "row 2 has 3 columns, the header 2"),
-        ("user_id,age\n1,2\n2\n", "row 2 has 1 columns, the header 2"),
+        ("user_id,age\n1,2\n2,3,4\n", "row 2: the row has 3 columns, the header 2"),
+        ("user_id,age\n1,2\n2\n", "row 2: the row has 1 columns, the header 2"),
     ],
 )
 def test_a_bad_file_is_refused(
@@ -271,7 +283,7 @@ def test_a_bad_file_is_refused(
 
 def test_bytes_that_are_not_utf8_are_refused(folder: Path, refused: Callable[[Path, str], InvalidInput]) -> None:
     (folder / "users.csv").write_bytes(b"user_id,sex\n1,\xff\xfe\n")
-    refused(folder, "cannot be read after row 0: .*UTF8")
+    refused(folder, "is not UTF-8 .line 2, byte 0xff")
 
 
 def test_a_file_that_is_not_parquet_is_refused(folder: Path, refused: Callable[[Path, str], InvalidInput]) -> None:
@@ -289,13 +301,13 @@ def test_a_byte_order_mark_and_quoted_lines_are_read(folder: Path, database_url:
     users_csv.write_bytes(
         b"\xef\xbb\xbf" + users_csv.read_bytes().replace(b"age,arpu", b"residence,arpu").replace(b"22", b'"a\nb"')
     )
-    import_tabular(folder, database_url=database_url)
+    load(folder, database_url)
     ann = stable_id("ann")
     assert profiles(connection, [ann])[ann].residence == "a b"
 
 
 @pytest.mark.parametrize(
-    ("last", "problem"), [("9999,-5", "row 401, .*from 0 to 150"), ("9999", "row 401 has 1 columns")]
+    ("last", "problem"), [("9999,-5", "row 401, .*from 0 to 150"), ("9999", "row 401: the row has 1 columns")]
 )
 def test_rows_are_numbered_across_batches(
     folder: Path,
@@ -304,7 +316,7 @@ def test_rows_are_numbered_across_batches(
     last: str,
     problem: str,
 ) -> None:
-    monkeypatch.setattr(rows, "_BLOCK_BYTES", 512)
+    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 512)
     lines = [f"{number},5\n" for number in range(1000, 1400)]
     (folder / "users.csv").write_text("user_id,age\n" + "".join(lines) + last + "\n")
     refused(folder, problem)

@@ -1,0 +1,157 @@
+"""The contract of reported behaviors: the body of a request in, checked behaviors out. LEADRE §4.2.1 (4, 5)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from leadre.domain.behavior import EARLIEST, LATEST_AHEAD, Action, Behavior, Domain
+from leadre.domain.identity import MAX_ID, id_of
+from leadre.errors import InvalidInput
+from leadre.serving.requests import shortened
+
+MAX_BEHAVIORS = 100
+_ACTIONS = {
+    Domain.AD: (Action.IMPRESSION, Action.CLICK, Action.CONVERSION),
+    Domain.CONTENT: (Action.WATCH, Action.SEARCH, Action.SKIP),
+}
+_REMEDIES = {
+    "behaviors": f'send {{"behaviors": [...]}} with 1 to {MAX_BEHAVIORS} of them',
+    "domain": "write ad or content",
+    "action": "write impression, click or conversion of an ad; watch, search or skip of content",
+    "item_id": "write the ad's or content item's id, a whole number or a text",
+    "occurred_at": "write RFC 3339 with its offset, such as 2025-03-01T12:00:00Z",
+    "ordinal": f"write a whole number from 0 to {MAX_ID}, or leave it out",
+}
+_ITS_FIELDS = "a behavior has domain, action, item_id, occurred_at and, if need be, ordinal"
+_REFUSED = re.compile(r"(?P<problem>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
+_STEP = re.compile(r"\.(?P<name>\w+)|\[(?P<place>\d{1,9})\]")
+
+
+class NewBehavior(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A behavior as a request writes it; `occurred_at` is RFC 3339 with its time zone."""
+
+    domain: Domain
+    action: Action
+    item_id: int | str
+    occurred_at: Annotated[datetime, Meta(tz=True)]
+    ordinal: Annotated[int, Meta(ge=0, le=MAX_ID)] = 0
+
+
+class NewBehaviors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of a request that reports behaviors."""
+
+    behaviors: Annotated[list[NewBehavior], Meta(min_length=1, max_length=MAX_BEHAVIORS)]
+
+
+_DECODER = msgspec.json.Decoder(NewBehaviors)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appended:
+    """What the system of record said to behaviors that it took in.
+
+    Args:
+        group: the user's ARPU group.
+        unknown_ads: how many of them are of ads that the catalog does not hold.
+        unknown_content_items: how many are of content items that it does not hold.
+    """
+
+    group: int
+    unknown_ads: int
+    unknown_content_items: int
+
+
+def behaviors_in(body: bytes, *, user_id: int, now: datetime) -> list[Behavior]:
+    """Return the behaviors that a request's body reports of a user; their times are in UTC.
+
+    Raises:
+        InvalidInput: not the JSON that `NewBehaviors` describes, a name twice in one object, an item's id that is
+            none, or a time before `EARLIEST` or more than `LATEST_AHEAD` after `now`. Names row, field and remedy.
+    """
+    try:
+        new = _DECODER.decode(body)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error), body) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        problem = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise InvalidInput(f"the body is not JSON: {problem}; {_REMEDIES['behaviors']}") from None
+    json.loads(body, object_pairs_hook=_refuse_repeated, parse_int=len)
+    return [_behavior(behavior, row=row, user_id=user_id, now=now) for row, behavior in enumerate(new.behaviors, 1)]
+
+
+def _behavior(new: NewBehavior, *, row: int, user_id: int, now: datetime) -> Behavior:
+    if new.action not in (actions := _ACTIONS[new.domain]):
+        raise InvalidInput(
+            f"'{new.action}' is not an action of the {new.domain} domain; it has {', '.join(actions)}",
+            row=row,
+            column="action",
+        )
+    try:
+        item_id = id_of(new.item_id)
+    except InvalidInput as error:
+        raise InvalidInput(error.problem, row=row, column="item_id") from None
+    return Behavior(
+        user_id=user_id,
+        domain=new.domain,
+        action=new.action,
+        item_id=item_id,
+        occurred_at=_in_utc(new.occurred_at, row=row, now=now),
+        ordinal=new.ordinal,
+    )
+
+
+def _in_utc(occurred_at: datetime, *, row: int, now: datetime) -> datetime:
+    # PostgreSQL takes no offset of 16 hours or more, RFC 3339 does.
+    latest = now + LATEST_AHEAD
+    try:
+        at = occurred_at.astimezone(UTC)
+    except OverflowError:  # 0001-01-01T00:00:00+01:00 has no UTC that could be written
+        at = None
+    if at is None or not EARLIEST <= at <= latest:
+        early = occurred_at.year < latest.year if at is None else at < EARLIEST
+        bound = f"before {EARLIEST.isoformat()}" if early else f"after {latest.isoformat()}, a day from now"
+        raise InvalidInput(
+            f"{occurred_at.isoformat()} lies {bound}; is the clock right, and the unit?", row=row, column="occurred_at"
+        )
+    return at
+
+
+def _refuse_repeated(pairs: Sequence[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidInput(f"an object names {shortened(twice)} twice; write every field once")
+
+
+def _explained(said: str, body: bytes) -> InvalidInput:
+    """Return a decoder's refusal with row, field, value and remedy."""
+    refused = _REFUSED.fullmatch(said)
+    assert refused is not None  # noqa: S101 - every text matches
+    steps = [step["name"] or int(step["place"]) for step in _STEP.finditer(refused["path"] or "")]
+    row = next((step + 1 for step in steps if isinstance(step, int)), None)
+    field = steps[-1] if steps and isinstance(steps[-1], str) else None
+    if field in _REMEDIES:
+        value, remedy = _at(steps, body), _REMEDIES[str(field)]
+    else:  # the body or a behavior as a whole
+        value, field, remedy = None, None, _REMEDIES["behaviors"] if row is None else _ITS_FIELDS
+    written = f": {shortened(value)}" if isinstance(value, str | int | float) else ""
+    return InvalidInput(f"{refused['problem'][:120]}{written}; {remedy}", row=row, column=field)
+
+
+def _at(steps: Sequence[str | int], body: bytes) -> Any:
+    """Return the value at a place in the body; None when it cannot be found."""
+    try:
+        value: Any = msgspec.json.decode(body)
+        for step in steps:
+            value = value[step]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError):
+        return None  # what comes after the refused value is no JSON, or an object has two values of the name
+    return value
