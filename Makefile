@@ -8,14 +8,14 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 export LEADRE_HOME ?= .leadre
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench docs clean
+.PHONY: help setup demo test test-install check bench docs clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(INSTALLED) ## create .venv and install the pinned packages (does nothing when up to date)
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) '.[all]'
@@ -30,6 +30,9 @@ demo: setup ## the whole pipeline on a made-up ad world, through a real worker, 
 
 test: $(DEVELOPED) ## run everything this machine can run
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-install: $(DEVELOPED) ## build the wheel, install it outside the checkout, and go from an empty folder to ads over HTTP
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/install -m install
 
 check: $(DEVELOPED) ## formatting, lint, types, floors
 	$(BIN)/ruff format --check .

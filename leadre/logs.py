@@ -35,14 +35,14 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(*, level: str = "INFO") -> None:
-    """Send the `leadre` and `workers` loggers to standard error as JSON lines.
+    """Send the loggers of `leadre` and of the workers, by either name, to standard error as JSON lines.
 
     Args:
         level: a name of the logging module, e.g. "INFO".
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    for name in ("leadre", "workers"):
+    for name in ("leadre", "workers", "leadre_workers"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.setLevel(level)

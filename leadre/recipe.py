@@ -311,7 +311,7 @@ def load_recipe(path: Path, *, overrides: tuple[str, ...] = ()) -> Recipe:
     try:
         content: dict[str, Any] = tomllib.loads(path.read_text())
     except FileNotFoundError:
-        raise ConfigError(f"no recipe at {path}; recipes/ holds the ones that ship") from None
+        raise ConfigError(f"no recipe at {path}; `leadre init DIR` writes those that ship into DIR/recipes") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     content.setdefault("name", path.stem)

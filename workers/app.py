@@ -11,11 +11,17 @@ training run (`maintenance`) does so for hours.
 
 A message of Celery on Redis can be lost. So none carries work: it only says "look into the refresh queue" (or into
 PostgreSQL), and beat says it again and again. Messages are JSON and hold ids at most.
+
+In a checkout this package is `workers`. Installed it is `leadre_workers`, for site-packages is everybody's, and the
+`workers/app.py` that `leadre init` writes names its `app`. Tasks have the same names either way, so one queue may be
+served by both.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, Task, signals
@@ -25,7 +31,15 @@ from leadre import logs
 from leadre.errors import ConfigError, Unavailable
 from leadre.settings import Settings
 from leadre.threads import wait_asleep
-from workers.schedule import BEAT_SCHEDULE
+
+from .schedule import BEAT_SCHEDULE
+
+_TWIN = "leadre_workers" if __package__ == "workers" else "workers"
+_loaded = getattr(sys.modules.get(f"{_TWIN}.app"), "__file__", None)
+if _loaded and Path(_loaded).samefile(__file__):  # an editable install has both names: two apps, two models
+    raise ConfigError(
+        f"this process has imported {_TWIN}.app, which is the same file as {__name__}: import one of them"
+    )
 
 RETRIEVAL, INDEXING, MAINTENANCE = "retrieval", "indexing", "maintenance"
 wait_asleep()  # before a task's module loads torch
@@ -85,11 +99,7 @@ app = Celery(
     "leadre",
     task_cls=PatientTask,
     include=[
-        "workers.retrieval",
-        "workers.indexing",
-        "workers.training",
-        "workers.materialization",
-        "workers.doorbell",
+        f"{__package__}.{module}" for module in ("retrieval", "indexing", "training", "materialization", "doorbell")
     ],
     set_as_current=True,
 )
@@ -110,5 +120,5 @@ def configure_logging(loglevel: int | None = None, **_: object) -> None:
     """Write log lines as the rest of leadre does, one JSON object each; of Celery's own, warnings and worse."""
     logs.configure(level="INFO" if loglevel is None else logging.getLevelName(loglevel))
     celery = logging.getLogger("celery")
-    celery.handlers[:] = logging.getLogger("workers").handlers
+    celery.handlers[:] = logging.getLogger(__package__).handlers
     celery.setLevel(logging.WARNING)

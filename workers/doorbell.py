@@ -14,9 +14,10 @@ from celery.worker.consumer import Consumer
 from kombu.exceptions import OperationalError
 
 from leadre.errors import Unavailable
-from workers.app import RETRIEVAL
-from workers.resources import Resources, resources
-from workers.retrieval import refresh_users
+
+from .app import RETRIEVAL
+from .resources import Resources, resources
+from .retrieval import refresh_users
 
 logger = logging.getLogger(__name__)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 
-from workers.app import app
-from workers.resources import resources
+from .app import app
+from .resources import resources
 
 logger = logging.getLogger(__name__)
 
 
-@app.task(acks_late=False)  # type: ignore[untyped-decorator]
+@app.task(name="workers.indexing.index_new_ads", acks_late=False)  # type: ignore[untyped-decorator]
 def index_new_ads() -> None:
     """Add the catalog's new ads to the live release's index; workers go over to the new revision with their next batch.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 
-from workers.app import app
-from workers.resources import resources
+from .app import app
+from .resources import resources
 
 logger = logging.getLogger(__name__)
 
@@ -14,7 +14,7 @@ MOST_STALE = 10_000
 """Users marked at once; the next round marks the others."""
 
 
-@app.task(acks_late=False)  # type: ignore[untyped-decorator]
+@app.task(name="workers.materialization.summarize", acks_late=False)  # type: ignore[untyped-decorator]
 def summarize() -> None:
     """Compute all users' interest summaries, behavior sequences and ARPU groups anew."""
     from leadre.store.records.database import transaction
@@ -27,7 +27,7 @@ def summarize() -> None:
                 write_summaries(connection, now=datetime.now(UTC))
 
 
-@app.task(acks_late=False)  # type: ignore[untyped-decorator]
+@app.task(name="workers.materialization.materialize", acks_late=False)  # type: ignore[untyped-decorator]
 def materialize() -> None:
     """Bring the online store up to date, as `feast materialize-incremental` does."""
     held = resources()
@@ -36,7 +36,7 @@ def materialize() -> None:
             held.features.materialize_incremental(datetime.now(UTC))
 
 
-@app.task(acks_late=False)  # type: ignore[untyped-decorator]
+@app.task(name="workers.materialization.reconcile", acks_late=False)  # type: ignore[untyped-decorator]
 def reconcile() -> None:
     """Mark users whose newest behavior is not in their newest list: whoever the queue has lost is found here."""
     from leadre.store.records.database import transaction

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from workers.app import app
-from workers.resources import resources
+from .app import app
+from .resources import resources
 
 logger = logging.getLogger(__name__)
 
 
-@app.task  # type: ignore[untyped-decorator]
+@app.task(name="workers.retrieval.refresh_users")  # type: ignore[untyped-decorator]
 def refresh_users() -> None:
     """Work the refresh queue off. Which users, only the queue knows: a lost or doubled message changes nothing."""
     drained = resources().drain()
@@ -19,7 +19,7 @@ def refresh_users() -> None:
         logger.info("queue_drained", extra=extra)
 
 
-@app.task  # type: ignore[untyped-decorator]
+@app.task(name="workers.retrieval.revive_dead")  # type: ignore[untyped-decorator]
 def revive_dead() -> None:
     """Give users who failed three times another chance: meanwhile their data or the release may have changed."""
     if revived := resources().queue.revive():

@@ -8,14 +8,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from leadre.errors import InvalidInput, ReleaseMismatch
-from workers.app import app
-from workers.indexing import index_new_ads
-from workers.resources import resources
+
+from .app import app
+from .indexing import index_new_ads
+from .resources import resources
 
 logger = logging.getLogger(__name__)
 
 
-@app.task(acks_late=False)  # type: ignore[untyped-decorator]
+@app.task(name="workers.training.train_daily", acks_late=False)  # type: ignore[untyped-decorator]
 def train_daily() -> None:
     """Add the new ads to the live index, train the live release on with the new events, and promote under a guard.
 

@@ -14,6 +14,7 @@ from leadre.errors import LeadreError
 from leadre.threads import wait_asleep
 
 _COMMANDS = {
+    "init": ("leadre.cli.init", "init", "Write a project to work in: feature repository, recipes, settings."),
     "services": ("leadre.cli.services", "services", "Start and stop the embedded PostgreSQL and Redis."),
     "env": ("leadre.cli.services", "env", "Print the environment variables that feast, alembic and celery need."),
     "import": ("leadre.cli.importing", "import_", "Load ads, users and behaviors."),
@@ -67,7 +68,8 @@ class _LazyGroup(click.Group):
 def cli() -> None:
     """LLM-empowered display-ad retrieval, and ranking features from what it retrieves.
 
-    Start with `leadre demo`. With your own data: services up, import, index build, train, evaluate, release promote.
+    Start with `leadre demo` in an empty folder. With your own data: init, services up, import, index build, train,
+    evaluate, release promote.
     """
 
 

@@ -37,10 +37,16 @@ SHOWN = ("hit", "rank", "probability", "prefix_mass_1", "max_cosine")
 @click.command()
 @click.option("--keep", is_flag=True, help="Leave PostgreSQL and Redis running afterwards.")
 def demo(*, keep: bool) -> None:
-    """Run the whole pipeline on a made-up ad world: data, index, training, a real worker, ranker features, report."""
+    """Run the whole pipeline on a made-up ad world: data, index, training, a real worker, ranker features, report.
+
+    In an empty folder it writes a project first, as `leadre init` does.
+    """
     from leadre import services
+    from leadre.project.create import create_project
 
     began = time.monotonic()
+    if not RECIPE.exists():
+        _step(0, "A project", f"{' '.join(create_project(Path()))}, yours to edit")
     started_here = not services.status(home()).running
     try:
         _run()
@@ -115,8 +121,8 @@ def _run() -> None:
     console.print(f"  release [bold]{release}[/] is live")
 
     _step(5, "Feature store", "feast apply, feast materialize-incremental")
-    _feast("apply")
-    _feast("materialize-incremental", datetime.now(UTC).isoformat(timespec="seconds"))
+    _feast(found, "apply")
+    _feast(found, "materialize-incremental", datetime.now(UTC).isoformat(timespec="seconds"))
 
     _step(6, "Nearline worker", f"a Celery process retrieves ads for {REFRESHED_USERS} users of the refresh queue")
     users = _refresh_through_a_worker(found)
@@ -149,10 +155,10 @@ def _fingerprint(recipe: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _feast(*arguments: str) -> None:
+def _feast(found: Settings, *arguments: str) -> None:
     """Run Feast's own command, as a user would."""
-    command = [sys.executable, "-m", "feast.cli.cli", "-c", "feature_repo", *arguments]
-    console.print(f"  [dim]$ feast -c feature_repo {' '.join(arguments)}[/]")
+    command = [sys.executable, "-m", "feast.cli.cli", "-c", str(found.feature_repo), *arguments]
+    console.print(f"  [dim]$ feast -c {found.feature_repo.name} {' '.join(arguments)}[/]")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise LeadreError(f"feast {arguments[0]} failed: {done.stderr.strip().splitlines()[-1]}")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +11,8 @@ from celery.concurrency import get_implementation
 
 from workers.app import app, refuse_prefork
 from workers.schedule import BEAT_SCHEDULE
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +68,18 @@ def test_beat_and_the_doorbell_load_no_model_library() -> None:
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("first", ["workers", "leadre_workers"])
+def test_two_names_of_the_same_file_do_not_become_two_applications_in_one_process(first: str, tmp_path: Path) -> None:
+    (tmp_path / "leadre_workers").symlink_to(ROOT / "workers")  # what an editable install does by an import hook
+    second = "leadre_workers" if first == "workers" else "workers"
+    code = f"import {first}.app, {second}.app"
+    path = f"{tmp_path}:{ROOT}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith(
+        f"this process has imported {first}.app, which is the same file as {second}.app: import one of them"
+    )

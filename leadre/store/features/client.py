@@ -27,7 +27,7 @@ from sqlalchemy.exc import OperationalError
 
 from leadre.domain.retrieval import RetrievalList
 from leadre.domain.users import Context
-from leadre.errors import FeatureRowMismatch, InvalidInput, Unavailable
+from leadre.errors import ConfigError, FeatureRowMismatch, InvalidInput, Unavailable
 from leadre.store.features import retrieval_log
 from leadre.store.features.context import context_of
 from leadre.store.records.database import connect, transaction
@@ -70,10 +70,16 @@ class FeatureClient:
         environment: what that file's `${...}` stand for (`Settings.feast_environment()`); set in this process.
 
     Raises:
+        ConfigError: there is no feature repository.
         Unavailable: PostgreSQL or Redis does not answer.
     """
 
     def __init__(self, feature_repo: Path, environment: Mapping[str, str]) -> None:
+        if not (feature_repo / "feature_store.yaml").is_file():
+            raise ConfigError(
+                f"no feature_store.yaml in {feature_repo}: `leadre init DIR` writes a feature repository, "
+                "LEADRE_FEATURE_REPO says where yours is"
+            )
         os.environ.update(environment)
         # Feast warns that a registry cache lags by up to its ttl, which is what feature_store.yaml asks for.
         logging.getLogger("feast.repo_config").setLevel(logging.ERROR)

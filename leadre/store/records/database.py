@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
@@ -19,6 +18,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from leadre.errors import ConfigError, Unavailable
+from leadre.project import project_file
 from leadre.store.records.discretion import DiscreetConnection
 
 _PASSING = frozenset({"40001", "40P01", "53300", "55P03", "57P01", "57P02", "57P03"})
@@ -95,7 +95,7 @@ def migrate(database_url: str) -> None:
     """Bring the database to the newest schema, as `alembic upgrade head` does. Several at once wait for each other.
 
     Raises:
-        ConfigError: the migrations are not beside the package: run `alembic upgrade head` in a checkout.
+        ConfigError: the installation holds no migrations.
         Unavailable: PostgreSQL does not answer.
     """
     config = _alembic(database_url)
@@ -112,7 +112,7 @@ def migrations_current(database_url: str) -> bool:
     """Return whether the database has the newest schema.
 
     Raises:
-        ConfigError: the migrations are not beside the package.
+        ConfigError: the installation holds no migrations.
         Unavailable: PostgreSQL does not answer.
     """
     newest = set(ScriptDirectory.from_config(_alembic(database_url)).get_heads())
@@ -125,12 +125,6 @@ def migrations_current(database_url: str) -> bool:
 
 
 def _alembic(database_url: str) -> Config:
-    path = Path(__file__).parents[3] / "alembic.ini"
-    if not path.is_file():
-        raise ConfigError(
-            f"{path} does not exist: migrations are part of the checkout, not of the wheel; "
-            "run `alembic upgrade head` there with LEADRE_DATABASE_URL set"
-        )
-    config = Config(path)
+    config = Config(project_file("alembic.ini"))
     config.attributes["database_url"] = database_url  # not an option: a % in the password would be interpolated
     return config
