@@ -165,10 +165,11 @@ def _walk(trace: Trace) -> dict[str, Any]:
     probabilities = [math.exp(beam.log_probability) for beam in trace.retrieved.beams]
     columns = [name for name in SHOWN_FEATURES if name in trace.features]
     return {
-        "profile": f"User {profile.user_id}: " + ", ".join(part for part in known if part),
+        "profile": f"User {trace.user}: " + ", ".join(part for part in known if part),
         "beams": [
             {
-                "name": trace.ads[beam.ad_id].name if beam.ad_id in trace.ads else str(beam.ad_id),
+                "ad": trace.ad_name(beam.ad_id),
+                "name": trace.ads[beam.ad_id].name if beam.ad_id in trace.ads else "",
                 "category": trace.ads[beam.ad_id].second_category if beam.ad_id in trace.ads else "",
                 "sid": str(beam.sid),
                 "probability": probability,
@@ -182,7 +183,8 @@ def _walk(trace: Trace) -> dict[str, Any]:
         "item_columns": columns,
         "items": [
             {
-                "name": trace.ads[ad].name if ad in trace.ads else str(ad),
+                "ad": trace.ad_name(ad),
+                "name": trace.ads[ad].name if ad in trace.ads else "",
                 "cells": [written(trace.features[column][row]) for column in columns],
             }
             for row, ad in enumerate(trace.target_ads)

@@ -50,6 +50,7 @@ def walk() -> Trace:
     }
     beams = (beam(7, 0.5), beam(8, 0.25), beam(9, 0.05))
     return Trace(
+        user=4,
         context=context,
         prompt=render(context, recipe=PromptRecipe(), sid_of=SIDS.get),
         prompt_tokens=61,
@@ -73,7 +74,7 @@ def test_the_tree_has_parents_before_children_and_shares_that_add_up(walk: Trace
 
 
 def test_the_pages_tables_keep_their_columns_whatever_a_title_holds(walk: Trace) -> None:
-    page = as_markdown(walk, command="leadre trace 4 7 9")
+    page = as_markdown(walk)
     for block in page.split("\n\n"):
         lines = [line.replace("\\|", "") for line in block.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in lines}) <= 1
@@ -81,7 +82,7 @@ def test_the_pages_tables_keep_their_columns_whatever_a_title_holds(walk: Trace)
 
 
 def test_the_page_shows_the_prompt_word_for_word(walk: Trace) -> None:
-    page = as_markdown(walk, command="leadre trace 4 7 9")
+    page = as_markdown(walk)
     fenced = page.split("```text\n")[1].split("\n```")[0]
     assert " ".join(fenced.split()) == " ".join(walk.prompt.text().split())
 

@@ -124,7 +124,7 @@ def promoted(database: Engine, index: AdIndex) -> None:
         values = [
             {
                 "ad_id": ad_id,
-                "source_id": f"ad {ad_id}",
+                "source_id": str(ad_id),
                 "name": f"name of {ad_id}",
                 "first_category": first_category,
                 "second_category": second_category,
