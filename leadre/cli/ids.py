@@ -54,14 +54,16 @@ def decode(given: tuple[str, ...], *, as_json: bool) -> None:
     """
     from leadre.store.records.source_ids import holders
 
-    show = _printer(("id", "table", "source_id"), as_json=as_json)
+    show, nobody = _printer(("id", "table", "source_id"), as_json=as_json), (None, None)
     with connection(settings()) as connected:
         asked = map(_id, _each(given))
         while some := list(islice(asked, _AT_ONCE)):
             held = holders(connected, set(some))
             for it in some:
-                found = [(it, table, names[it]) for table, names in held.items() if it in names]
-                for row in found or [(it, "", "")]:
+                found: list[tuple[object, ...]] = [
+                    (it, table, names[it]) for table, names in held.items() if it in names
+                ]
+                for row in found or [(it, *nobody)]:
                     show(row)
 
 
@@ -83,4 +85,4 @@ def _printer(columns: Sequence[str], *, as_json: bool) -> Callable[[Sequence[obj
     if as_json:
         return lambda row: print_json(dict(zip(columns, row, strict=True)))
     click.echo("\t".join(columns))
-    return lambda row: click.echo("\t".join(map(str, row)))
+    return lambda row: click.echo("\t".join("" if cell is None else str(cell) for cell in row))

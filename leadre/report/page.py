@@ -121,19 +121,18 @@ def _cards(report: Report) -> list[dict[str, str]]:
     largest = max(report.evaluation["cutoffs"])
     by_system = _figures(report.evaluation, "canonical")
     ours = by_system.pop("LEADRE")
-    best = max(by_system, key=lambda system: by_system[system][f"HR@{largest}"][0])
-    cards = [
-        {
-            "value": f"{ours[f'HR@{largest}'][0]:.3f}",
-            "label": f"HR@{largest}; {best}: {by_system[best][f'HR@{largest}'][0]:.3f}",
-        },
-        {"value": f"{ours['HR@1'][0]:.3f}", "label": f"HR@1; {best}: {by_system[best]['HR@1'][0]:.3f}"}
-        if "HR@1" in ours
-        else {},
+    best = max(by_system, key=lambda system: by_system[system][f"HR@{largest}"][0], default=None)
+
+    def card(metric: str) -> dict[str, str]:
+        beside = f"; {best}: {by_system[best][metric][0]:.3f}" if best is not None else ""
+        return {"value": f"{ours[metric][0]:.3f}", "label": metric + beside}
+
+    return [
+        card(f"HR@{largest}"),
+        *([card("HR@1")] if "HR@1" in ours else []),
         {"value": f"{report.evaluation['users']:,}", "label": "users evaluated"},
         {"value": f"{report.quality['ads']:,}", "label": "ads in the index"},
     ]
-    return [card for card in cards if card]
 
 
 def _dpo(report: Report) -> list[dict[str, Any]]:

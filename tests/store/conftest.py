@@ -1,58 +1,24 @@
-"""Fixtures of the store's tests: databases with the feature store applied, and a small index."""
+"""Fixtures of the store's tests: a client of an applied feature store, and a small index."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import count
-from pathlib import Path
 
 import numpy as np
-import psycopg2
 import pytest
 from sqlalchemy import Connection, Engine
 
 from leadre.domain.retrieval import Beam, RetrievalList
 from leadre.indexing.ad_index import AdIndex
-from leadre.services import Services
 from leadre.settings import Settings
 from leadre.store.features.client import FeatureClient
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.tables import ads
 from leadre.store.release.records import promote, record_index, record_release, record_sids
 
-ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PROMOTED = datetime(2026, 1, 1, tzinfo=UTC)
-_numbers = count(1)
-
-
-@pytest.fixture(scope="session")
-def applied_database(services: Services, template_database: str) -> str:
-    """A migrated database to which `feast apply` was applied, to clone: applying takes seconds, cloning does not."""
-    name = "template_feast"
-    _administer(services, f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY file_copy")
-    settings = Settings(
-        home=ROOT, database_url=_url(services, name), redis_url=services.redis_url, feature_repo=ROOT / "feature_repo"
-    )
-    command = [Path(sys.executable).with_name("feast"), "-c", ROOT / "feature_repo", "apply"]
-    subprocess.run(command, env={**os.environ, **settings.feast_environment()}, check=True, capture_output=True)
-    return name
-
-
-@pytest.fixture
-def applied(services: Services, applied_database: str, settings: Settings) -> Iterator[Settings]:
-    """Settings over a database with an applied feature store."""
-    name = f"applied_{next(_numbers)}"
-    _administer(services, f"CREATE DATABASE {name} TEMPLATE {applied_database} STRATEGY file_copy")
-    try:
-        yield replace(settings, database_url=_url(services, name))
-    finally:
-        _administer(services, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -159,16 +125,3 @@ def connection(database_url: str) -> Iterator[Connection]:
             yield open_connection
     finally:
         engine.dispose()
-
-
-def _url(services: Services, database: str) -> str:
-    return f"{services.database_url.rpartition('/')[0]}/{database}"
-
-
-def _administer(services: Services, statement: str) -> None:
-    connection = psycopg2.connect(services.database_url)
-    try:
-        connection.autocommit = True
-        connection.cursor().execute(statement)
-    finally:
-        connection.close()
