@@ -25,7 +25,7 @@ from feast.online_response import OnlineResponse
 from sqlalchemy import URL, func, select, text
 from sqlalchemy.exc import OperationalError
 
-from leadre.domain.identity import id_of, ids_of
+from leadre.domain.identity import MAX_ID, id_of, ids_of
 from leadre.domain.retrieval import RetrievalList
 from leadre.domain.users import Context
 from leadre.errors import FeatureRowMismatch, InvalidInput, Unavailable
@@ -341,7 +341,11 @@ class FeatureClient:
 
 def _keys(column: pd.Series) -> pd.Series:
     """Return the entity keys of a column of ids: int64, each different id looked at once."""
-    if pd.api.types.is_integer_dtype(column.dtype) and not column.hasnans and column.min() >= 0:
+    if (
+        pd.api.types.is_integer_dtype(column.dtype)
+        and not column.hasnans
+        and 0 <= column.min() <= column.max() <= MAX_ID
+    ):
         return column.astype("int64")
     different = column.unique()
     try:
