@@ -50,7 +50,7 @@ def decode(given: tuple[str, ...], *, as_json: bool) -> None:
 
     It asks the catalog. An id that nobody has there is printed without a table; advertisers' ids are not kept.
 
-    Example: leadre ids decode 7571317017933974737
+    Example: leadre ids decode 5566019728518143210
     """
     from leadre.store.records.source_ids import holders
 

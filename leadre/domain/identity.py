@@ -52,7 +52,7 @@ def id_of(source_id: int | str) -> int:
     text = str(source_id)
     if isinstance(whole := outward(text), int):
         return whole
-    if not text or text != text.strip() or len(text) > MAX_SOURCE_ID or any(map(_breaks_a_line, text)):
+    if not text or text != text.strip() or len(text) > MAX_SOURCE_ID or _breaks_a_line(text):
         raise InvalidInput(
             f"{text[:40]!r} is no id; a text is one line of 1 to {MAX_SOURCE_ID} characters without spaces at its ends"
         )
@@ -69,5 +69,6 @@ def outward(source_id: str) -> int | str:
     return int(source_id) if _WHOLE.fullmatch(source_id) and int(source_id) <= MAX_ID else source_id
 
 
-def _breaks_a_line(character: str) -> bool:
-    return unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}
+def _breaks_a_line(text: str) -> bool:
+    breaking = {"Cc", "Cs", "Zl", "Zp"}  # none of them is printable, which is asked sooner
+    return not text.isprintable() and any(unicodedata.category(character) in breaking for character in text)

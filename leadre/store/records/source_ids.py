@@ -27,7 +27,7 @@ _KEYS = {"ads": ads.c.ad_id, "users": users.c.user_id, "content_items": content_
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AdNames:
-    """The catalog's ads by ascending id: 8 bytes an ad, and the texts of those that are named by text.
+    """The catalog's ads by ascending id: 12 bytes an ad, and the texts of those that are named by text.
 
     Args:
         ad_ids: int64[n].
