@@ -18,9 +18,29 @@ Every message names the thing, the value, the bound and the remedy.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Self
+
 
 class LeadreError(Exception):
-    """Root of all errors this package raises on purpose. The command line prints its message, not a traceback."""
+    """Root of all errors this package raises on purpose. The command line prints its message, not a traceback.
+
+    Attributes:
+        ad_ids: 64-bit ids of ads that the message names because the code that raised it knew no other name.
+        user_ids: the same of users. Who shows the message to people puts the owner's ids in their place
+            (`leadre.store.records.source_ids.in_owners_words`).
+    """
+
+    ad_ids: tuple[int, ...] = ()
+    user_ids: tuple[int, ...] = ()
+
+    def about(self, *, ads: Iterable[int] = (), users: Iterable[int] = ()) -> Self:
+        """Say which 64-bit ids the message names, and return the error."""
+        self.ad_ids, self.user_ids = tuple(map(int, ads)), tuple(map(int, users))
+        return self
 
 
 class ConfigError(LeadreError):
@@ -59,16 +79,7 @@ class InvalidInput(LeadreError, ValueError):
 
 
 class NoFreeCode(InvalidInput):
-    """More ads share their codes than there are disambiguation codes.
-
-    Args:
-        problem: as in `InvalidInput`.
-        ad_ids: the ads that no code is left for.
-    """
-
-    def __init__(self, problem: str, *, ad_ids: tuple[int, ...] = ()) -> None:
-        self.ad_ids = ad_ids
-        super().__init__(problem)
+    """More ads share their codes than there are disambiguation codes; it is `about` the ads that none is left for."""
 
 
 class ArtifactIncomplete(LeadreError):

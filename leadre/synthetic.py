@@ -250,7 +250,7 @@ def _make_ads(
         ads.append(
             Ad(
                 ad_id=ad,
-                source_id=f"ad-{ad}",
+                source_id=str(ad),
                 name=f"{brand} {product} {variant}",
                 ad_type=f"{firsts[first]} Products",
                 first_category=firsts[first],
@@ -269,7 +269,7 @@ def _make_content(products: list[tuple[int, int, str]]) -> tuple[ContentItem, ..
     return tuple(
         ContentItem(
             content_id=index * len(_TOPICS) + topic,
-            source_id=f"content-{index * len(_TOPICS) + topic}",
+            source_id=str(index * len(_TOPICS) + topic),
             title=f"{product} {word}",
             category=seconds[second],
         )

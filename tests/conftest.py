@@ -61,6 +61,32 @@ def database_url(services: Services, template_database: str) -> Iterator[str]:
         _administer(services, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
+def applied_database(services: Services, template_database: str) -> str:
+    """A migrated database to which `feast apply` was applied, to clone: applying takes seconds, cloning does not."""
+    _administer(services, f"CREATE DATABASE template_feast TEMPLATE {template_database} STRATEGY file_copy")
+    settings = Settings(
+        home=ROOT,
+        database_url=_url(services, "template_feast"),
+        redis_url=services.redis_url,
+        feature_repo=ROOT / "feature_repo",
+    )
+    command = [Path(sys.executable).with_name("feast"), "-c", ROOT / "feature_repo", "apply"]
+    subprocess.run(command, env={**os.environ, **settings.feast_environment()}, check=True, capture_output=True)
+    return "template_feast"
+
+
+@pytest.fixture
+def applied_database_url(services: Services, applied_database: str) -> Iterator[str]:
+    """A fresh migrated database with an applied feature store, dropped after the test."""
+    name = f"applied_{next(_numbers)}"
+    _administer(services, f"CREATE DATABASE {name} TEMPLATE {applied_database} STRATEGY file_copy")
+    try:
+        yield _url(services, name)
+    finally:
+        _administer(services, f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
 def empty_database_url(services: Services) -> Iterator[str]:
     """A fresh database without any table, dropped after the test."""
@@ -89,6 +115,12 @@ def settings(tmp_path: Path, database_url: str, redis_url: str) -> Settings:
 
 
 @pytest.fixture
+def applied(settings: Settings, applied_database_url: str) -> Settings:
+    """Settings over a database with an applied feature store."""
+    return replace(settings, database_url=applied_database_url)
+
+
+@pytest.fixture
 def environment(settings: Settings) -> dict[str, str]:
     """The environment of a subprocess under `settings`: `alembic`, `feast`, `celery`, `leadre`."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("LEADRE_")}
@@ -100,30 +132,6 @@ def environment(settings: Settings) -> dict[str, str]:
         "LEADRE_FEATURE_REPO": str(settings.feature_repo),
         **settings.feast_environment(),
     }
-
-
-@pytest.fixture(scope="session")
-def applied_database(services: Services, template_database: str) -> str:
-    """A migrated database to which `feast apply` was applied, to clone: applying takes seconds, cloning does not."""
-    name = "template_feast"
-    _administer(services, f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY file_copy")
-    settings = Settings(
-        home=ROOT, database_url=_url(services, name), redis_url=services.redis_url, feature_repo=ROOT / "feature_repo"
-    )
-    command = [Path(sys.executable).with_name("feast"), "-c", ROOT / "feature_repo", "apply"]
-    subprocess.run(command, env={**os.environ, **settings.feast_environment()}, check=True, capture_output=True)
-    return name
-
-
-@pytest.fixture
-def applied(services: Services, applied_database: str, settings: Settings) -> Iterator[Settings]:
-    """Settings over a database with an applied feature store."""
-    name = f"applied_{next(_numbers)}"
-    _administer(services, f"CREATE DATABASE {name} TEMPLATE {applied_database} STRATEGY file_copy")
-    try:
-        yield replace(settings, database_url=_url(services, name))
-    finally:
-        _administer(services, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def _url(services: Services, database: str) -> str:

@@ -67,8 +67,10 @@ def test_bad_data_keeps_its_place() -> None:
 
 def test_errors_cross_process_boundaries() -> None:
     for each in tree():
-        copied = pickle.loads(pickle.dumps(each("what happened")))
+        copied = pickle.loads(pickle.dumps(each("what happened").about(ads=[7], users=range(2))))
         assert (type(copied), str(copied)) == (each, "what happened")
+        assert (copied.ad_ids, copied.user_ids) == ((7,), (0, 1))
+        assert (each("another").ad_ids, each("another").user_ids) == ((), ())
 
 
 @pytest.mark.usefixtures("loggers_restored")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import os
@@ -10,7 +11,7 @@ import warnings
 
 import click
 
-from leadre.errors import LeadreError
+from leadre.errors import LeadreError, Unavailable
 from leadre.threads import wait_asleep
 
 _COMMANDS = {
@@ -29,6 +30,7 @@ _COMMANDS = {
         "Run the paper's offline experiments here.",
     ),
     "release": ("leadre.cli.learning", "release", "List, promote and roll back releases."),
+    "ids": ("leadre.cli.ids", "ids", "Your ids as the 64-bit numbers of Feast, and back."),
     "refresh": ("leadre.cli.nearline", "refresh", "Retrieve ads for users now, in this process."),
     "decode": ("leadre.cli.decode", "decode", "Decode users without storing anything; --bench measures it."),
     "trace": ("leadre.cli.nearline", "trace", "Follow one user from events to ranker features."),
@@ -81,5 +83,16 @@ def main() -> None:
     try:
         cli(standalone_mode=True)
     except (LeadreError, FileExistsError) as error:
-        click.secho(f"error: {error}", fg="red", err=True)
+        click.secho(f"error: {_said(error)}", fg="red", err=True)
         sys.exit(1)
+
+
+def _said(error: LeadreError | FileExistsError) -> str:
+    """Return the message with the owner's ids: what was raised far inside knows 64-bit ones only."""
+    if isinstance(error, LeadreError) and (error.ad_ids or error.user_ids):
+        from leadre.cli.session import connection, settings
+        from leadre.store.records.source_ids import in_owners_words
+
+        with contextlib.suppress(Unavailable), connection(settings()) as connected:
+            return in_owners_words(connected, error)
+    return str(error)

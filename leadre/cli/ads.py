@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from leadre.cli.console import console, print_json, print_table
-from leadre.cli.session import Instant, connection, now_option, settings
+from leadre.cli.session import Instant, connection, named, now_option, settings
+from leadre.domain.identity import ids_of, outward
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from leadre.domain.ads import Ad
 
 
@@ -27,35 +26,30 @@ def ads() -> None:
     """
 
 
-def _named_ads(command: Any) -> Any:
-    """Add the ads: ids, or their owner's own names."""
-    by_name = click.option("--source-id", "by_name", is_flag=True, help="AD is the owner's own name, not the id.")
-    return click.argument("named", metavar="AD...", nargs=-1, required=True)(by_name(command))
+_named_ads = named("ad_names", metavar="AD...")
 
 
 @ads.command()
 @_named_ads
 @now_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def show(named: tuple[str, ...], *, by_name: bool, now: datetime, as_json: bool) -> None:
+def show(ad_names: Sequence[int | str], *, now: datetime, as_json: bool) -> None:
     """Print whether ads run, from when to when, and whom they target.
 
-    Example: leadre ads show 12 90
+    Example: leadre ads show SKU-1 90
     """
-    from leadre.errors import UnknownAd
-    from leadre.store.records.catalog import read_ads
+    from leadre.store.records.catalog import read_ads, refuse_unknown
 
     with connection(settings()) as connected:
-        ad_ids = _ids(connected, named, by_name=by_name)
-        found = read_ads(connected, ad_ids=ad_ids)
-    if missing := sorted(set(ad_ids) - {ad.ad_id for ad in found}):
-        raise UnknownAd(f"ad {missing[0]} is not in the catalog; import it first, or name it with --source-id")
+        refuse_unknown(connected, ad_names)
+        found = {ad.ad_id: ad for ad in read_ads(connected, ad_ids=ids_of(ad_names))}
+    shown = [_facts(found[ad_id], now) for ad_id in ids_of(ad_names)]
     if as_json:
-        print_json([_facts(ad, now) for ad in found])
+        print_json(shown)
         return
-    shown = [_facts(ad, now) for ad in found]
     columns = ("ad_id", "name", "state", "bid", "starts_at", "ends_at", "targeting")
     for fact in shown:
+        fact["ad_id"] = str(fact["ad_id"])  # not a number to be grouped by thousands
         fact["bid"] = f"{fact['bid']:g}{' (simulated)' * fact['bid_simulated']}"
         fact["targeting"] = json.dumps(fact["targeting"], ensure_ascii=False)
     rows = [[fact[column] or "" for column in columns] for fact in shown]
@@ -64,60 +58,57 @@ def show(named: tuple[str, ...], *, by_name: bool, now: datetime, as_json: bool)
 
 @ads.command()
 @_named_ads
-def pause(named: tuple[str, ...], *, by_name: bool) -> None:
+def pause(ad_names: Sequence[int | str]) -> None:
     """Stop ads until they are resumed."""
     from leadre.store.records.catalog import set_live
 
     with connection(settings()) as connected:
-        _say("paused", set_live(connected, _ids(connected, named, by_name=by_name), live=False), named)
+        _say("paused", set_live(connected, ad_names, live=False), ad_names)
 
 
 @ads.command()
 @_named_ads
-def resume(named: tuple[str, ...], *, by_name: bool) -> None:
+def resume(ad_names: Sequence[int | str]) -> None:
     """Let paused ads run again."""
     from leadre.store.records.catalog import set_live
 
     with connection(settings()) as connected:
-        _say("resumed", set_live(connected, _ids(connected, named, by_name=by_name), live=True), named)
+        _say("resumed", set_live(connected, ad_names, live=True), ad_names)
 
 
 @ads.command()
 @_named_ads
-def exhaust(named: tuple[str, ...], *, by_name: bool) -> None:
+def exhaust(ad_names: Sequence[int | str]) -> None:
     """Say that ads have run out of budget."""
     from leadre.store.records.catalog import set_budget_exhausted
 
     with connection(settings()) as connected:
-        ad_ids = _ids(connected, named, by_name=by_name)
-        _say("out of budget", set_budget_exhausted(connected, ad_ids, exhausted=True), named)
+        _say("out of budget", set_budget_exhausted(connected, ad_names, exhausted=True), ad_names)
 
 
 @ads.command()
 @_named_ads
-def refill(named: tuple[str, ...], *, by_name: bool) -> None:
+def refill(ad_names: Sequence[int | str]) -> None:
     """Say that ads have budget again."""
     from leadre.store.records.catalog import set_budget_exhausted
 
     with connection(settings()) as connected:
-        ad_ids = _ids(connected, named, by_name=by_name)
-        _say("refilled", set_budget_exhausted(connected, ad_ids, exhausted=False), named)
+        _say("refilled", set_budget_exhausted(connected, ad_names, exhausted=False), ad_names)
 
 
 @ads.command()
 @_named_ads
 @click.option("--from", "starts_at", type=Instant(), help="From when; no bound without it.")
 @click.option("--until", "ends_at", type=Instant(), help="From when not any more; no bound without it.")
-def schedule(named: tuple[str, ...], *, by_name: bool, starts_at: datetime | None, ends_at: datetime | None) -> None:
+def schedule(ad_names: Sequence[int | str], *, starts_at: datetime | None, ends_at: datetime | None) -> None:
     """Let ads run between two instants, instead of when they ran so far; without either, always.
 
-    Example: leadre ads schedule 12 --from 2026-06-01 --until 2026-07-01T12:00:00+02:00
+    Example: leadre ads schedule SKU-1 --from 2026-06-01 --until 2026-07-01T12:00:00+02:00
     """
     from leadre.store.records.catalog import set_schedule
 
     with connection(settings()) as connected:
-        ad_ids = _ids(connected, named, by_name=by_name)
-        _say("scheduled", set_schedule(connected, ad_ids, starts_at=starts_at, ends_at=ends_at), named)
+        _say("scheduled", set_schedule(connected, ad_names, starts_at=starts_at, ends_at=ends_at), ad_names)
 
 
 @ads.command()
@@ -141,19 +132,6 @@ def price(path: Path, *, seed: int) -> None:
     console.print(f"[green]✓[/] simulated bids: {priced.simulated} ads, {priced.changed} of them changed{real}")
 
 
-def _ids(connected: Connection, named: Sequence[str], *, by_name: bool) -> list[int]:
-    from leadre.domain.identity import MAX_ID
-    from leadre.errors import InvalidInput
-    from leadre.store.records.catalog import ad_ids_of
-
-    if by_name:
-        return ad_ids_of(connected, list(dict.fromkeys(named)))
-    for name in named:
-        if not (name.isascii() and name.isdigit() and len(name) <= 19 and int(name) <= MAX_ID):
-            raise InvalidInput(f"{name[:60]!r} is not an ad's id; add --source-id if it is its owner's own name for it")
-    return [int(name) for name in dict.fromkeys(named)]
-
-
 def _facts(ad: Ad, now: datetime) -> dict[str, Any]:
     """Return what is shown of an ad; the state is the first reason why it does not run."""
     state = "running"
@@ -166,8 +144,7 @@ def _facts(ad: Ad, now: datetime) -> dict[str, Any]:
     elif ad.starts_at is not None and ad.starts_at > now:
         state = "not started"
     return {
-        "ad_id": str(ad.ad_id),  # an id, not a number to be grouped by thousands
-        "source_id": ad.source_id,
+        "ad_id": outward(ad.source_id),
         "name": ad.name,
         "state": state,
         "bid": ad.bid,
@@ -178,6 +155,6 @@ def _facts(ad: Ad, now: datetime) -> dict[str, Any]:
     }
 
 
-def _say(what: str, changed: int, named: Sequence[str]) -> None:
-    others = len(set(named)) - changed
+def _say(what: str, changed: int, ad_names: Sequence[int | str]) -> None:
+    others = len(ad_names) - changed
     console.print(f"[green]✓[/] {what}: {changed} ads{f'; {others} were so already' if others else ''}")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
 from leadre.cli.console import console, print_json, print_table
-from leadre.cli.session import now_option, settings
+from leadre.cli.session import connection, named, now_option, settings
 from leadre.settings import EngineKind
 
 if TYPE_CHECKING:
+    from leadre.domain.retrieval import Beam
     from leadre.pipelines.decode import Prepared
 
 
 @click.command()
-@click.argument("user_ids", metavar="[USER]...", type=int, nargs=-1, required=True)
+@named("users", metavar="USER...")
 @click.option("--beam-width", type=click.IntRange(1, 1024), help="Ads a user. Default: LEADRE_BEAM_WIDTH.")
 @click.option("--filter/--all", "filtered", default=True, help="Only ads that run and accept the user, or every ad.")
 @click.option("--engine", type=click.Choice(get_args(EngineKind)), help="Default: LEADRE_ENGINE.")
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 @now_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def decode(
-    user_ids: tuple[int, ...],
+    users: tuple[int | str, ...],
     *,
     beam_width: int | None,
     filtered: bool,
@@ -39,29 +41,34 @@ def decode(
 
     Prompts are made of what the feature store holds.
 
-    Example: leadre decode 7 8 9 --all
+    Example: leadre decode user_5 8 --all
     """
     import torch
 
     from leadre.pipelines.decode import prepare
+    from leadre.store.records.source_ids import ad_source_ids
 
     found = settings()
     if threads is not None:
         torch.set_num_threads(threads)
     kind, width = engine or found.engine, beam_width or found.beam_width
-    named = list(dict.fromkeys(user_ids))
-    prepared = prepare(found, named, now=now, kind=kind, precision=precision, filtered=filtered)
-    _print_ads(prepared, beam_width=width, as_json=as_json)
+    prepared = prepare(found, users, now=now, kind=kind, precision=precision, filtered=filtered)
+    answers = prepared.decode(beam_width=width)
+    with connection(found) as connected:
+        names = ad_source_ids(connected, {beam.ad_id for beams in answers for beam in beams})
+    _print_ads(prepared, answers, names, as_json=as_json)
 
 
-def _print_ads(prepared: Prepared, *, beam_width: int, as_json: bool) -> None:
-    answers = prepared.decode(beam_width=beam_width)
+def _print_ads(
+    prepared: Prepared, answers: Sequence[Sequence[Beam]], names: Mapping[int, int | str], *, as_json: bool
+) -> None:
     lists = [
         {
             "user": user,
             "release": prepared.release,
             "ads": [
-                {"ad": beam.ad_id, "sid": str(beam.sid), "log_probability": beam.log_probability} for beam in beams
+                {"ad": names.get(beam.ad_id, beam.ad_id), "sid": str(beam.sid), "log_probability": beam.log_probability}
+                for beam in beams
             ],
         }
         for user, beams in zip(prepared.users, answers, strict=True)
@@ -70,11 +77,11 @@ def _print_ads(prepared: Prepared, *, beam_width: int, as_json: bool) -> None:
         print_json(lists)
         return
     rows = [
-        (str(user), str(rank), str(beam.ad_id), str(beam.sid), beam.log_probability)
+        (str(user), str(rank), str(names.get(beam.ad_id, beam.ad_id)), str(beam.sid), beam.log_probability)
         for user, beams in zip(prepared.users, answers, strict=True)
         for rank, beam in enumerate(beams, start=1)
     ]
     print_table(f"Decoded, release {prepared.release}", ("user", "rank", "ad", "S-ID", "log-probability"), rows)
     for user, beams in zip(prepared.users, answers, strict=True):
         if not beams:
-            console.print(f"user {user}: no ad may be shown")
+            console.print(f"user {user!r}: no ad may be shown", markup=False)

@@ -131,7 +131,7 @@ def _run() -> None:
     _show_features(found, users[0], now=datetime.now(UTC))
 
     _step(8, "Report", "one self-contained page")
-    path = make_report(found, release, user_id=users[0], now=datetime.now(UTC))
+    path = make_report(found, release, user=users[0], now=datetime.now(UTC))
     console.print(f"\n[bold green]✓[/] Done. Open [bold]{path}[/]")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.markup import escape
 
 from leadre.cli.console import console, print_json, print_table, progress_bars
 from leadre.cli.experiments.encoders import encoders
@@ -130,12 +131,14 @@ def add(version: str | None) -> None:
     )
     if added.nameless:
         console.print(
-            f"[yellow]![/] {len(added.nameless):,} ads have no name and get no S-ID, ad {added.nameless[0]} for one"
+            f"[yellow]![/] {len(added.nameless):,} ads have no name and get no S-ID, ad "
+            f"{escape(repr(added.nameless[0]))} for one"
         )
     if added.crowded:
         console.print(
             f"[yellow]![/] {len(added.crowded):,} ads share their codes with too many others and get no S-ID, ad "
-            f"{added.crowded[0]} for one; remove repeated ads, or build a new index and train a release for it"
+            f"{escape(repr(added.crowded[0]))} for one; remove repeated ads, or build a new index and train a release "
+            "for it"
         )
 
 

@@ -8,58 +8,60 @@ from pathlib import Path
 import click
 
 from leadre.cli.console import console, print_json, print_table
-from leadre.cli.session import now_option, settings
+from leadre.cli.session import SourceId, connection, named, now_option, settings
+from leadre.domain.identity import ids_of
 
 
 @click.command()
-@click.argument("user_ids", metavar="USER...", type=int, nargs=-1, required=True)
+@named("users", metavar="USER...")
 @now_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def refresh(user_ids: tuple[int, ...], *, now: datetime, as_json: bool) -> None:
+def refresh(users: tuple[int | str, ...], *, now: datetime, as_json: bool) -> None:
     """Retrieve ads for users now, in this process, and write their lists and features.
 
     Workers do the same for everyone in the refresh queue.
 
-    Example: leadre refresh 7 8 9
+    Example: leadre refresh user_5 8
     """
     from leadre.pipelines.refresh import refresh_users
+    from leadre.store.records.source_ids import ad_source_ids
 
-    lists = refresh_users(settings(), list(dict.fromkeys(user_ids)), now=now)
+    found = settings()
+    lists = refresh_users(found, ids_of(users), now=now)
+    with connection(found) as connected:
+        names = ad_source_ids(connected, {beam.ad_id for made in lists for beam in made.beams})
+    ads = [[names.get(beam.ad_id, beam.ad_id) for beam in made.beams] for made in lists]
     if as_json:
         print_json(
             [
-                {"user": found.user_id, "release": found.release, "ads": [beam.ad_id for beam in found.beams]}
-                for found in lists
+                {"user": user, "release": made.release, "ads": of_user}
+                for user, made, of_user in zip(users, lists, ads, strict=True)
             ]
         )
         return
-    rows = [
-        (found.user_id, len(found.beams), ", ".join(str(beam.ad_id) for beam in found.beams[:8])) for found in lists
-    ]
+    rows = [(str(user), len(some), ", ".join(map(str, some[:8]))) for user, some in zip(users, ads, strict=True)]
     print_table(f"Retrieval lists, release {lists[0].release}", ("user", "ads", "first"), rows)
 
 
 @click.command()
-@click.argument("user_id", metavar="USER", type=int, required=False)
-@click.argument("ad_ids", metavar="AD...", type=int, nargs=-1)
+@click.argument("user", metavar="[USER]", type=SourceId(), required=False)
+@named("ads", metavar="[AD]...", required=False)
 @click.option(
     "--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Write the walk to this file instead."
 )
 @now_option
-def trace(user_id: int | None, ad_ids: tuple[int, ...], *, markdown: Path | None, now: datetime) -> None:
+def trace(user: int | str | None, ads: tuple[int | str, ...], *, markdown: Path | None, now: datetime) -> None:
     """Follow one user through every step: events, context, prompt, beams, list, features for the given ads.
 
     Without arguments: the user with the newest behavior, and some of the ads retrieved. It prints personal data.
 
-    Example: leadre trace 7 12 90
+    Example: leadre trace user_5 SKU-1 90
     """
     from rich.markdown import Markdown
 
     from leadre.report.trace import as_markdown, trace_user
 
-    walk = trace_user(settings(), user_id, ad_ids=ad_ids, now=now)
-    command = f"leadre trace {walk.context.profile.user_id} {' '.join(str(ad) for ad in walk.target_ads)}"
-    text = as_markdown(walk, command=command)
+    text = as_markdown(trace_user(settings(), user, ads=ads, now=now))
     if markdown:
         markdown.write_text(text)
         console.print(f"[green]✓[/] wrote {markdown}")

@@ -9,22 +9,22 @@ from pathlib import Path
 import click
 
 from leadre.cli.console import console
-from leadre.cli.session import connection, features, now_option, settings
+from leadre.cli.session import SourceId, connection, features, now_option, settings
 from leadre.errors import ConfigError
 from leadre.settings import Settings
 
 
 @click.command()
 @click.argument("release", required=False)
-@click.option("--user", "user_id", type=int, help="Whose walk to show; by default a user with many behaviors.")
+@click.option("--user", type=SourceId(), help="Whose walk to show; by default a user with many behaviors.")
 @now_option
-def report(release: str | None, *, user_id: int | None, now: datetime) -> None:
+def report(release: str | None, *, user: int | str | None, now: datetime) -> None:
     """Write report.html on a release (the live one unless named): index, training, quality, one user's walk."""
-    path = make_report(settings(), release, user_id=user_id, now=now)
+    path = make_report(settings(), release, user=user, now=now)
     console.print(f"[green]✓[/] wrote {path}")
 
 
-def make_report(found: Settings, release: str | None, *, user_id: int | None, now: datetime) -> Path:
+def make_report(found: Settings, release: str | None, *, user: int | str | None, now: datetime) -> Path:
     """Write the report on a release.
 
     Raises:
@@ -47,7 +47,7 @@ def make_report(found: Settings, release: str | None, *, user_id: int | None, no
             f"there is no release {release}" if release else "no release is live: `leadre release promote`"
         )
     before = rows.get(f"{row.release}-sft")
-    walk = trace_user(found, user_id, now=now, features=features(found)) if row is live else None
+    walk = trace_user(found, user, now=now, features=features(found)) if row is live else None
     path = found.home / "report.html"
     write_report(
         Report(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from leadre.domain.identity import outward
 from leadre.settings import Settings
 
 if TYPE_CHECKING:
@@ -67,6 +68,33 @@ class Instant(click.ParamType):  # type: ignore[type-arg]  # generic to type che
         except ValueError:
             self.fail(f"{value!r} is not an instant; write one like 2025-06-01T12:00:00+00:00", param, ctx)
         return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+class SourceId(click.ParamType):  # type: ignore[type-arg]  # generic to type checkers only
+    """An id on the command line, as its owner writes it: a number where it is one, the text otherwise."""
+
+    name = "id"
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,  # noqa: ARG002 - click's signature
+        ctx: click.Context | None,  # noqa: ARG002
+    ) -> int | str:
+        """Read the id; what is none is refused where it is used, by `id_of`."""
+        return outward(str(value))
+
+
+def named(name: str, *, metavar: str, required: bool = True) -> Callable[[Any], Any]:
+    """Add an argument of different ids, as their owner writes them."""
+    return click.argument(
+        name,
+        metavar=metavar,
+        type=SourceId(),
+        nargs=-1,
+        required=required,
+        callback=lambda _, __, given: tuple(dict.fromkeys(given)),
+    )
 
 
 def now_option(command: Any) -> Any:

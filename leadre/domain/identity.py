@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterable
+from numbers import Integral
 
 from leadre.errors import InvalidInput
 
@@ -45,16 +47,21 @@ def id_of(source_id: int | str) -> int:
         InvalidInput: neither a whole number nor a text, or a text that is not one line of 1 to `MAX_SOURCE_ID`
             characters without spaces at its ends.
     """
-    if isinstance(source_id, bool) or not isinstance(source_id, int | str):
+    if isinstance(source_id, bool) or not isinstance(source_id, Integral | str):
         raise InvalidInput(f"{source_id!r} is no id; an id is a whole number or a text")
     text = str(source_id)
     if isinstance(whole := outward(text), int):
         return whole
-    if not text or text != text.strip() or len(text) > MAX_SOURCE_ID or any(map(_breaks_a_line, text)):
+    if not text or text != text.strip() or len(text) > MAX_SOURCE_ID or _breaks_a_line(text):
         raise InvalidInput(
             f"{text[:40]!r} is no id; a text is one line of 1 to {MAX_SOURCE_ID} characters without spaces at its ends"
         )
     return stable_id(text)
+
+
+def ids_of(source_ids: Iterable[int | str]) -> list[int]:
+    """Return `id_of` of each; whole numbers, as a ranker's 500 candidates may be, pass at once. Raises as `id_of`."""
+    return [it if type(it) is int and 0 <= it <= MAX_ID else id_of(it) for it in source_ids]
 
 
 def outward(source_id: str) -> int | str:
@@ -62,5 +69,6 @@ def outward(source_id: str) -> int | str:
     return int(source_id) if _WHOLE.fullmatch(source_id) and int(source_id) <= MAX_ID else source_id
 
 
-def _breaks_a_line(character: str) -> bool:
-    return unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}
+def _breaks_a_line(text: str) -> bool:
+    breaking = {"Cc", "Cs", "Zl", "Zp"}  # none of them is printable, which is asked sooner
+    return not text.isprintable() and any(unicodedata.category(character) in breaking for character in text)

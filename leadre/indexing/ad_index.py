@@ -130,7 +130,7 @@ class AdIndex:
         if row < 0:
             raise UnknownAd(
                 f"index {self.version} (revision {self.revision}) has no ad {ad_id}; add it with `index add`"
-            )
+            ).about(ads=[ad_id])
         return self.sid_at(row)
 
     def sid_at(self, row: int) -> SemanticId:
@@ -223,7 +223,8 @@ def refuse_repeated(sorted_ids: NDArray[np.int64]) -> None:
     """
     repeated = np.flatnonzero(np.diff(sorted_ids) == 0)
     if repeated.size:
-        raise InvalidInput(f"ad {sorted_ids[repeated[0]]} is there twice; an ad has one S-ID", column="ad_id")
+        ad_id = int(sorted_ids[repeated[0]])
+        raise InvalidInput(f"ad {ad_id} is there twice; an ad has one S-ID", column="ad_id").about(ads=[ad_id])
 
 
 def _trie(arrays: dict[str, NDArray[Any]], folder: Path) -> Trie:

@@ -57,9 +57,8 @@ def disambiguate(
         raise NoFreeCode(
             f"{int(last_code[row]) + 1} ads share the codes {SemanticId(tuple(codes[row].tolist()))} and there are "
             f"{slots} disambiguation codes (the last ad is {ad_ids[row]}); look for repeated ads, or build a new index "
-            "with more levels or codes",
-            ad_ids=tuple(over.tolist()),
-        )
+            "with more levels or codes"
+        ).about(ads=over.tolist())
     return np.concatenate([codes, last_code[:, None].astype(np.int32)], axis=1)
 
 

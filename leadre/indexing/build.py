@@ -155,7 +155,8 @@ def add_ads(
     columns = _columns(ads, embeddings)
     ad_ids = np.sort(columns["ad_ids"])  # looked up in order: neighbours share their way through memory
     if (known := ad_ids[index.rows(ad_ids) >= 0]).size:  # before codes run out for its double
-        raise InvalidInput(f"ad {known[0]} is in index {index.version} already; add only new ads", column="ad_id")
+        problem = f"ad {known[0]} is in index {index.version} already; add only new ads"
+        raise InvalidInput(problem, column="ad_id").about(ads=[known[0]])
     hidden = quantiser.hidden(embeddings)
     codes, quantised = quantise(hidden, quantiser.codebooks)
     if assignment == "balanced":

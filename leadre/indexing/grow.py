@@ -57,9 +57,9 @@ def grow(
     inside = np.flatnonzero(place_by_id < len(index))
     known = inside[index.ad_ids[index.by_id[place_by_id[inside]]] == ad_ids[by_id[inside]]]
     if known.size:
-        raise InvalidInput(
-            f"ad {ad_ids[by_id[known[0]]]} is in index {index.version} already; add only new ads", column="ad_id"
-        )
+        ad_id = int(ad_ids[by_id[known[0]]])
+        problem = f"ad {ad_id} is in index {index.version} already; add only new ads"
+        raise InvalidInput(problem, column="ad_id").about(ads=[ad_id])
     at = index.trie.insertion(codes)
     trie = index.trie.with_added(codes, at=at)
     names = tuple(sorted({*index.category_names, *first_categories, *second_categories}))

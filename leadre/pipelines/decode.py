@@ -12,6 +12,7 @@ from pathlib import Path
 
 from leadre.decoding.engine import Engine
 from leadre.decoding.load import Precision, load_engine
+from leadre.domain.identity import id_of, ids_of
 from leadre.domain.retrieval import Beam
 from leadre.errors import ConfigError, InvalidInput
 from leadre.indexing.ad_index import AdIndex
@@ -20,9 +21,9 @@ from leadre.recipe import load_recipe
 from leadre.retrieval.retriever import Retriever
 from leadre.settings import EngineKind, Settings
 from leadre.store.features.client import FeatureClient
-from leadre.store.records.catalog import profiles
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.events import recent_users
+from leadre.store.records.source_ids import user_source_ids
 from leadre.store.release.records import live_release
 from leadre.training.learner.release_folder import load_prompt_encoder
 
@@ -34,14 +35,14 @@ class Prepared:
     Args:
         release: the live one's name.
         engine: the release's, over its index's newest revision.
-        users: their ids.
+        users: as their owner names them.
         prompts: one a user, in token ids.
         masks: the ads that each user may get; all None when nothing was filtered.
     """
 
     release: str
     engine: Engine
-    users: tuple[int, ...]
+    users: tuple[int | str, ...]
     prompts: tuple[tuple[int, ...], ...]
     masks: tuple[LiveMask | None, ...]
 
@@ -52,7 +53,7 @@ class Prepared:
 
 def prepare(
     settings: Settings,
-    users: Sequence[int] | int,
+    users: Sequence[int | str] | int,
     *,
     now: datetime,
     kind: EngineKind,
@@ -63,7 +64,7 @@ def prepare(
 
     Args:
         settings: where things run.
-        users: different users; or a number: so many of those with the newest behaviors.
+        users: different users, as their owner names them; or a number: so many of those with the newest behaviors.
         now: the instant; later behaviors are not seen.
         kind: which engine.
         precision: of its weights and activations.
@@ -83,12 +84,10 @@ def prepare(
                 raise ConfigError(
                     "no release is live: `leadre train` makes one, `leadre release promote` makes it live"
                 )
-            if isinstance(users, int):
-                user_ids = recent_users(connection, now=now, limit=users)
-            else:
-                user_ids = list(users)
-                if unknown := sorted(set(user_ids) - set(profiles(connection, user_ids))):
-                    raise InvalidInput(f"user {unknown[0]} is not in the catalog; `leadre import` loads users")
+            user_ids = recent_users(connection, now=now, limit=users) if isinstance(users, int) else ids_of(users)
+            names = user_source_ids(connection, user_ids)
+        if not isinstance(users, int) and (unknown := [user for user in users if id_of(user) not in names]):
+            raise InvalidInput(f"user {unknown[0]!r} is not in the catalog; `leadre import` loads users")
         if not user_ids:
             raise ConfigError(f"nobody has a behavior before {now.isoformat()}: import behaviors, or set --now")
         folder, index = Path(live.uri), AdIndex.load(settings.indexes / live.index_version)
@@ -112,7 +111,7 @@ def prepare(
         return Prepared(
             release=live.release,
             engine=engine,
-            users=tuple(user_ids),
+            users=tuple(names[user_id] for user_id in user_ids),
             prompts=tuple(tuple(retriever.encoder.encode(retriever.prompt(context))) for context in contexts),
             masks=tuple(retriever.inventory.mask(context.profile, now) if filtered else None for context in contexts),
         )

@@ -119,19 +119,18 @@ def _cards(report: Report) -> list[dict[str, str]]:
     largest = max(report.evaluation["cutoffs"])
     by_system = _figures(report.evaluation, "canonical")
     ours = by_system.pop("LEADRE")
-    best = max(by_system, key=lambda system: by_system[system][f"HR@{largest}"][0])
-    cards = [
-        {
-            "value": f"{ours[f'HR@{largest}'][0]:.3f}",
-            "label": f"HR@{largest}; {best}: {by_system[best][f'HR@{largest}'][0]:.3f}",
-        },
-        {"value": f"{ours['HR@1'][0]:.3f}", "label": f"HR@1; {best}: {by_system[best]['HR@1'][0]:.3f}"}
-        if "HR@1" in ours
-        else {},
+    best = max(by_system, key=lambda system: by_system[system][f"HR@{largest}"][0], default=None)
+
+    def card(metric: str) -> dict[str, str]:
+        beside = f"; {best}: {by_system[best][metric][0]:.3f}" if best is not None else ""
+        return {"value": f"{ours[metric][0]:.3f}", "label": metric + beside}
+
+    return [
+        card(f"HR@{largest}"),
+        *([card("HR@1")] if "HR@1" in ours else []),
         {"value": f"{report.evaluation['users']:,}", "label": "users evaluated"},
         {"value": f"{report.quality['ads']:,}", "label": "ads in the index"},
     ]
-    return [card for card in cards if card]
 
 
 def _dpo(report: Report) -> list[dict[str, Any]]:
@@ -163,10 +162,11 @@ def _walk(trace: Trace) -> dict[str, Any]:
     probabilities = [math.exp(beam.log_probability) for beam in trace.retrieved.beams]
     columns = [name for name in SHOWN_FEATURES if name in trace.features]
     return {
-        "profile": f"User {profile.user_id}: " + ", ".join(part for part in known if part),
+        "profile": f"User {trace.user}: " + ", ".join(part for part in known if part),
         "beams": [
             {
-                "name": trace.ads[beam.ad_id].name if beam.ad_id in trace.ads else str(beam.ad_id),
+                "ad": trace.ad_name(beam.ad_id),
+                "name": trace.ads[beam.ad_id].name if beam.ad_id in trace.ads else "",
                 "category": trace.ads[beam.ad_id].second_category if beam.ad_id in trace.ads else "",
                 "sid": str(beam.sid),
                 "probability": probability,
@@ -180,7 +180,8 @@ def _walk(trace: Trace) -> dict[str, Any]:
         "item_columns": columns,
         "items": [
             {
-                "name": trace.ads[ad].name if ad in trace.ads else str(ad),
+                "ad": trace.ad_name(ad),
+                "name": trace.ads[ad].name if ad in trace.ads else "",
                 "cells": [written(trace.features[column][row]) for column in columns],
             }
             for row, ad in enumerate(trace.target_ads)

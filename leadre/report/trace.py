@@ -7,6 +7,8 @@ shows a user's personal data on purpose.
 from __future__ import annotations
 
 import math
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,16 +17,18 @@ from textwrap import wrap
 from typing import Any
 
 from leadre.domain.ads import Ad
+from leadre.domain.identity import id_of, ids_of
 from leadre.domain.retrieval import Beam, RetrievalList
 from leadre.domain.users import Context
-from leadre.errors import ConfigError, UnknownAd
+from leadre.errors import ConfigError
 from leadre.pipelines.refresh import LiveRetriever
 from leadre.prompts.render import Learnable, Prompt, Sid, Text
 from leadre.settings import Settings
 from leadre.store.features.client import FeatureClient
-from leadre.store.records.catalog import read_ads
+from leadre.store.records.catalog import read_ads, refuse_unknown
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.events import most_active_user
+from leadre.store.records.source_ids import user_source_ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,7 @@ class Trace:
     """One user's walk.
 
     Args:
+        user: as its owner names it; ads are named by their `source_id`.
         context: what is known of the user.
         prompt: what the LLM reads; `prompt_tokens` is its length.
         retrieved: the list the release gives now.
@@ -41,6 +46,7 @@ class Trace:
         now: the instant of the walk.
     """
 
+    user: int | str
     context: Context
     prompt: Prompt
     prompt_tokens: int
@@ -50,12 +56,16 @@ class Trace:
     features: Mapping[str, Sequence[Any]]
     now: datetime
 
+    def ad_name(self, ad_id: int) -> str:
+        """Return an ad's id as its owner writes it; an ad that the catalog has lost keeps its number."""
+        return self.ads[ad_id].source_id if ad_id in self.ads else str(ad_id)
+
 
 def trace_user(
     settings: Settings,
-    user_id: int | None = None,
+    user: int | str | None = None,
     *,
-    ad_ids: Sequence[int] = (),
+    ads: Sequence[int | str] = (),
     now: datetime,
     features: FeatureClient | None = None,
 ) -> Trace:
@@ -63,38 +73,39 @@ def trace_user(
 
     Args:
         settings: where things run.
-        user_id: the user; None takes one with many behaviors.
-        ad_ids: target ads; none takes every second retrieved ad, and as many others.
+        user: the user, as its owner names it; None takes one with many behaviors.
+        ads: target ads, as their owner names them; none takes some of those retrieved, and as many others.
         now: the instant.
         features: the feature store, if it is open already.
 
     Raises:
         ConfigError: no release is live, or there are no behaviors to choose a user by.
         UnknownAd: a target ad is not in the catalog.
+        InvalidInput: what is given is no id.
         Unavailable: a server does not answer.
     """
     database = connect(settings.database_url, application_name="leadre trace")
     try:
         features = features or FeatureClient(settings.feature_repo, settings.feast_environment())
         with transaction(database) as connection:
-            ads = {ad.ad_id: ad for ad in read_ads(connection)}
-            user_id = most_active_user(connection, now=now) if user_id is None else user_id
-        if user_id is None:
-            raise ConfigError(f"nobody has a behavior before {now.isoformat()}: name a user, or set --now")
-        for ad_id in ad_ids:
-            if ad_id not in ads:
-                raise UnknownAd(f"ad {ad_id} is not in the catalog")
+            refuse_unknown(connection, ads)
+            catalog = {ad.ad_id: ad for ad in read_ads(connection)}
+            user_id = most_active_user(connection, now=now) if user is None else id_of(user)
+            if user_id is None:
+                raise ConfigError(f"nobody has a behavior before {now.isoformat()}: name a user, or set --now")
+            user = user_source_ids(connection, [user_id])[user_id] if user is None else user
         retriever = LiveRetriever(settings, database=database, features=features).current()
         retrieved = retriever.refresh([user_id], now=now)[0]
         context = features.contexts([user_id], now=now)[0]
         prompt = retriever.prompt(context)
-        targets = tuple(ad_ids) or _some_targets(retrieved, ads)
+        targets = tuple(ids_of(ads)) or _some_targets(retrieved, catalog)
         return Trace(
+            user=user,
             context=context,
             prompt=prompt,
             prompt_tokens=len(retriever.encoder.encode(prompt)),
             retrieved=retrieved,
-            ads=ads,
+            ads=catalog,
             target_ads=targets,
             features=features.ranker_features(user_id, targets, now=now),
             now=now,
@@ -156,18 +167,20 @@ SHOWN_FEATURES = (
 SHOWN_BEAMS = 8
 
 
-def as_markdown(trace: Trace, *, command: str) -> str:
+def as_markdown(trace: Trace) -> str:
     """Write the walk as a Markdown document."""
-    return "\n".join(chain.from_iterable(_sections(trace, command)))
+    return "\n".join(chain.from_iterable(_sections(trace)))
 
 
-def _sections(trace: Trace, command: str) -> Iterator[list[str]]:
-    user = trace.context.profile.user_id
+def _sections(trace: Trace) -> Iterator[list[str]]:
+    command = shlex.join(["leadre", "trace", str(trace.user), *map(trace.ad_name, trace.target_ads)])
     yield [
         "# One user's walk",
         "",
-        f"Generated by `{command}`. User {user} of the made-up world, release `{trace.retrieved.release}`, "
-        f"at {trace.now:%Y-%m-%d %H:%M} UTC.",
+        f"User {_verbatim(str(trace.user))}, release `{trace.retrieved.release}`, at {trace.now:%Y-%m-%d %H:%M} UTC. "
+        "Generated by",
+        "",
+        f"    {command}",
         "",
     ]
     yield ["## 1. Events", "", "Positive behaviors of both domains, oldest first (PostgreSQL, table `behaviors`).", ""]
@@ -219,7 +232,7 @@ def _sections(trace: Trace, command: str) -> Iterator[list[str]]:
         [
             (
                 str(place),
-                str(beam.ad_id),
+                _verbatim(trace.ad_name(beam.ad_id)),
                 trace.ads[beam.ad_id].name if beam.ad_id in trace.ads else "",
                 trace.ads[beam.ad_id].second_category if beam.ad_id in trace.ads else "",
                 f"`{beam.sid}`",
@@ -246,7 +259,11 @@ def _sections(trace: Trace, command: str) -> Iterator[list[str]]:
     yield _table(
         ("target ad", "name", *shown),
         [
-            (str(ad), trace.ads[ad].name if ad in trace.ads else "", *(written(trace.features[f][row]) for f in shown))
+            (
+                _verbatim(trace.ad_name(ad)),
+                trace.ads[ad].name if ad in trace.ads else "",
+                *(written(trace.features[f][row]) for f in shown),
+            )
             for row, ad in enumerate(trace.target_ads)
         ],
     )
@@ -262,6 +279,11 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return [*lines, ""]
+
+
+def _verbatim(name: str) -> str:
+    """Return an id that Markdown shows as it is: nothing in it is a mark. An underscore inside a word is none."""
+    return re.sub(r"[\\`*\[\]<>&~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", name)
 
 
 def written(value: object) -> str:

@@ -11,11 +11,15 @@ import pytest
 from click.testing import CliRunner
 
 from leadre.cli import cli, main
+from leadre.cli.console import console
 from leadre.domain.ads import Ad
+from leadre.domain.identity import id_of
 from leadre.domain.targeting import Targeting
 from leadre.settings import Settings
 from leadre.store.records.catalog import upsert_ads
 from leadre.store.records.database import connect, transaction
+
+NAMES = ("SKU-1", 1001, "Größe [7] / 8")
 
 
 @pytest.fixture
@@ -25,8 +29,8 @@ def filled(environment: dict[str, str], settings: Settings, monkeypatch: pytest.
             monkeypatch.setenv(name, value)
     ads = [
         Ad(
-            ad_id=1000 + number,
-            source_id=f"SKU-{number}",
+            ad_id=id_of(NAMES[number]),
+            source_id=str(NAMES[number]),
             name=f"Sofa {number}",
             ad_type="",
             first_category="",
@@ -53,37 +57,44 @@ def run(*arguments: str) -> str:
 
 
 def states(*arguments: str) -> list[str]:
-    return [ad["state"] for ad in json.loads(run("show", "1000", "1001", "1002", "--json", *arguments))]
+    return [ad["state"] for ad in json.loads(run("show", *map(str, NAMES), "--json", *arguments))]
 
 
 def test_ads_are_paused_exhausted_and_scheduled_and_brought_back(filled: None) -> None:
     assert states() == ["running"] * 3
-    assert "paused: 1 ads" in run("pause", "1000")
-    assert "paused: 1 ads; 1 were so already" in run("pause", "1000", "1001")
-    assert "out of budget: 2 ads" in run("exhaust", "1001", "1002", "1001")
+    assert "paused: 1 ads" in run("pause", "SKU-1")
+    assert "paused: 1 ads; 1 were so already" in run("pause", "SKU-1", "1001", "SKU-1")
+    assert "out of budget: 2 ads" in run("exhaust", "1001", NAMES[2], "1001")
     run("resume", "1001")
-    run("schedule", "--source-id", "SKU-2", "--from", "2026-06-01", "--until", "2026-07-01T12:00:00+02:00")
-    run("refill", "1002")
+    run("schedule", NAMES[2], "--from", "2026-06-01", "--until", "2026-07-01T12:00:00+02:00")
+    run("refill", NAMES[2])
     assert states("--now", "2026-05-31T23:59:59") == ["paused", "out of budget", "not started"]
     assert states("--now", "2026-06-01") == ["paused", "out of budget", "running"]
     assert states("--now", "2026-07-01T10:00:00") == ["paused", "out of budget", "ended"]
-    run("resume", "1000", "1001")
-    run("schedule", "1002")
+    run("resume", "SKU-1", "1001")
+    run("schedule", NAMES[2])
     run("refill", "1001")
     assert states() == ["running"] * 3
 
 
-def test_states_are_shown_as_a_table(filled: None) -> None:
-    shown = run("show", "--source-id", "SKU-1", "SKU-0")
-    assert "1000" in shown
+def test_ads_are_shown_as_their_owner_names_them_in_the_order_asked_for(
+    filled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_width", 160)
+    shown = run("show", NAMES[2], "SKU-1", NAMES[2])
+    assert shown.index("Größe [7] / 8") < shown.index("SKU-1")
+    assert shown.count("Größe") == 1
     assert '{"age": [18, 45]}' in shown
+    facts = json.loads(run("show", NAMES[2], "1001", "--json"))
+    assert [ad["ad_id"] for ad in facts] == [NAMES[2], 1001]
+    assert not any(str(id_of(name)) in shown + str(facts) for name in (NAMES[0], NAMES[2]))
 
 
 def test_ads_without_a_real_bid_get_one_of_the_market(filled: None, tmp_path: Path) -> None:
     (tmp_path / "prices.txt").write_text("0 70 0.002\n")
     said = run("price", "--prices", str(tmp_path / "prices.txt"), "--seed", "3")
     assert "simulated bids: 2 ads, 2 of them changed; 1 have real ones and keep them" in " ".join(said.split())
-    shown = json.loads(run("show", "1000", "1001", "1002", "--json"))
+    shown = json.loads(run("show", *map(str, NAMES), "--json"))
     assert [(ad["bid"], ad["bid_simulated"]) for ad in shown] == [(1.0, False), (35.0, True), (35.0, True)]
     assert "35" in run("show", "1001")
     assert "simulated" in run("show", "1001")
@@ -92,13 +103,11 @@ def test_ads_without_a_real_bid_get_one_of_the_market(filled: None, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["pause", "1000", "7"], "ad 7 is not in the catalog"),
-        (["show", "7"], "import it first, or name it with --source-id"),
-        (["show", "SKU-1"], "add --source-id"),
-        (["pause", "9" * 19], "is not an ad's id"),
-        (["pause", "--source-id", "SKU-7"], "no ad is named 'SKU-7'"),
+        (["pause", "SKU-1", "7"], "ad 7 is not in the catalog (1 of 2 are not there); import it first"),
+        (["show", "SKU-7"], "ad 'SKU-7' is not in the catalog (1 of 1 are not there); import it first"),
+        (["exhaust", "SKU-7 "], "'SKU-7 ' is no id; a text is one line"),
         (["price", "--prices", "nowhere.txt"], "nowhere.txt: the file does not exist"),
-        (["schedule", "1000", "--from", "2026-07-01", "--until", "2026-06-01"], "is not after the start"),
+        (["schedule", "SKU-1", "--from", "2026-07-01", "--until", "2026-06-01"], "is not after the start"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_with_a_remedy(

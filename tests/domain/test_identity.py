@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadre.domain.identity import MAX_ID, id_of, outward, stable_id
+from leadre.domain.identity import MAX_ID, id_of, ids_of, outward, stable_id
 from leadre.errors import InvalidInput
 
 
@@ -15,6 +16,7 @@ from leadre.errors import InvalidInput
     [
         ("", 8238016292129134938),
         ("B00005N7P0", 44019851868283391),
+        ("SKU-1", 5566019728518143210),
         ("广告", 1527994229887053879),
     ],
 )
@@ -64,3 +66,12 @@ def test_what_went_in_decides_what_comes_out(text: str) -> None:
     if text == text.strip():
         assert str(outward(text)) == text
         assert id_of(text) == id_of(outward(text))
+
+
+def test_many_ids_are_the_ids_of_each_and_numpys_numbers_are_numbers() -> None:
+    mixed = [7, "7", "SKU-1", 2**64, np.int64(9), 0, MAX_ID]
+    assert ids_of(mixed) == [id_of(it) for it in mixed]
+    assert ids_of(mixed)[-3:] == [9, 0, MAX_ID]
+    assert all(type(it) is int for it in ids_of(mixed))
+    with pytest.raises(InvalidInput):
+        ids_of([7, True])

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import math
+import shlex
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from leadre.domain.ads import Ad
 from leadre.domain.behavior import Action, Behavior, Domain
@@ -50,6 +56,7 @@ def walk() -> Trace:
     }
     beams = (beam(7, 0.5), beam(8, 0.25), beam(9, 0.05))
     return Trace(
+        user=4,
         context=context,
         prompt=render(context, recipe=PromptRecipe(), sid_of=SIDS.get),
         prompt_tokens=61,
@@ -73,15 +80,28 @@ def test_the_tree_has_parents_before_children_and_shares_that_add_up(walk: Trace
 
 
 def test_the_pages_tables_keep_their_columns_whatever_a_title_holds(walk: Trace) -> None:
-    page = as_markdown(walk, command="leadre trace 4 7 9")
+    page = as_markdown(walk)
     for block in page.split("\n\n"):
         lines = [line.replace("\\|", "") for line in block.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in lines}) <= 1
     assert "| 7 | Ad 7 \\| x | 1 | 1 |" in page
 
 
+@given(name=st.text(st.sampled_from("aZ7ö_*`|\\<>[]()&;#~!-. "), min_size=1, max_size=12).map(str.strip).filter(bool))
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_ids_are_shown_letter_for_letter_whatever_marks_they_hold(walk: Trace, name: str) -> None:
+    ads = {**walk.ads, 7: replace(walk.ads[7], source_id=name)}
+    page = as_markdown(replace(walk, user=name, ads=ads))
+    read = MarkdownIt().enable("table").parse(page)
+    texts = ["".join(part.content for part in token.children or ()) for token in read if token.type == "inline"]
+    assert any(text.startswith(f"User {name}, release r1, ") for text in texts)
+    assert texts.count(name) >= 2  # in the list, and as a target ad
+    command = next(token.content for token in read if token.type == "code_block")
+    assert shlex.split(command) == ["leadre", "trace", name, name, "9"]
+
+
 def test_the_page_shows_the_prompt_word_for_word(walk: Trace) -> None:
-    page = as_markdown(walk, command="leadre trace 4 7 9")
+    page = as_markdown(walk)
     fenced = page.split("```text\n")[1].split("\n```")[0]
     assert " ".join(fenced.split()) == " ".join(walk.prompt.text().split())
 

@@ -50,7 +50,7 @@ def index_of(ad_ids: list[int]) -> AdIndex:
 def ad(ad_id: int) -> Ad:
     return Ad(
         ad_id=ad_id,
-        source_id=f"ad {ad_id}",
+        source_id=str(ad_id),
         name="An ad",
         ad_type="",
         first_category="",

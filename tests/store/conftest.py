@@ -1,4 +1,4 @@
-"""Fixtures of the store's tests: the feature store over a database, and a small index."""
+"""Fixtures of the store's tests: a client of an applied feature store, and a small index."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def promoted(database: Engine, index: AdIndex) -> None:
         values = [
             {
                 "ad_id": ad_id,
-                "source_id": f"ad {ad_id}",
+                "source_id": str(ad_id),
                 "name": f"name of {ad_id}",
                 "first_category": first_category,
                 "second_category": second_category,

@@ -98,7 +98,7 @@ def _releases(settings: Settings) -> dict[str, ReleaseRow]:
 
 def test_new_ads_join_and_what_users_did_with_them_is_learned_and_measured(world: World, settings: Settings) -> None:
     new = [
-        replace(world.ads[0], ad_id=number, source_id=f"ad-{number}", name=f"Quite Another Sofa {number}")
+        replace(world.ads[0], ad_id=number, source_id=str(number), name=f"Quite Another Sofa {number}")
         for number in (500, 501)
     ]
     clicked = Counter(row.item_id for row in world.behaviors if row.positive and row.domain is Domain.AD)

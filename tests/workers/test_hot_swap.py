@@ -94,7 +94,7 @@ def import_new_ads(system, database: Engine) -> None:
 
 
 def renamed(ad: Ad, ad_id: int) -> Ad:
-    return replace(ad, ad_id=ad_id, source_id=f"new-{ad_id}", name=f"brand new {ad.name}")
+    return replace(ad, ad_id=ad_id, source_id=str(ad_id), name=f"brand new {ad.name}")
 
 
 def pause_old_ads(database: Engine) -> None:

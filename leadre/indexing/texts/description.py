@@ -8,6 +8,7 @@ from __future__ import annotations
 import unicodedata
 
 from leadre.domain.ads import Ad
+from leadre.domain.identity import outward
 from leadre.errors import InvalidInput
 
 MAX_FIELD = 256
@@ -27,7 +28,7 @@ def describe(ad: Ad) -> str:
     """
     name = clean(ad.name)
     if not name:
-        raise InvalidInput(f"ad {ad.ad_id} ({ad.source_id[:80]!r}) has no name; an S-ID is made of it", column="name")
+        raise InvalidInput(f"ad {outward(ad.source_id)!r} has no name; an S-ID is made of it", column="name")
     attributes = [text for text in map(clean, ad.attributes[:MAX_ATTRIBUTES]) if text]
     parts = (
         ("The name of the ad is ", name),

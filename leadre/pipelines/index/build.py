@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leadre.domain.ads import Ad
+from leadre.domain.identity import outward
 from leadre.errors import InvalidInput, NoFreeCode
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.build import add_ads, index_ads, version_of
@@ -40,15 +41,15 @@ class Addition:
     Args:
         index: the newest revision.
         ads: how many ads joined it.
-        nameless: ids of ads that got no S-ID because they have no name.
-        crowded: ids of ads that got none because too many ads share their codes.
+        nameless: ads, as their owner names them, that got no S-ID because they have no name.
+        crowded: ads that got none because too many ads share their codes.
         changed_until: for the next call's `changed_since`.
     """
 
     index: AdIndex
     ads: int = 0
-    nameless: tuple[int, ...] = ()
-    crowded: tuple[int, ...] = ()
+    nameless: tuple[int | str, ...] = ()
+    crowded: tuple[int | str, ...] = ()
     changed_until: int
 
 
@@ -141,9 +142,9 @@ def add_new_ads(
         with transaction(database) as connection:
             until = oldest_open_transaction(connection)
             found = ads_without_sid(connection, version, changed_since=changed_since)
-        nameless = tuple(ad.ad_id for ad in found if not clean(ad.name))
+        nameless = tuple(outward(ad.source_id) for ad in found if not clean(ad.name))
         if nameless:
-            logger.warning("ads_without_name", extra={"ads": len(nameless), "first_ad_id": nameless[0]})
+            logger.warning("ads_without_name", extra={"ads": len(nameless), "first_ad": nameless[0]})
         wanted = [ad for ad in found if clean(ad.name)]
         if not wanted:
             return Addition(index=present.index, nameless=nameless, changed_until=until)
@@ -161,7 +162,7 @@ def add_new_ads(
             index=AdIndex.load(folder),
             ads=len(rows) - len(crowded),
             nameless=nameless,
-            crowded=tuple(sorted(crowded)),
+            crowded=tuple(outward(ad.source_id) for ad in new if ad.ad_id in crowded),
             changed_until=until,
         )
     finally:
@@ -202,7 +203,8 @@ def _grown(built: BuiltIndex, ads: Sequence[Ad], embeddings: NDArray[np.float32]
                 assignment=built.recipe.assignment,
             )
         except NoFreeCode as error:
-            logger.warning("ads_without_code", extra={"ads": len(error.ad_ids), "first_ad_id": error.ad_ids[0]})
+            first = next(outward(ad.source_id) for ad in ads if ad.ad_id == error.ad_ids[0])
+            logger.warning("ads_without_code", extra={"ads": len(error.ad_ids), "first_ad": first})
             crowded.update(error.ad_ids)
         else:
             return built.grown(index), crowded

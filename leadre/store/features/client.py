@@ -25,6 +25,7 @@ from feast.online_response import OnlineResponse
 from sqlalchemy import URL, func, select, text
 from sqlalchemy.exc import OperationalError
 
+from leadre.domain.identity import MAX_ID, id_of, ids_of
 from leadre.domain.retrieval import RetrievalList
 from leadre.domain.users import Context
 from leadre.errors import ConfigError, FeatureRowMismatch, InvalidInput, Unavailable
@@ -206,39 +207,49 @@ class FeatureClient:
             )
         return found
 
-    def ranker_features(self, user_id: int, ad_ids: Sequence[int], *, now: datetime) -> dict[str, list[Any]]:
+    def ranker_features(
+        self, user_id: int | str, ad_ids: Sequence[int | str], *, now: datetime
+    ) -> dict[str, list[Any]]:
         """Return the ranker's features of a user and its target ads, through Feast's on-demand view.
 
         As in the point-in-time join, a list that is older than the view's ttl or later than `now` counts as absent.
 
+        Args:
+            user_id: the user, as its owner names it: a number or a text.
+            ad_ids: the target ads, as their owner names them.
+            now: when the ranker asks.
+
         Returns:
-            As many values as `ad_ids` for `ad_id` and every feature of the service, in its order.
+            As many values as `ad_ids` for `ad_id`, the very ids that were given, and every feature of the service, in
+            its order. Ids inside features (`retrieved_ad_ids`) are Feast's 64-bit ones.
 
         Raises:
+            InvalidInput: what is given is no id.
             Unavailable: Redis does not answer.
             FeatureRowMismatch: a row is missing.
         """
         if not ad_ids:
             return {}
-        request = {"user_id": user_id, "request_time_s": now.timestamp()}
-        columns = self._read(self._ranker_features, [{**request, "ad_id": ad_id} for ad_id in ad_ids])
+        request = {"user_id": id_of(user_id), "request_time_s": now.timestamp()}
+        columns = self._read(self._ranker_features, [{**request, "ad_id": ad_id} for ad_id in ids_of(ad_ids)])
         for name in self._list_features:  # Feast applies ttl to the join, not online
             pairs = zip(columns[name], columns["list_age_s"], strict=True)
             columns[name] = [value if age >= 0 else None for value, age in pairs]
-        return {name: columns[name] for name in ("ad_id", *self._ranker_names)}
+        return {"ad_id": list(ad_ids), **{name: columns[name] for name in self._ranker_names}}
 
     def point_in_time(self, entity_frame: pd.DataFrame) -> pd.DataFrame:
         """Join the ranker's features to training rows, each as of its own time.
 
         Args:
-            entity_frame: `user_id`, `ad_id`, `event_timestamp` (aware) and any further columns, e.g. labels. Several
-                rows may share a user and an instant.
+            entity_frame: `user_id` and `ad_id`, as their owner names them (numbers or texts), `event_timestamp` (aware)
+                and any further columns, e.g. labels. Several rows may share a user and an instant.
 
         Returns:
-            The frame's columns and rows, in its order, and every feature of the service; `event_timestamp` in UTC.
+            The frame's columns and rows, in its order and as they came, and every feature of the service;
+            `event_timestamp` in UTC.
 
         Raises:
-            InvalidInput: a column is missing, or times without a zone.
+            InvalidInput: a column is missing, times without a zone, or a value that is no id.
             Unavailable: PostgreSQL does not answer.
             FeatureRowMismatch: the join returned other rows than it was given.
         """
@@ -252,16 +263,18 @@ class FeatureClient:
         frame = entity_frame.reset_index(drop=True)
         at = frame["event_timestamp"].dt.tz_convert("UTC").dt.as_unit("us")
         # Whole microseconds divided once: the same float that datetime.timestamp() and PostgreSQL give.
-        frame = frame.assign(event_timestamp=at, request_time_s=at.astype("int64") / 1e6)
-        frame[_ROW] = np.arange(len(frame))
+        keys = {name: _keys(frame[name]) for name in ("user_id", "ad_id")}
+        asked = frame.assign(**keys, event_timestamp=at, request_time_s=at.astype("int64") / 1e6)
+        asked[_ROW] = np.arange(len(frame))
         with _available():
-            joined = self.store.get_historical_features(entity_df=frame, features=self._ranker_features).to_df()
-        if len(joined) != len(frame) or not np.array_equal(np.sort(joined[_ROW].to_numpy()), frame[_ROW].to_numpy()):
+            joined = self.store.get_historical_features(entity_df=asked, features=self._ranker_features).to_df()
+        if len(joined) != len(frame) or not np.array_equal(np.sort(joined[_ROW].to_numpy()), asked[_ROW].to_numpy()):
             raise FeatureRowMismatch(
                 f"the point-in-time join returned {len(joined)} rows for {len(frame)}: a source holds two rows of one "
                 "entity with equal event_at and created_at, or the offline store drops rows"
             )
-        joined = joined.sort_values(_ROW, ignore_index=True).assign(event_timestamp=at)
+        joined = joined.sort_values(_ROW, ignore_index=True)
+        joined = joined.assign(event_timestamp=at, user_id=frame["user_id"], ad_id=frame["ad_id"])
         return joined[[*entity_frame.columns, *self._ranker_names]]  # Feast adds the inputs of the on-demand view
 
     def materialize_incremental(self, now: datetime) -> dict[str, int]:
@@ -331,6 +344,22 @@ class FeatureClient:
         frame["created_at"] = frame["event_at"]
         with _available():
             self.store.write_to_online_store(view.name, df=frame)
+
+
+def _keys(column: pd.Series) -> pd.Series:
+    """Return the entity keys of a column of ids: int64, each different id looked at once."""
+    if (
+        pd.api.types.is_integer_dtype(column.dtype)
+        and not column.hasnans
+        and 0 <= column.min() <= column.max() <= MAX_ID
+    ):
+        return column.astype("int64")
+    different = column.unique()
+    try:
+        keys = dict(zip(different, ids_of(different), strict=True))
+    except InvalidInput as error:
+        raise InvalidInput(error.problem, column=str(column.name)) from None
+    return column.map(keys).astype("int64")
 
 
 def _source(view: FeatureView) -> str:

@@ -35,7 +35,7 @@ def context_of(row: Mapping[str, Any], *, user_id: int, now: datetime) -> Contex
             raise FeatureRowMismatch(
                 f"the {domain} sequence of user {user_id} has lists of {[len(values) for values in lists]} entries; "
                 "write its summary again"
-            )
+            ).about(users=[user_id])
         for item_id, action, title, occurred_at_s, ordinal in zip(*lists, strict=True):
             behavior = Behavior(
                 user_id=user_id,

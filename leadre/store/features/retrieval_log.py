@@ -41,18 +41,21 @@ def list_rows(lists: Sequence[RetrievalList], *, index: AdIndex, ecpms: Mapping[
     for of_user in lists:
         if of_user.index_version != index.version:
             raise ReleaseMismatch(
-                f"the list of user {of_user.user_id} is from index {of_user.index_version!r}, the index given is "
-                f"{index.version!r}: write it with its own index"
+                f"a list is from index {of_user.index_version!r}, the index given is {index.version!r}: write it with "
+                "its own index"
             )
     beams = [beam for of_user in lists for beam in of_user.beams]
     ad_ids = np.array([beam.ad_id for beam in beams], dtype=np.int64)
     log_probabilities = np.array([beam.log_probability for beam in beams], dtype=np.float64)
     rows = index.rows(ad_ids)
     if (rows < 0).any():
-        raise UnknownAd(f"ad {ad_ids[rows < 0][0]} is not in index {index.version!r}: load the index's newest revision")
+        unknown = int(ad_ids[rows < 0][0])
+        problem = f"ad {unknown} is not in index {index.version!r}: load the index's newest revision"
+        raise UnknownAd(problem).about(ads=[unknown])
     if not np.isfinite(log_probabilities).all():
         bad = beams[int(np.flatnonzero(~np.isfinite(log_probabilities))[0])]
-        raise InvalidInput(f"ad {bad.ad_id} has log-probability {bad.log_probability}; only finite ones have an order")
+        problem = f"ad {bad.ad_id} has log-probability {bad.log_probability}; only finite ones have an order"
+        raise InvalidInput(problem).about(ads=[bad.ad_id])
     first_categories, second_categories = index.categories_at(rows)
     embeddings = np.asarray(index.embeddings[rows], dtype=np.float32)
     per_ad: dict[str, list[Any]] = {

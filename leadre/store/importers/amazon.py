@@ -84,12 +84,12 @@ def import_amazon(
 def _ads(path: Path, *, created_at: datetime) -> Iterator[Ad]:
     for row, item in _objects(path):
         ad_id, categories = _whole(item.get("item_id"), path, row, "item_id"), _categories(item, path, row)
-        source_id = _text(item, "original_id", path, row) or str(ad_id)
+        original_id = _text(item, "original_id", path, row) or str(ad_id)
         brand = _text(item, "brand", path, row)
-        name = _text(item, "title", path, row) or _text(item, "keyphrase", path, row) or source_id
+        name = _text(item, "title", path, row) or _text(item, "keyphrase", path, row) or original_id
         yield Ad(
             ad_id=ad_id,
-            source_id=source_id,
+            source_id=str(ad_id),
             name=name[:MAX_NAME],
             ad_type="product",
             first_category=categories[0] if categories else "",

@@ -1,13 +1,13 @@
 """The catalog: ads, users, content items. LEADRE §3.1, §4.4.1.
 
-An id belongs to one `source_id` for good: two that would share an id (a collision of `stable_id`, or two owners' data
-in one database) are refused, not mixed.
+An id is `id_of` of its `source_id`, so that nobody has to ask this catalog on the way in; a row that breaks the rule is
+refused. Of two texts with one id (a collision of `stable_id`) the second is refused by name, not mixed with the first.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, func, not_, or_, 
 
 from leadre.domain.ads import Ad, ContentItem
 from leadre.domain.behavior import Domain
+from leadre.domain.identity import id_of, ids_of, outward
 from leadre.domain.targeting import NOBODY, Targeting
 from leadre.domain.users import Profile
 from leadre.errors import InvalidInput, UnknownAd
@@ -52,7 +53,8 @@ def upsert_ads(connection: Connection, inventory: Iterable[Ad]) -> int:
         How many ads are new or changed.
 
     Raises:
-        InvalidInput: an id or `source_id` twice, an id of another `source_id`, or a bad value; with its row.
+        InvalidInput: an id or `source_id` twice, an id that is not the one of its `source_id`, or a bad value; with its
+            row.
     """
     rows = (
         (*(ad.targeting.plain() if column == "targeting" else getattr(ad, column) for column in _AD), ad.created_at)
@@ -131,35 +133,42 @@ def live_ad_ids(connection: Connection, *, now: datetime) -> NDArray[np.int64]:
     return np.array(ids, dtype=np.int64)
 
 
-def ad_ids_of(connection: Connection, source_ids: Collection[str]) -> list[int]:
-    """Return the ids of ads by their owner's own names, in that order.
+def refuse_unknown(connection: Connection, source_ids: Collection[int | str]) -> None:
+    """Refuse ads that the catalog does not hold.
 
     Raises:
-        UnknownAd: no ad has that name.
+        UnknownAd: naming the first one as its owner does.
+        InvalidInput: what is given is no id.
     """
-    rows = connection.execute(select(ads.c.source_id, ads.c.ad_id).where(ads.c.source_id.in_(list(source_ids))))
-    known: dict[str, int] = {source_id: ad_id for source_id, ad_id in rows}  # noqa: C416 - rows
-    if missing := [source_id for source_id in source_ids if source_id not in known]:
-        raise UnknownAd(f"no ad is named {missing[0]!r} ({_missing(missing, source_ids)}); import it first")
-    return [known[source_id] for source_id in source_ids]
+    wanted = ids_of(source_ids)
+    known = set(connection.scalars(select(ads.c.ad_id).where(ads.c.ad_id.in_(wanted))))
+    if missing := [name for name, ad_id in zip(source_ids, wanted, strict=True) if ad_id not in known]:
+        raise UnknownAd(
+            f"ad {missing[0]!r} is not in the catalog ({len(missing)} of {len(wanted)} are not there); import it first"
+        )
 
 
-def set_live(connection: Connection, ad_ids: Collection[int], *, live: bool) -> int:
-    """Pause ads or let them run again. Returns how many changed.
+def set_live(connection: Connection, source_ids: Collection[int | str], *, live: bool) -> int:
+    """Pause ads, named as their owner does, or let them run again. Returns how many changed.
 
     Raises:
         UnknownAd: an ad is not in the catalog; nothing changes.
+        InvalidInput: what is given is no id.
     """
-    return _set(connection, ad_ids, {"live": live})
+    return _set(connection, source_ids, {"live": live})
 
 
-def set_budget_exhausted(connection: Connection, ad_ids: Collection[int], *, exhausted: bool) -> int:
-    """Say whether ads have run out of budget. Returns and raises as `set_live`."""
-    return _set(connection, ad_ids, {"budget_exhausted": exhausted})
+def set_budget_exhausted(connection: Connection, source_ids: Collection[int | str], *, exhausted: bool) -> int:
+    """Say whether ads have run out of budget. Takes, returns and raises as `set_live`."""
+    return _set(connection, source_ids, {"budget_exhausted": exhausted})
 
 
 def set_schedule(
-    connection: Connection, ad_ids: Collection[int], *, starts_at: datetime | None, ends_at: datetime | None
+    connection: Connection,
+    source_ids: Collection[int | str],
+    *,
+    starts_at: datetime | None,
+    ends_at: datetime | None,
 ) -> int:
     """Let ads run from `starts_at` until before `ends_at`, aware times; None is no bound. Returns as `set_live`.
 
@@ -169,20 +178,13 @@ def set_schedule(
     """
     if starts_at is not None and ends_at is not None and not starts_at < ends_at:
         raise InvalidInput(f"the end, {ends_at.isoformat()}, is not after the start, {starts_at.isoformat()}")
-    return _set(connection, ad_ids, {"starts_at": starts_at, "ends_at": ends_at})
+    return _set(connection, source_ids, {"starts_at": starts_at, "ends_at": ends_at})
 
 
-def _set(connection: Connection, ad_ids: Collection[int], values: Mapping[str, Any]) -> int:
-    wanted = [int(ad_id) for ad_id in ad_ids]
-    known = set(connection.scalars(select(ads.c.ad_id).where(ads.c.ad_id.in_(wanted))))
-    if missing := sorted(set(wanted) - known):
-        raise UnknownAd(f"ad {missing[0]} is not in the catalog ({_missing(missing, wanted)}); import it first")
+def _set(connection: Connection, source_ids: Collection[int | str], values: Mapping[str, Any]) -> int:
+    refuse_unknown(connection, source_ids)
     differs = or_(*(ads.c[column].is_distinct_from(value) for column, value in values.items()))
-    return connection.execute(update(ads).where(ads.c.ad_id.in_(wanted), differs).values(values)).rowcount
-
-
-def _missing(missing: Collection[object], wanted: Collection[object]) -> str:
-    return f"{len(missing)} of {len(wanted)} are not there"
+    return connection.execute(update(ads).where(ads.c.ad_id.in_(ids_of(source_ids)), differs).values(values)).rowcount
 
 
 def profiles(connection: Connection, user_ids: Collection[int]) -> dict[int, Profile]:
@@ -211,38 +213,46 @@ def item_labels(connection: Connection, domain: Domain) -> dict[int, ItemLabel]:
 
 def _upsert(connection: Connection, table: Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
     key = columns[0]
-    with staged(connection, table, columns, rows) as source:
+    with staged(connection, table, columns, _with_honest_ids(rows, columns)) as source:
         _refuse_repeated(connection, source, key)
-        _refuse_repeated(connection, source, "source_id")
         _refuse_taken(connection, table, source, key)
         return merge(connection, table, source, key=[key], on_conflict="update")
 
 
-def _refuse_repeated(connection: Connection, source: Staged, column: str) -> None:
+def _with_honest_ids(rows: Iterable[Sequence[Any]], columns: Sequence[str]) -> Iterator[Sequence[Any]]:
+    place = columns.index("source_id")
+    for number, row in enumerate(rows, start=1):
+        if row[0] != id_of(row[place]):
+            problem = (
+                f"{row[0]} is not the id of {row[place]!r}; give every row the id that `id_of` makes of its source_id"
+            )
+            raise InvalidInput(problem, row=number, column=columns[0])
+        yield row
+
+
+def _refuse_repeated(connection: Connection, source: Staged, key: str) -> None:
     query = f"""
-        SELECT {column}, (array_agg({ROW} ORDER BY {ROW}))[1:2], (array_agg(source_id ORDER BY {ROW}))[1:2]
-        FROM {source.name} GROUP BY {column} HAVING count(*) > 1 ORDER BY min({ROW}) LIMIT 1
+        SELECT (array_agg({ROW} ORDER BY {ROW}))[1:2], (array_agg(source_id ORDER BY {ROW}))[1:2]
+        FROM {source.name} GROUP BY {key} HAVING count(*) > 1 ORDER BY min({ROW}) LIMIT 1
     """  # noqa: S608 - names of our own tables and columns
     if found := connection.execute(text(query)).one_or_none():
-        value, (first, second), names = found
-        problem = f"{value!r} is already in row {first}; every {column} appears once"
-        if names[0] != names[1]:
-            problem = f"{names[1]!r} and {names[0]!r} of row {first} have one id, {value}; rename one of them"
-        raise InvalidInput(problem, row=second, column=column)
+        (first, second), (one, other) = found
+        problem = f"{outward(other)!r} is already in row {first}; every {key} appears once"
+        if one != other:
+            problem = f"{other!r} and {one!r} of row {first} have one 64-bit id; rename one of them"
+        raise InvalidInput(problem, row=second, column=key)
 
 
 def _refuse_taken(connection: Connection, table: Table, source: Staged, key: str) -> None:
-    for shared, other in ((key, "source_id"), ("source_id", key)):
-        query = f"""
-            SELECT s.{ROW}, s.{key}, s.source_id, t.{key}, t.source_id
-            FROM {source.name} s JOIN {table.name} t ON s.{shared} = t.{shared} AND s.{other} <> t.{other}
-            ORDER BY 1 LIMIT 1
-        """  # noqa: S608 - names of our own tables and columns
-        if found := connection.execute(text(query)).one_or_none():
-            row, new_id, new_source, old_id, old_source = found
-            raise InvalidInput(
-                f"{new_source!r} has id {new_id}, but the database holds {old_source!r} with id {old_id}; "
-                "one id belongs to one source_id: rename it, or use another database",
-                row=row,
-                column=shared,
-            )
+    query = f"""
+        SELECT s.{ROW}, s.source_id, t.source_id
+        FROM {source.name} s JOIN {table.name} t ON s.{key} = t.{key} AND s.source_id <> t.source_id
+        ORDER BY 1 LIMIT 1
+    """  # noqa: S608 - names of our own tables and columns
+    if found := connection.execute(text(query)).one_or_none():
+        row, new, old = found
+        raise InvalidInput(
+            f"{new!r} and {old!r}, which the database holds, have one 64-bit id; rename it, or use another database",
+            row=row,
+            column=key,
+        )

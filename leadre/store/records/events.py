@@ -164,9 +164,9 @@ def newest_positive_behavior(connection: Connection, user_ids: Collection[int]) 
 
 
 def most_active_user(connection: Connection, *, now: datetime) -> int | None:
-    """Return a user with many positive behaviors in the 90 days before `now`; None when nobody has any."""
+    """Return a known user with many positive behaviors in the 90 days before `now`; None when nobody has any."""
     query = text("""
-        SELECT user_id FROM behaviors
+        SELECT user_id FROM behaviors JOIN users USING (user_id)
         WHERE action = ANY(:positive) AND occurred_at <= :now AND occurred_at > :now - interval '90 days'
         GROUP BY user_id ORDER BY count(DISTINCT domain) DESC, count(*) DESC, user_id LIMIT 1
     """)
@@ -175,9 +175,9 @@ def most_active_user(connection: Connection, *, now: datetime) -> int | None:
 
 
 def recent_users(connection: Connection, *, now: datetime, limit: int) -> list[int]:
-    """Return at most `limit` users with positive behaviors before `now`, those with the newest first."""
+    """Return at most `limit` known users with positive behaviors before `now`, those with the newest first."""
     query = text("""
-        SELECT user_id FROM behaviors WHERE action = ANY(:positive) AND occurred_at <= :now
+        SELECT user_id FROM behaviors JOIN users USING (user_id) WHERE action = ANY(:positive) AND occurred_at <= :now
         GROUP BY user_id ORDER BY max(occurred_at) DESC, user_id LIMIT :limit
     """)
     return list(connection.scalars(query, {"positive": _POSITIVE, "now": now, "limit": limit}))

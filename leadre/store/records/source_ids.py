@@ -1,10 +1,12 @@
-"""How the owner names the ads, in memory: what answers of the request path say instead of 64-bit ids.
+"""The way out: how the owner names ads and users, instead of 64-bit ids. docs/adr/0001.
 
-For LEADRE §4.4.1's latency-sensitive module: one search in an array a list, no question to the database.
+In memory for LEADRE §4.4.1's latency-sensitive module: one search in an array a list, no question to the database.
+By a question to the catalog for commands and error messages.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -14,15 +16,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Column, Connection, select, text
 
 from leadre.domain.identity import outward
-from leadre.store.records.tables import ads, users
+from leadre.errors import LeadreError
+from leadre.store.records.tables import ads, content_items, users
+
+_KEYS = {"ads": ads.c.ad_id, "users": users.c.user_id, "content_items": content_items.c.content_id}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AdNames:
-    """The catalog's ads by ascending id: 8 bytes an ad, and the texts of those that are named by text.
+    """The catalog's ads by ascending id: 12 bytes an ad, and the texts of those that are named by text.
 
     Args:
         ad_ids: int64[n].
@@ -86,14 +91,31 @@ def read_ad_names(connection: Connection, *, known: AdNames | None = None) -> Ad
 
 def ad_source_ids(connection: Connection, ad_ids: Collection[int]) -> dict[int, int | str]:
     """Return how the owner names some ads; ads that the catalog does not hold are left out."""
-    query = select(ads.c.ad_id, ads.c.source_id).where(ads.c.ad_id.in_([int(ad_id) for ad_id in ad_ids]))
-    return {ad_id: outward(source_id) for ad_id, source_id in connection.execute(query)}
+    return _named(connection, ads.c.ad_id, ad_ids)
 
 
 def user_source_ids(connection: Connection, user_ids: Collection[int]) -> dict[int, int | str]:
     """Return how the owner names some users; users that the catalog does not hold are left out."""
-    query = select(users.c.user_id, users.c.source_id).where(users.c.user_id.in_([int(user) for user in user_ids]))
-    return {user_id: outward(source_id) for user_id, source_id in connection.execute(query)}
+    return _named(connection, users.c.user_id, user_ids)
+
+
+def holders(connection: Connection, ids: Collection[int]) -> dict[str, dict[int, int | str]]:
+    """Return who has these ids: by table of the catalog ("ads", "users", "content_items"), from id to source id."""
+    return {table: _named(connection, key, ids) for table, key in _KEYS.items()}
+
+
+def in_owners_words(connection: Connection, error: LeadreError) -> str:
+    """Return an error's message with the owner's ids in place of the 64-bit ones it is `about`."""
+    said = str(error)
+    ad_ids, user_ids = ([it for it in ids if str(it) in said] for ids in (error.ad_ids, error.user_ids))
+    known = {**user_source_ids(connection, user_ids), **ad_source_ids(connection, ad_ids)}
+    names = {str(it): repr(name) for it, name in known.items()}
+    return re.sub("[0-9]+", lambda number: names.get(number[0], number[0]), said)
+
+
+def _named(connection: Connection, key: Column[int], ids: Collection[int]) -> dict[int, int | str]:
+    query = select(key, key.table.c.source_id).where(key.in_([int(it) for it in ids]))
+    return {it: outward(source_id) for it, source_id in connection.execute(query)}
 
 
 def example_ids(connection: Connection) -> tuple[int | str | None, int | str | None]:

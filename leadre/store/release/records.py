@@ -118,7 +118,7 @@ def record_sids(
             raise InvalidInput(
                 f"ad {row.ad_id} is {row.old_sid} in index version {index_version!r} and cannot become {row.sid}: "
                 "the S-IDs of a version do not change, build a new one"
-            )
+            ).about(ads=[row.ad_id])
         return merge(connection, semantic_ids, source, key=("index_version", "ad_id"), on_conflict="nothing")
 
 

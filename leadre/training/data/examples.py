@@ -69,7 +69,8 @@ class TrainingData:
         ad_id = self.sequences[user][position].item_id
         sid = self.sid_of(ad_id)
         if sid is None:
-            raise UnknownAd(f"ad {ad_id} is a training target but not in the index; leave it out of `targets`")
+            problem = f"ad {ad_id} is a training target but not in the index; leave it out of `targets`"
+            raise UnknownAd(problem).about(ads=[ad_id])
         return sid
 
     def prompt(self, user: int, position: int, *, titles: bool = False, augment: bool = True) -> Prompt:

@@ -258,7 +258,7 @@ def test_what_a_killed_process_left_unfinished_is_removed(database: Engine, data
 
 
 def odd(number: int, **changed: object) -> Ad:
-    return replace(ADS[number], ad_id=9000 + number, source_id=f"odd-{number}", **changed)
+    return replace(ADS[number], ad_id=9000 + number, source_id=str(9000 + number), **changed)
 
 
 ODD_ADS = (
@@ -295,7 +295,7 @@ def test_an_ad_without_a_name_stops_a_build_and_is_left_out_of_an_addition(
     added = add(database_url, indexes, first.version)
     assert (added.ads, added.nameless) == (1, (9000, 9001))
     before = state(database, indexes)
-    with pytest.raises(InvalidInput, match=r"ad 9000 .* has no name"):
+    with pytest.raises(InvalidInput, match=r"ad 9000 has no name"):
         build(database_url, indexes)
     assert state(database, indexes) == before
     put(database, (odd(1, name="now it has one"),))
@@ -306,7 +306,7 @@ def test_ads_that_no_code_is_left_for_hold_up_no_other(database: Engine, databas
     put(database, ADS[:100])
     first = build(database_url, indexes)
     slots = first.code_counts[-1]
-    alike = tuple(replace(ADS[0], ad_id=9000 + row, source_id=f"alike-{row}") for row in range(slots + 5))
+    alike = tuple(replace(ADS[0], ad_id=9000 + row, source_id=str(9000 + row)) for row in range(slots + 5))
     put(database, (*ADS[100:110], *alike))
 
     added = add(database_url, indexes, first.version)

@@ -167,7 +167,7 @@ def test_a_release_with_a_signal_fuses_it_measures_it_and_takes_new_ads(world_ur
 
     # New ads join the index, and the engine goes over to its revision.
     new = [
-        dataclasses.replace(ad, ad_id=ad.ad_id + 10**9, source_id=f"new-{ad.ad_id}", name=f"{ad.name} II")
+        dataclasses.replace(ad, ad_id=ad.ad_id + 10**9, source_id=str(ad.ad_id + 10**9), name=f"{ad.name} II")
         for ad in WORLD.ads[:5]
     ]
     database = connect(world_url)

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 from sqlalchemy import Engine
 
 from leadre.derivation import NEUTRAL
 from leadre.domain.behavior import Action, Domain
+from leadre.domain.identity import id_of
 from leadre.domain.retrieval import Beam, RetrievalList
 from leadre.domain.users import InterestSummary, Profile
 from leadre.errors import FeatureRowMismatch, InvalidInput, ReleaseMismatch, Unavailable, UnknownAd
@@ -156,6 +158,23 @@ def test_ranker_features_of_present_absent_expired_and_future_lists(
         assert {name: absent[name][0] for name in NEUTRAL} == NEUTRAL
         assert absent["entropy"] == absent["retrieved_ad_ids"] == [None]
     assert features.ranker_features(7, [], now=NOW) == {}
+
+
+def test_a_ranker_asks_with_its_own_ids_and_gets_them_back(
+    features: FeatureClient, promoted: None, index: AdIndex, make_list: MakeList
+) -> None:
+    features.push_lists([make_list(id_of("Jörg/Ö"), 104, 100), make_list(7, 101)], index=index)
+    candidates = ("SKU-404", "100", 104, np.int64(101))
+
+    row = features.ranker_features("Jörg/Ö", candidates, now=NOW)
+
+    assert row["ad_id"] == list(candidates)
+    assert all(found is given for found, given in zip(row["ad_id"], candidates, strict=True))
+    assert row["rank"] == [0, 2, 1, 0]
+    assert features.ranker_features("7", [101], now=NOW)["hit"] == [1]
+    for user, ads in (("", [101]), (7, [101, True]), (7, ["a\nb"])):
+        with pytest.raises(InvalidInput, match="is no id"):
+            features.ranker_features(user, ads, now=NOW)
 
 
 def test_materialization_notices_a_key_that_did_not_arrive(

@@ -12,6 +12,7 @@ from feast.infra.utils.postgres.connection_utils import _get_conn
 from sqlalchemy import Engine
 
 from leadre.derivation import NEUTRAL, item_match
+from leadre.domain.identity import id_of
 from leadre.domain.retrieval import RetrievalList
 from leadre.errors import FeatureRowMismatch, InvalidInput
 from leadre.indexing.ad_index import AdIndex
@@ -153,9 +154,40 @@ def test_rows_that_the_join_doubles_or_drops_raise(
         features.point_in_time(rows)
 
 
+@pytest.mark.parametrize("dtype", ["object", "string", "category", "str"])
+def test_rows_with_the_owners_ids_join_and_come_back_as_they_came(
+    features: FeatureClient, promoted: None, index: AdIndex, make_list: MakeList, dtype: str
+) -> None:
+    features.push_lists([make_list(id_of("Jörg/Ö"), 104, 100), make_list(7, 101)], index=index)
+    rows = training_rows(*((7, 101, timedelta(0)) for _ in range(5))).set_index(pd.Index([3, 1, 4, 5, 9]))
+    rows["user_id"] = pd.Series(["Jörg/Ö", "7", "Jörg/Ö", "Jörg/Ö", "nobody"], rows.index).astype(dtype)
+    rows["ad_id"] = [100, "101", "SKU-404", np.int64(104), 104]
+
+    joined = features.point_in_time(rows)
+
+    assert joined["rank"].tolist() == [2, 1, 0, 1, 0]
+    pd.testing.assert_frame_equal(joined[["user_id", "ad_id"]], rows[["user_id", "ad_id"]].reset_index(drop=True))
+    assert rows["ad_id"].tolist() == [100, "101", "SKU-404", 104, 104]  # the frame given is not written to
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "int32", "Int64"])
+def test_numbers_of_any_width_are_ids(
+    features: FeatureClient, promoted: None, index: AdIndex, make_list: MakeList, dtype: str
+) -> None:
+    features.push_lists([make_list(7, 101)], index=index)
+    rows = training_rows((7, 101, timedelta(0)), (7, 102, timedelta(0))).astype({"user_id": dtype, "ad_id": dtype})
+    joined = features.point_in_time(rows)
+    assert joined["rank"].tolist() == [1, 0]
+    assert joined["ad_id"].dtype == rows["ad_id"].dtype
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
+        (lambda rows: rows.assign(user_id=[" ann"]), "column 'user_id': ' ann' is no id"),
+        (lambda rows: rows.assign(ad_id=[100.0]), "column 'ad_id': .*100.0.* is no id"),
+        (lambda rows: rows.assign(ad_id=pd.array([None], "Int64")), "column 'ad_id': .*NA.* is no id"),
+        (lambda rows: rows.assign(ad_id=[None]), "column 'ad_id': None is no id"),
         (lambda rows: rows.drop(columns="ad_id"), r"\['ad_id'\]"),
         (lambda rows: rows.assign(event_timestamp=rows["event_timestamp"].dt.tz_localize(None)), "zone"),
         (lambda rows: rows.iloc[:0], "no training rows"),

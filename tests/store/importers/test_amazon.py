@@ -70,7 +70,7 @@ def test_items_become_ads(folder: Path, database_url: str, connection: Connectio
     cream, oil, long, bare = read_ads(connection)
     assert cream == Ad(
         ad_id=1,
-        source_id="A0000001",
+        source_id="1",
         name="Lu Rose Cream",
         ad_type="product",
         first_category="Skin",

@@ -20,7 +20,7 @@ PRICES = MarketPrices(bids=np.arange(2.0, 90.0), counts=np.ones(88, np.int64))
 def ad(number: int, *, bid: float, simulated: bool) -> Ad:
     return Ad(
         ad_id=number,
-        source_id=f"s{number}",
+        source_id=str(number),
         name=f"ad {number}",
         ad_type="",
         first_category="",

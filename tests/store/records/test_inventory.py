@@ -20,7 +20,7 @@ AT = datetime(2025, 3, 4, 5, 6, 7, 8, tzinfo=UTC)
 WOMEN = Targeting.of({"sex": ["female"]})
 PLAIN = Ad(
     ad_id=2,
-    source_id="ad 2",
+    source_id="2",
     name="An ad",
     ad_type="",
     first_category="",
@@ -31,10 +31,10 @@ PLAIN = Ad(
     created_at=AT,
 )
 ADS = (
-    replace(PLAIN, ad_id=2**62, source_id="big", targeting=WOMEN, starts_at=AT),
+    replace(PLAIN, ad_id=2**62, source_id=str(2**62), targeting=WOMEN, starts_at=AT),
     PLAIN,
-    replace(PLAIN, ad_id=3, source_id="ad 3", live=False, ends_at=AT, targeting=WOMEN),
-    replace(PLAIN, ad_id=4, source_id="ad 4", budget_exhausted=True),
+    replace(PLAIN, ad_id=3, source_id="3", live=False, ends_at=AT, targeting=WOMEN),
+    replace(PLAIN, ad_id=4, source_id="4", budget_exhausted=True),
 )
 
 

@@ -30,13 +30,13 @@ def catalog(connection: Connection) -> Connection:
     upsert_ads(
         connection,
         [
-            Ad(ad_id=n, source_id=f"a{n}", name=f"ad {n}", first_category=first, second_category=second, **blank)
+            Ad(ad_id=n, source_id=str(n), name=f"ad {n}", first_category=first, second_category=second, **blank)
             for n, (first, second) in AD_CATEGORIES.items()
         ],
     )
     upsert_content_items(
         connection,
-        [ContentItem(content_id=n, source_id=f"c{n}", title=t, category=c) for n, (t, c) in CONTENT.items()],
+        [ContentItem(content_id=n, source_id=str(n), title=t, category=c) for n, (t, c) in CONTENT.items()],
     )
     return connection
 
