@@ -24,6 +24,9 @@ from leadre.store.records.discretion import DiscreetConnection
 _PASSING = frozenset({"40001", "40P01", "53300", "55P03", "57P01", "57P02", "57P03"})
 """Serialization failure, deadlock, too many connections, lock timeout, shutdown, crash, starting up: retrying helps."""
 
+_OLD_SCHEMA = frozenset({"42P01", "42703"})
+"""Unknown table, unknown column: our statements name none that the newest schema lacks."""
+
 
 def connect(
     database_url: str,
@@ -77,6 +80,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
 
     Raises:
         Unavailable: PostgreSQL does not answer, or asks to try again (a lock timeout, a deadlock, a restart).
+        ConfigError: the database has not the tables of this version.
     """
     try:
         with engine.begin() as connection:
@@ -84,9 +88,13 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     except DBAPIError as error:
         code = getattr(error.orig, "pgcode", None)
         lost = error.connection_invalidated or (code is None and "connection" in str(error.orig))
+        said = str(error.orig).strip().splitlines()[0]
+        where = f"{engine.url.host}:{engine.url.port or 5432}/{engine.url.database}"
+        if code in _OLD_SCHEMA:
+            raise ConfigError(
+                f"the database at {where} lacks what this version needs ({said}): run `alembic upgrade head`"
+            ) from error
         if lost or code in _PASSING or (code or "").startswith("08"):
-            said = str(error.orig).strip().splitlines()[0]
-            where = f"{engine.url.host}:{engine.url.port or 5432}/{engine.url.database}"
             raise Unavailable(f"PostgreSQL at {where}: {said}; try again, or look whether it runs") from error
         raise
 

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, insert, select, text
@@ -14,7 +13,6 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from leadre.errors import ConfigError, Unavailable
 from leadre.services.process import free_port
-from leadre.store.records import database
 from leadre.store.records.database import connect, migrate, migrations_current, transaction
 from leadre.store.records.tables import content_items
 
@@ -140,7 +138,7 @@ def test_of_two_deadlocked_transactions_one_is_unavailable_and_the_other_succeed
     assert sorted(outcomes) == ["deadlock", "done"]
 
 
-@pytest.mark.parametrize("statement", ["SELECT pg_sleep(5)", "SELECT 1 / 0", "SELECT nonsense"])
+@pytest.mark.parametrize("statement", ["SELECT pg_sleep(5)", "SELECT 1 / 0", "SELECT no_such_function()"])
 def test_an_error_that_a_retry_does_not_mend_stays_what_it_is(database_url: str, statement: str) -> None:
     engine = connect(database_url, statement_timeout_s=0.1)
 
@@ -151,6 +149,14 @@ def test_an_error_that_a_retry_does_not_mend_stays_what_it_is(database_url: str,
     with pytest.raises(DBAPIError):
         run()
     engine.dispose()
+
+
+def test_a_database_without_the_tables_of_this_version_says_what_brings_them(empty_database_url: str) -> None:
+    empty = connect(empty_database_url)
+    with pytest.raises(ConfigError, match="`alembic upgrade head`") as error, transaction(empty) as connection:
+        connection.execute(select(content_items))
+    empty.dispose()
+    assert "\n" not in str(error.value)
 
 
 def test_a_broken_constraint_stays_an_integrity_error(engine: Engine) -> None:
@@ -167,11 +173,3 @@ def test_a_broken_constraint_stays_an_integrity_error(engine: Engine) -> None:
 def test_a_url_that_is_not_of_postgresql_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="database URL"):
         connect(url)
-
-
-def test_an_installed_package_without_migrations_says_where_they_are(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(database, "__file__", str(tmp_path / "site-packages/leadre/store/records/database.py"))
-    with pytest.raises(ConfigError, match=r"alembic\.ini does not exist.*alembic upgrade head"):
-        migrations_current("postgresql://h/d")

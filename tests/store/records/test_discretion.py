@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from leadre.domain.ads import Ad, ContentItem
 from leadre.domain.behavior import Action, Behavior, Domain, Impression
+from leadre.domain.identity import stable_id
 from leadre.domain.users import Profile
 from leadre.errors import InvalidInput
 from leadre.logs import JsonFormatter
@@ -32,7 +33,7 @@ from leadre.store.records.tables import users
 from leadre.store.release.records import record_index, record_release, record_sids
 
 WORD = "Geheimnis"
-NUMBER = 987650123
+NUMBER = stable_id(WORD)
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BEHAVIOR = Behavior(user_id=NUMBER, domain=Domain.AD, action=Action.CLICK, item_id=NUMBER, occurred_at=AT)
 AD = Ad(

@@ -98,7 +98,7 @@ def stage(
             arrow_csv.write_csv(batch.select(names), lines, arrow_csv.WriteOptions(include_header=False))
             lines.seek(0)
             try:
-                cursor.copy_expert(f"COPY {staged.name} ({listed}) FROM STDIN (FORMAT csv)", lines, size=1 << 20)
+                cursor.copy_expert(f"COPY {staged.name} ({listed}) FROM STDIN (FORMAT csv)", lines, 1 << 20)
             except psycopg2.DataError as error:
                 raise InvalidInput(
                     f"PostgreSQL refuses a value for {table.name}: {error.diag.message_primary}", source=str(paths[0])
