@@ -15,7 +15,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,12 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from leadre.domain.identity import id_of
-
 if TYPE_CHECKING:
     from tests.install.conftest import Installed
 
-pytestmark = [pytest.mark.install, pytest.mark.slow]
+pytestmark = [pytest.mark.install, pytest.mark.slow, pytest.mark.timeout(1200)]  # a minute and a half of work
 
 ADS = [f"SKU-{number}" for number in range(48)]
 USERS = [f"user_{number}" for number in range(40)]
@@ -72,16 +70,14 @@ def test_an_installed_wheel_leads_from_an_empty_folder_to_ads_over_http(installe
         ):
             told = [worker_log, server_log]
             url = f"http://127.0.0.1:{port}"
-            until(lambda: answer(f"{url}/healthz"), told)
+            clicked = {"behaviors": [click_on(ADS[3])]}
             for user in USERS[:5]:
-                answer(f"{url}/v1/users/{over_http(user)}/behaviors", body={"behaviors": [click_on(ADS[3])]})
+                taken = answered(f"{url}/v1/users/{user}/behaviors", told, body=clicked)
+                assert (taken["accepted"], taken["unknown_ads"]) == (1, 0)
             for user in USERS[:5]:
-                address = f"{url}/v1/users/{over_http(user)}/ads"
-                until(lambda address=address: (answer(address) or {}).get("ads"), told)
-                found = answer(address)
-                assert found is not None
-                assert (found["user_id"], found["release"], len(found["ads"])) == (over_http(user), "tiny", 8)
-                assert {ad["ad_id"] for ad in found["ads"]} <= {over_http(ad) for ad in ADS}
+                found = answered(f"{url}/v1/users/{user}/ads", told, having="ads")
+                assert (found["user_id"], found["release"], len(found["ads"])) == (user, "tiny", 8)
+                assert {ad["ad_id"] for ad in found["ads"]} <= set(ADS)
         typed("leadre report")
         assert "co-visitation" in (project / ".leadre/report.html").read_text()
     finally:
@@ -90,18 +86,10 @@ def test_an_installed_wheel_leads_from_an_empty_folder_to_ads_over_http(installe
     shutil.rmtree(project)  # the servers hold nothing of it any more
 
 
-def over_http(source_id: str) -> str | int:
-    """Return an id as HTTP writes it: today the number that stands for a text.
-
-    Once HTTP takes and gives the owner's ids this returns `source_id` itself, and the import of `id_of` goes.
-    """
-    return id_of(source_id)
-
-
 def click_on(ad: str) -> dict[str, Any]:
     """Return a behavior of now, as the body of a request."""
     now = datetime.now(UTC).isoformat()
-    return {"domain": "ad", "action": "click", "item_id": over_http(ad), "occurred_at": now}
+    return {"domain": "ad", "action": "click", "item_id": ad, "occurred_at": now}
 
 
 def write_data(folder: Path, *, now: datetime) -> None:
@@ -149,25 +137,34 @@ def running(installed: Installed, command: str, *, cwd: Path) -> Iterator[Path]:
     assert process.returncode in {0, -15}, log.read_text()[-3000:]
 
 
-def until(happens: Callable[[], object], logs: Sequence[Path], *, within_s: float = 90) -> None:
-    """Wait for something; when it does not happen, say what the processes said."""
-    end = time.monotonic() + within_s
-    while not happens():
-        assert time.monotonic() < end, "\n".join(log.read_text()[-3000:] for log in logs)
-        time.sleep(0.1)
+def answered(
+    url: str,
+    logs: Sequence[Path],
+    *,
+    body: dict[str, Any] | None = None,
+    having: str | None = None,
+    within_s: float = 90,
+) -> dict[str, Any]:
+    """Return a JSON answer in which a field is not empty, asking until there is one.
 
-
-def answer(url: str, *, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
-    """Return a JSON answer; None when nobody listens yet."""
+    When there is none in time, this says what the processes have logged. An answer of 503 means: ask again.
+    """
     data = None if body is None else json.dumps(body).encode()
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, data=data), timeout=10) as response:
-            found: dict[str, Any] = json.load(response)
+    end = time.monotonic() + within_s
+    found: dict[str, Any] | None = None
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, data=data), timeout=10) as response:
+                found = json.load(response)
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise AssertionError(f"{url}: {error.code} {error.read().decode()}") from None
+        except urllib.error.URLError:
+            pass  # nobody listens yet
+        if found and (having is None or found[having]):
             return found
-    except urllib.error.HTTPError:
-        raise
-    except urllib.error.URLError:
-        return None
+        time.sleep(0.1)
+    raise AssertionError("\n".join([f"{url}: {found}", *(log.read_text()[-3000:] for log in logs)]))
 
 
 def free_port() -> int:
