@@ -55,7 +55,7 @@ def write_report(report: Report, path: Path) -> None:
     """Write the page, whole or not at all."""
     views = [view for view in _VIEWS if view == "canonical" or report.evaluation["tied"]]
     environment = Environment(
-        loader=PackageLoader("leadre.pipelines.report", "."), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("leadre.report", "."), autoescape=True, undefined=StrictUndefined
     )
     quality = report.quality
     page = environment.get_template("page.html").render(
