@@ -1,6 +1,6 @@
 """Which kernels a device has: Triton's and torch's fused attention on a GPU, written out in torch elsewhere.
 
-LEADRE §4.4.2. Every fused kernel has its formula beside it; tests/decoding/triton_cases.py holds them equal.
+LEADRE §4.4.2. Every fused kernel has its formula beside it; tests/decoding/device/triton_cases.py holds them equal.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The Triton kernels give what their formulas in torch give.
 
 `test_triton_kernels.py` runs this file in Triton's interpreter, in a process of its own: Triton must be told before it
-is first imported. On a GPU machine, `pytest tests/decoding/triton_cases.py` compiles and runs them there.
+is first imported. On a GPU machine, `pytest tests/decoding/device/triton_cases.py` compiles and runs them there.
 """
 
 from __future__ import annotations
