@@ -16,6 +16,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from leadre.indexing.quality import warning_of
 from leadre.report import plots
 from leadre.report.trace import SHOWN_FEATURES, Trace, label, prompt_parts, written
 
@@ -54,14 +55,13 @@ class Report:
 def write_report(report: Report, path: Path) -> None:
     """Write the page, whole or not at all."""
     views = [view for view in _VIEWS if view == "canonical" or report.evaluation["tied"]]
-    environment = Environment(
-        loader=PackageLoader("leadre.report", "."), autoescape=True, undefined=StrictUndefined
-    )
+    environment = Environment(loader=PackageLoader("leadre.report", "."), autoescape=True, undefined=StrictUndefined)
     quality = report.quality
     page = environment.get_template("page.html").render(
         report=report,
         cards=_cards(report),
         bars=plots.quality_bars(_figures(report.evaluation, "canonical"), _metrics(report.evaluation, prefix="HR@")),
+        index_warning=warning_of(quality),
         quality_tables=[_quality_table(report.evaluation, view) for view in views],
         dpo=_dpo(report),
         curves=plots.training_curves(report.curves),
