@@ -6,7 +6,9 @@ The same commands a user would type, in order. What is there already is not made
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import logging
 import os
 import shutil
 import signal
@@ -14,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -115,8 +117,8 @@ def _run() -> None:
     console.print(f"  release [bold]{release}[/] is live")
 
     _step(5, "Feature store", "feast apply, feast materialize-incremental")
-    _feast("apply")
-    _feast("materialize-incremental", datetime.now(UTC).isoformat(timespec="seconds"))
+    _feast(found, "apply")
+    _feast(found, "materialize-incremental", datetime.now(UTC).isoformat(timespec="seconds"))
 
     _step(6, "Nearline worker", f"a Celery process retrieves ads for {REFRESHED_USERS} users of the refresh queue")
     users = _refresh_through_a_worker(found)
@@ -149,13 +151,21 @@ def _fingerprint(recipe: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _feast(*arguments: str) -> None:
-    """Run Feast's own command, as a user would."""
-    command = [sys.executable, "-m", "feast.cli.cli", "-c", "feature_repo", *arguments]
-    console.print(f"  [dim]$ feast -c feature_repo {' '.join(arguments)}[/]")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise LeadreError(f"feast {arguments[0]} failed: {done.stderr.strip().splitlines()[-1]}")
+def _feast(found: Settings, *arguments: str) -> None:
+    """Run Feast's own command, as a user would, but in this process: each of Feast's own takes seconds to start."""
+    console.print(f"  [dim]$ feast -c {found.feature_repo.name} {' '.join(arguments)}[/]")
+    said, log, level = io.StringIO(), logging.root.handlers[:], logging.root.level
+    try:
+        with chdir("."), redirect_stdout(said), redirect_stderr(said):  # `apply` changes the folder
+            from feast.cli.cli import cli as feast
+
+            feast.main(["-c", str(found.feature_repo), *arguments], standalone_mode=False)
+    except (Exception, SystemExit) as error:
+        lines = [*said.getvalue().strip().splitlines(), str(error)]
+        raise LeadreError(f"feast {arguments[0]} failed: {next(filter(None, reversed(lines)))}") from error
+    finally:  # it sets up logging for a process of its own
+        logging.root.handlers[:] = log
+        logging.root.setLevel(level)
 
 
 def _refresh_through_a_worker(found: Settings) -> list[int]:
