@@ -6,9 +6,7 @@ The same commands a user would type, in order. What is there already is not made
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import logging
 import os
 import shutil
 import signal
@@ -16,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from leadre.cli.console import console, print_table, progress_bars
 from leadre.cli.learning import print_evaluation
 from leadre.cli.services import home
 from leadre.cli.session import connection, features, settings
-from leadre.errors import LeadreError, Unavailable
+from leadre.errors import Unavailable
 from leadre.settings import Settings
 
 RECIPE = Path("recipes/demo.toml")
@@ -152,20 +150,11 @@ def _fingerprint(recipe: dict[str, Any]) -> str:
 
 
 def _feast(found: Settings, *arguments: str) -> None:
-    """Run Feast's own command, as a user would, but in this process: each of Feast's own takes seconds to start."""
-    console.print(f"  [dim]$ feast -c {found.feature_repo.name} {' '.join(arguments)}[/]")
-    said, log, level = io.StringIO(), logging.root.handlers[:], logging.root.level
-    try:
-        with chdir("."), redirect_stdout(said), redirect_stderr(said):  # `apply` changes the folder
-            from feast.cli.cli import cli as feast
+    """Run Feast's own command, as a user would."""
+    from leadre.store.features.command import run_feast
 
-            feast.main(["-c", str(found.feature_repo), *arguments], standalone_mode=False)
-    except (Exception, SystemExit) as error:
-        lines = [*said.getvalue().strip().splitlines(), str(error)]
-        raise LeadreError(f"feast {arguments[0]} failed: {next(filter(None, reversed(lines)))}") from error
-    finally:  # it sets up logging for a process of its own
-        logging.root.handlers[:] = log
-        logging.root.setLevel(level)
+    console.print(f"  [dim]$ feast -c {found.feature_repo.name} {' '.join(arguments)}[/]")
+    run_feast(found.feature_repo, *arguments)
 
 
 def _refresh_through_a_worker(found: Settings) -> list[int]:

@@ -19,8 +19,8 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 def evaluation(*, ecpm: float) -> dict[str, Any]:
     figure = {"mean": 0.4321, "low": 0.4, "high": 0.5}
-    of_view = {name: figure for name in ("HR@1", "HR@8", "NDCG@8")}
-    views = {view: of_view for view in ("canonical", "untied", "shuffled")}
+    of_view = dict.fromkeys(("HR@1", "HR@8", "NDCG@8"), figure)
+    views = dict.fromkeys(("canonical", "untied", "shuffled"), of_view)
     return {
         "users": 7,
         "tied": 0,
