@@ -161,7 +161,7 @@ class SftRecipe(_Section, frozen=True):
     warmup_fraction: Fraction = 0.03
     """Share of steps with a rising rate (ours)."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """"auto": bf16 where the hardware multiplies it natively."""
+    """"auto": bf16 where the hardware multiplies it faster than fp32."""
     level_loss: bool = False
     """Cross entropy over the level's codes alone, not the vocabulary: train as the `level` score serves (ours)."""
     checkpoint_steps: Annotated[int, Meta(ge=0)] = 0

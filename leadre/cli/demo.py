@@ -25,7 +25,7 @@ from leadre.cli.console import console, print_table, progress_bars
 from leadre.cli.learning import print_evaluation
 from leadre.cli.services import home
 from leadre.cli.session import connection, features, settings
-from leadre.errors import LeadreError, Unavailable
+from leadre.errors import Unavailable
 from leadre.settings import Settings
 
 RECIPE = Path("recipes/demo.toml")
@@ -157,11 +157,10 @@ def _fingerprint(recipe: dict[str, Any]) -> str:
 
 def _feast(found: Settings, *arguments: str) -> None:
     """Run Feast's own command, as a user would."""
-    command = [sys.executable, "-m", "feast.cli.cli", "-c", str(found.feature_repo), *arguments]
+    from leadre.store.features.command import run_feast
+
     console.print(f"  [dim]$ feast -c {found.feature_repo.name} {' '.join(arguments)}[/]")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise LeadreError(f"feast {arguments[0]} failed: {done.stderr.strip().splitlines()[-1]}")
+    run_feast(found.feature_repo, *arguments)
 
 
 def _refresh_through_a_worker(found: Settings) -> list[int]:

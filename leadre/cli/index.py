@@ -155,10 +155,17 @@ def check(version: str | None) -> None:
 
 
 def print_quality(version: str, quality: dict[str, Any]) -> None:
-    """Print Table 5's figures and one row a level, with the figures that the index has."""
+    """Print Table 5's figures, one row a level with the figures that the index has, and what they warn of."""
+    from leadre.indexing.quality import warning_of
+
     console.print(
         f"[bold]Index {version}[/]: {quality['ads']:,} ads, collision rate {quality['collision_rate']:.2%}, "
-        f"max collision {quality['max_collision']}, average usage {quality['average_usage']:.3f}\n"
+        f"max collision {quality['max_collision']}, average usage {quality['average_usage']:.3f}"
+        + (
+            f", differing in the last code only {quality['last_code_only']:.2%}\n"
+            if "last_code_only" in quality
+            else "\n"
+        )
     )
     there = [(name, heading) for name, heading in _FIGURES if name in quality]
     levels = zip(*(quality[name] for name, _ in there), strict=True)
@@ -167,3 +174,5 @@ def print_quality(version: str, quality: dict[str, Any]) -> None:
         ("level", *(heading for _, heading in there)),
         [(chr(97 + level), *map(float, values)) for level, values in enumerate(levels)],
     )
+    if warning := warning_of(quality):
+        console.print(f"[yellow]![/] {warning}")

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +33,9 @@ from leadre.pipelines.learning.evaluate import answer
 from leadre.pipelines.learning.measures import by_user
 from leadre.pipelines.learning.train import train
 from leadre.recipe import IndexRecipe, Recipe, encode_recipe
-from leadre.store.records import impressions
 from leadre.store.records.catalog import read_ads
 from leadre.store.records.database import connect, transaction
+from leadre.store.records.ecpm import ecpm_is_simulated, read_ecpm_log
 from leadre.store.records.events import read_sequences
 from leadre.training.learner.release_folder import load_prompt_encoder
 
@@ -130,12 +130,12 @@ def run_variants(variants: Mapping[str, Variant], trials: Trials) -> dict[str, M
     return {row: Measured(metrics=names[row], values=np.stack(found)) for row, found in values.items()}
 
 
-def ecpm_is_simulated(trials: Trials) -> bool:
+def simulated_ecpm(trials: Trials) -> bool:
     """Say whether the eCPM of the data rests on simulated values."""
     engine = connect(trials.database_url)
     try:
         with transaction(engine) as connection:
-            return impressions.ecpm_is_simulated(connection)
+            return ecpm_is_simulated(connection)
     finally:
         engine.dispose()
 
@@ -280,12 +280,13 @@ def _data_mark(trials: Trials) -> str:
     try:
         with transaction(engine) as connection:
             data = read_sequences(connection)
-            earned = impressions.mean_ecpm(connection, before=datetime.max.replace(tzinfo=UTC))
+            earned = read_ecpm_log(connection)
     finally:
         engine.dispose()
     newest = float(data.occurred_at_s.max(initial=0.0))
     mark = hashlib.blake2b(str(min(trials.now.timestamp(), newest)).encode(), digest_size=12)
     for column in (data.users, data.offsets, data.item_ids, data.domains, data.actions, data.occurred_at_s):
         mark.update(np.ascontiguousarray(column).tobytes())
-    mark.update(json.dumps(sorted(earned.items())).encode())
+    for values in (earned.ad_ids, earned.means):
+        mark.update(values.tobytes())
     return mark.hexdigest()

@@ -6,7 +6,7 @@ from dataclasses import replace as changed
 
 from msgspec.structs import replace
 
-from leadre.experiments.ablation import CUTOFFS, Trials, Variant, ecpm_is_simulated, fine_tuned, run_variants
+from leadre.experiments.ablation import CUTOFFS, Trials, Variant, fine_tuned, run_variants, simulated_ecpm
 from leadre.experiments.result import Curve, Direction, Experiment, tabulate
 from leadre.recipe import Recipe
 
@@ -50,7 +50,7 @@ def figure4(recipe: Recipe, trials: Trials) -> tuple[Experiment, Experiment]:
         directions={(WITH, WITHOUT): dict.fromkeys(SOFT_METRICS, 1)},
         seed=seed,
     )
-    simulated = "; eCPM is simulated" if ecpm_is_simulated(trials) else ""
+    simulated = "; eCPM is simulated" if simulated_ecpm(trials) else ""
     aligned = tabulate(
         {SFT: found[WITH], RRHF: found[RRHF], DPO: found[DPO]},
         name="figure4b",

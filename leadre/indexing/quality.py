@@ -7,11 +7,13 @@ LEADRE §5.2.5, Table 5, which names three figures without defining them. Here, 
 - max collision number: ads in the largest group that shares its codes;
 - average usage rate: share of a codebook's codes that some ad has, averaged over the codebooks.
 
-And what each level says: future work (2) of the paper is that the first codebook holds most of the information.
+And what each level says: future work (2) of the paper is that the first codebook holds most of the information. And
+whether the S-IDs say anything: equal texts get equal codes, and then only the last code tells ads apart (ours).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,12 @@ from leadre.errors import InvalidInput
 from leadre.indexing.trie.keys import keys_of
 
 Ints = NDArray[np.int64]
+
+MOST_ALIKE = 0.2
+"""Of a catalog whose texts differ, the share of ads that differ from each other in the last code only (ours; .02 on the
+made-up world, 1 where all texts are equal)."""
+MOST_COLLISIONS = 0.5
+"""Likewise, the share of ads that share all their codes (ours)."""
 
 _CELLS = 1 << 24  # counted by an array of all cells up to here, by sorting beyond
 _CHUNK = 1 << 16
@@ -44,7 +52,8 @@ def index_quality(
         codebooks: float32[M, K, width].
 
     Returns:
-        `ads`, `collision_rate`, `duplicate_rate`, `max_collision`, `average_usage`; and lists of one number a level:
+        `ads`, `collision_rate`, `duplicate_rate`, `max_collision`, `average_usage`; `last_code_only`, the share of ads
+        in the largest group whose codes are the same but for the last codebook's; and lists of one number a level:
         `usage`, `entropy_bits` (of the level's codes; at most log2 K), `mutual_information_bits` (of the level's code
         alone with the category), `category_purity` (share of ads whose category is the commonest one among the ads with
         the same codes up to this level) and, where `hidden` and `codebooks` are given, `variance_explained` (by the
@@ -66,6 +75,7 @@ def index_quality(
     used = [len(_counts(codes[:, level].astype(np.int64), size)) / size for level in range(levels)]
     quality |= {
         "average_usage": float(np.mean(used)),
+        "last_code_only": int(_runs(np.sort(keys_of(codes[:, : max(1, levels - 1)], size)))[1].max()) / ads,
         "usage": used,
         "entropy_bits": [_entropy(_counts(codes[:, level].astype(np.int64), size)) for level in range(levels)],
         "mutual_information_bits": [
@@ -76,6 +86,27 @@ def index_quality(
     if hidden is not None and codebooks is not None:
         quality["variance_explained"] = variance_explained(codes, hidden, codebooks)
     return quality
+
+
+def warning_of(quality: Mapping[str, Any]) -> str | None:
+    """Return, in one line with the remedy, that an index's S-IDs say little of its ads; None where they do not.
+
+    Args:
+        quality: as `index_quality` gives it; an index of before this figure has no `last_code_only`.
+    """
+    alike, collisions = quality.get("last_code_only", 0.0), quality["collision_rate"]
+    if alike >= MOST_ALIKE:
+        said = f"{alike:.0%} of the ads differ from each other in the last code only (the bound is {MOST_ALIKE:.0%})"
+    elif collisions >= MOST_COLLISIONS:
+        said = (
+            f"{collisions:.0%} of the ads share all their codes with another one (the bound is {MOST_COLLISIONS:.0%})"
+        )
+    else:
+        return None
+    return (
+        f"{said}: S-IDs say little of ads whose texts are equal or nearly so; import names, categories and attributes "
+        "that tell them apart, or raise index.levels or index.codes if theirs do"
+    )
 
 
 def mutual_information_bits(codes: NDArray[np.int32], categories: NDArray[np.int32], *, size: int) -> float:

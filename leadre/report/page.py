@@ -16,6 +16,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from leadre.indexing.quality import warning_of
 from leadre.report import plots
 from leadre.report.trace import SHOWN_FEATURES, Trace, label, prompt_parts, written
 
@@ -60,6 +61,7 @@ def write_report(report: Report, path: Path) -> None:
         report=report,
         cards=_cards(report),
         bars=plots.quality_bars(_figures(report.evaluation, "canonical"), _metrics(report.evaluation, prefix="HR@")),
+        index_warning=warning_of(quality),
         quality_tables=[_quality_table(report.evaluation, view) for view in views],
         dpo=_dpo(report),
         curves=plots.training_curves(report.curves),

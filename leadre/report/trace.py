@@ -27,6 +27,7 @@ from leadre.settings import Settings
 from leadre.store.features.client import FeatureClient
 from leadre.store.records.catalog import read_ads, refuse_unknown
 from leadre.store.records.database import connect, transaction
+from leadre.store.records.ecpm import ecpm_is_simulated
 from leadre.store.records.events import most_active_user
 from leadre.store.records.source_ids import user_source_ids
 
@@ -43,6 +44,7 @@ class Trace:
         ads: the ads named anywhere in the walk, by id.
         target_ads: the ads a ranker asks about.
         features: `ranker_features_v1`, one value a target ad, read through Feast.
+        simulated_ecpm: whether eCPMs rest on anything but real ones.
         now: the instant of the walk.
     """
 
@@ -54,6 +56,7 @@ class Trace:
     ads: Mapping[int, Ad]
     target_ads: tuple[int, ...]
     features: Mapping[str, Sequence[Any]]
+    simulated_ecpm: bool
     now: datetime
 
     def ad_name(self, ad_id: int) -> str:
@@ -94,6 +97,7 @@ def trace_user(
             if user_id is None:
                 raise ConfigError(f"nobody has a behavior before {now.isoformat()}: name a user, or set --now")
             user = user_source_ids(connection, [user_id])[user_id] if user is None else user
+            simulated = ecpm_is_simulated(connection)
         retriever = LiveRetriever(settings, database=database, features=features).current()
         retrieved = retriever.refresh([user_id], now=now)[0]
         context = features.contexts([user_id], now=now)[0]
@@ -108,6 +112,7 @@ def trace_user(
             ads=catalog,
             target_ads=targets,
             features=features.ranker_features(user_id, targets, now=now),
+            simulated_ecpm=simulated,
             now=now,
         )
     finally:
@@ -270,9 +275,8 @@ def _sections(trace: Trace) -> Iterator[list[str]]:
 
 
 def label(trace: Trace, feature: str) -> str:
-    """Return a feature's name as a page shows it: with a word on it when it rests on bids that are not real ones."""
-    bids = (trace.ads[beam.ad_id].bid_simulated for beam in trace.retrieved.beams if beam.ad_id in trace.ads)
-    return f"{feature} (simulated)" if feature == "expected_ecpm" and any(bids) else feature
+    """Return a feature's name as a page shows it: with a word on it when it rests on an eCPM that is not a real one."""
+    return f"{feature} (simulated)" if feature == "expected_ecpm" and trace.simulated_ecpm else feature
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

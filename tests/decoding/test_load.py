@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from transformers import PreTrainedModel
@@ -19,13 +20,21 @@ MakeIndex = Callable[..., AdIndex]
 
 @pytest.fixture
 def release(tmp_path: Path, make_model: Callable[..., PreTrainedModel], vocabulary: Vocabulary) -> Path:
+    return write_release(tmp_path / "r1", make_model(seed=3), vocabulary)
+
+
+def write_release(
+    to: Path, model: PreTrainedModel, vocabulary: Vocabulary, *, generation: dict[str, Any] | None = None
+) -> Path:
     def write(folder: Path) -> None:
-        make_model(seed=3).save_pretrained(folder / "model")
+        model.save_pretrained(folder / "model")
+        if generation is not None:
+            (folder / "model" / "generation_config.json").write_text(json.dumps(generation))
         (folder / "vocabulary.json").write_text(json.dumps(vocabulary.to_json()))
         (folder / "recipe.toml").write_text('[decoding]\nscore = "raw"\n')
 
-    write_artifact(tmp_path / "r1", kind="release", facts={"index_version": "tiny"}, write=write)
-    return tmp_path / "r1"
+    write_artifact(to, kind="release", facts={"index_version": "tiny"}, write=write)
+    return to
 
 
 @pytest.mark.parametrize("kind", ["auto", "hf", "shared_prefix"])
@@ -42,6 +51,38 @@ def test_a_release_decodes_as_its_model_in_memory_with_its_recipes_score(
     assert [beam.log_probability for beam in answer] == pytest.approx(
         [beam.log_probability for beam in expected], abs=1e-4
     )
+
+
+ASKED_FOR = {
+    "do_sample": True,
+    "temperature": 0.01,
+    "top_k": 1,
+    "top_p": 0.1,
+    "num_beams": 3,
+    "repetition_penalty": 9.0,
+    "no_repeat_ngram_size": 1,
+    "length_penalty": -5.0,
+    "max_length": 2,
+    "eos_token_id": [1, 2, 24, 30, 36],  # codes among them
+    "forced_eos_token_id": 30,
+    "suppress_tokens": [25, 31, 37],
+}
+
+
+@pytest.mark.parametrize("kind", ["hf", "shared_prefix", "device"])
+def test_a_checkpoint_that_asks_for_sampling_penalties_and_stops_decodes_as_one_that_does_not(
+    kind: Literal["hf", "shared_prefix", "device"],
+    release: Path,
+    make_index: MakeIndex,
+    make_model: Callable[..., PreTrainedModel],
+    vocabulary: Vocabulary,
+) -> None:
+    index, prompts = make_index(), [[1, 2], [7, 7, 7, 3]]
+    expected = load_engine(release, index=index, kind=kind).generate(prompts, beam_width=6)
+    asking = write_release(release.with_name("r2"), make_model(seed=3), vocabulary, generation=ASKED_FOR)
+
+    for _ in range(2):  # and the same every time
+        assert load_engine(asking, index=index, kind=kind).generate(prompts, beam_width=6) == expected
 
 
 def test_a_stub_needs_no_model_but_the_releases_vocabulary(release: Path, make_index: MakeIndex) -> None:

@@ -7,8 +7,12 @@ import pytest
 
 from leadre.errors import InvalidInput
 from leadre.indexing import quality as module
-from leadre.indexing.quality import index_quality, mutual_information_bits, variance_explained
+from leadre.indexing.build import Assignment, index_ads
+from leadre.indexing.quality import index_quality, mutual_information_bits, variance_explained, warning_of
+from leadre.indexing.quantisers.fit import fit_quantiser
 from leadre.indexing.quantisers.quantiser import quantise
+from leadre.recipe import IndexRecipe
+from leadre.synthetic import make_world
 
 CODES = np.array([[0, 1], [0, 1], [0, 2], [3, 1], [3, 1], [3, 1], [1, 1]], np.int32)
 CATEGORIES = np.array([0, 1, 0, 2, 2, 2, 0], np.int32)
@@ -72,3 +76,32 @@ def test_one_ad_collides_with_none_and_no_ads_are_refused() -> None:
     assert (quality["collision_rate"], quality["max_collision"], quality["entropy_bits"]) == (0.0, 1, [0.0, 0.0, 0.0])
     with pytest.raises(InvalidInput, match="without ads"):
         index_quality(np.empty((0, 3), np.int32), size=5, categories=np.empty(0, np.int32))
+
+
+def test_the_largest_group_that_differs_in_the_last_code_only_by_hand() -> None:
+    quality = index_quality(CODES, size=4, categories=CATEGORIES)
+    assert quality["last_code_only"] == pytest.approx(3 / 7)  # first code 0, or 3
+    one_level = index_quality(CODES[:, :1], size=4, categories=CATEGORIES)
+    assert one_level["last_code_only"] == pytest.approx(3 / 7)  # there is no code before the last
+
+
+@pytest.mark.parametrize("assignment", ["nearest", "balanced"])
+def test_ads_of_one_text_are_warned_about_and_ads_that_differ_are_not(assignment: Assignment) -> None:
+    ads = list(make_world(ads=120, users=1).ads)
+    different = np.random.default_rng(0).standard_normal((120, 16)).astype(np.float32)
+    warnings = []
+    for embeddings in (np.ones_like(different), different):
+        quantiser = fit_quantiser(embeddings, IndexRecipe(quantiser="residual_kmeans", levels=3, codes=16, width=8))
+        index = index_ads(ads, embeddings, quantiser, version="v", assignment=assignment)
+        warnings.append(warning_of(index.quality))
+    assert warnings[1] is None
+    assert warnings[0] is not None
+    assert warnings[0].startswith("100% of the ads differ from each other in the last code only (the bound is 20%)")
+    assert "import names, categories and attributes" in warnings[0]
+
+
+def test_many_small_groups_of_one_text_are_warned_about_too() -> None:
+    codes = np.repeat(np.stack([np.arange(40), np.arange(40) % 7], axis=1), 2, axis=0).astype(np.int32)
+    warning = warning_of(index_quality(codes, size=40, categories=np.zeros(80, np.int32)))
+    assert warning is not None
+    assert warning.startswith("100% of the ads share all their codes with another one (the bound is 50%)")

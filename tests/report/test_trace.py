@@ -65,6 +65,7 @@ def walk() -> Trace:
         ),
         ads=ads,
         target_ads=(7, 9),
+        simulated_ecpm=True,
         features={"hit": [1, 1], "rank": [1, 3], "retrieved_count": [3, 3], "entropy": [0.8, 0.8]},
         now=NOW,
     )

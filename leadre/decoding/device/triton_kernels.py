@@ -126,7 +126,9 @@ def _live_before(words, ranks, leaf, here):
     return bits + tl.load(ranks + word, mask=here, other=0).to(tl.int64)
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=("shift", "mask", "words_a_mask")
+)  # no load is wider for knowing them: one kernel a level
 def _score_children(
     logits,
     beam_score,

@@ -30,11 +30,11 @@ from leadre.recipe import EvaluationRecipe, Recipe
 from leadre.store.records import impressions
 from leadre.store.records.catalog import read_ads
 from leadre.store.records.database import connect, transaction
+from leadre.store.records.ecpm import ecpm_is_simulated, read_ecpm_log
 from leadre.store.records.events import Sequences, read_sequences
 from leadre.store.records.request_path import arpu_groups
 from leadre.store.records.summaries import ARPU_GROUPS
 from leadre.training.data.contexts import ContextBuilder, read_contexts
-from leadre.training.data.preferences import ecpm_of_ads
 
 if TYPE_CHECKING:
     from leadre.collaborative.blend import Collaborative  # brings torch
@@ -167,13 +167,12 @@ def _read(
         with transaction(engine) as connection:
             sequences = read_sequences(connection, until=until)
             contexts = read_contexts(connection, sequences, recipe=encoder.recipe)
-            shown = impressions.mean_ecpm(connection, before=datetime.max.replace(tzinfo=UTC))
-            bids = {ad.ad_id: ad.bid for ad in read_ads(connection)}
-            simulated = impressions.ecpm_is_simulated(connection)
+            ecpm = read_ecpm_log(connection).ecpm_of({ad.ad_id: ad.bid for ad in read_ads(connection)})
+            simulated = ecpm_is_simulated(connection)
             arpu = np.array(arpu_groups(connection, sequences.users.tolist()), np.int64)
     finally:
         engine.dispose()
-    return sequences, contexts, ecpm_of_ads(shown, bids), simulated, arpu
+    return sequences, contexts, ecpm, simulated, arpu
 
 
 def _ltr_labels(database_url: str, sequences: Sequences, split: Split) -> list[list[int]]:

@@ -28,13 +28,13 @@ from leadre.pipelines.learning.validate import validation_of
 from leadre.recipe import Recipe
 from leadre.store.records.catalog import read_ads
 from leadre.store.records.database import connect, transaction
+from leadre.store.records.ecpm import read_ecpm_log
 from leadre.store.records.events import read_sequences
-from leadre.store.records.impressions import liked_impressions, mean_ecpm
+from leadre.store.records.impressions import liked_impressions
 from leadre.training.data.contexts import DOMAINS, read_contexts
 from leadre.training.data.examples import TrainingData
 from leadre.training.data.preferences import (
     PreferenceExample,
-    ecpm_of_ads,
     encode_pairs,
     from_candidates,
     from_impressions,
@@ -249,11 +249,11 @@ def _preference_pairs(
     try:
         with transaction(engine) as connection:
             liked = liked_impressions(connection, before=now)
-            earned = mean_ecpm(connection, before=now)
+            log = read_ecpm_log(connection, before=now)
     finally:
         engine.dispose()
     limit = recipe.dpo.max_pairs
-    ecpm = ecpm_of_ads(earned, {ad.ad_id: ad.bid for ad in data.ads})
+    ecpm = log.ecpm_of({ad.ad_id: ad.bid for ad in data.ads})
     candidates = _candidates(index, recipe, data=data, learner=learner, progress=progress)
     pairs = from_candidates(candidates, ecpm, data, pairs_each=PAIRS_A_LIST, seed=recipe.dpo.seed)[:limit]
     if len(pairs) < limit:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ import psycopg
 import redis
 from feast import FeatureStore, FeatureView
 from feast.online_response import OnlineResponse
-from sqlalchemy import URL, func, select, text
+from sqlalchemy import URL, text
 from sqlalchemy.exc import OperationalError
 
 from leadre.domain.identity import MAX_ID, id_of, ids_of
@@ -33,7 +33,7 @@ from leadre.store.features import retrieval_log
 from leadre.store.features.context import context_of
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.discretion import discreet
-from leadre.store.records.tables import ads
+from leadre.store.records.ecpm import EcpmLog, read_ecpm, read_ecpm_log
 
 if TYPE_CHECKING:
     from leadre.indexing.ad_index import AdIndex
@@ -42,6 +42,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 USER_VIEWS = ("user_profile", "interest_summary", "ad_behavior_sequence", "content_behavior_sequence")
 CHECKED_KEYS = 1000
 """Keys looked up in the online store after a materialization (ours): a sample, as counting all would read all."""
+ECPM_AGE = timedelta(hours=1)
+"""How long what ads earned counts as known (ours): reading it takes one pass over the impressions."""
 _ROW = "leadre_row"
 
 
@@ -96,6 +98,8 @@ class FeatureClient:
             ).render_as_string(hide_password=False),
             application_name="leadre features",
         )
+        self._ecpm: EcpmLog | None = None
+        self._ecpm_at = EPOCH
         with _available():
             self.store = FeatureStore(repo_path=str(feature_repo))
             self._prompt_context = self.store.get_feature_service("prompt_context_v1")
@@ -146,17 +150,15 @@ class FeatureClient:
             # Feast keeps what it has when times are equal; a late behavior leaves its row's time as it was.
             self._write(view, [{**row, "event_at": now} for row in rows])
 
-    def push_lists(
-        self, lists: Sequence[RetrievalList], *, index: AdIndex, ecpms: Mapping[int, float] | None = None
-    ) -> list[dict[str, Any]]:
+    def push_lists(self, lists: Sequence[RetrievalList], *, index: AdIndex) -> list[dict[str, Any]]:
         """Write lists with their user-side features: to the retrieval log, then to the online store, a batch each.
 
-        A user's older list never replaces a newer one. Writing a batch again is harmless.
+        A user's older list never replaces a newer one. Writing a batch again is harmless. What ads earned is read from
+        the impressions when `ECPM_AGE` has passed, on the lists' clock; ads never shown count by their present bids.
 
         Args:
             lists: all made under `index`, at most one a user.
             index: gives categories, advertisers and embeddings.
-            ecpms: eCPM of ads; None takes the ads' bids, which are proportional to it at equal click rates.
 
         Returns:
             The rows written.
@@ -166,10 +168,11 @@ class FeatureClient:
             Unavailable: PostgreSQL or Redis does not answer.
         """
         with transaction(self._database) as connection:
-            if ecpms is None:
-                retrieved = {beam.ad_id for of_user in lists for beam in of_user.beams}
-                bids = select(ads.c.ad_id, ads.c.bid).where(ads.c.ad_id == func.any(list(retrieved)))
-                ecpms = {row.ad_id: row.bid for row in connection.execute(bids)}
+            retrieved = {beam.ad_id for of_user in lists for beam in of_user.beams}
+            now = max((of_user.generated_at for of_user in lists), default=EPOCH)
+            if self._ecpm is None or abs(now - self._ecpm_at) >= ECPM_AGE:
+                self._ecpm, self._ecpm_at = read_ecpm_log(connection), now
+            ecpms = read_ecpm(connection, list(retrieved), log=self._ecpm)
             rows = retrieval_log.list_rows(lists, index=index, ecpms=ecpms)
             retrieval_log.append(connection, rows)
         self._write(self.store.get_feature_view("retrieved_ads", allow_registry_cache=True), rows)

@@ -1,14 +1,14 @@
-"""Impressions as business alignment needs them: what users liked, and what ads earn. LEADRE §4.3.2, §5.2.3."""
+"""Impressions as business alignment needs them: what users liked, and what was best for them. LEADRE §4.3.2, §5.2.3."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, exists, func, or_, select, text
+from sqlalchemy import Connection, select, text
 
 from leadre.domain.behavior import Impression
-from leadre.store.records.tables import ads, impressions
+from leadre.store.records.tables import impressions
 
 
 def liked_impressions(connection: Connection, *, before: datetime) -> list[Impression]:
@@ -20,20 +20,6 @@ def liked_impressions(connection: Connection, *, before: datetime) -> list[Impre
         .order_by(columns.user_id, columns.occurred_at, columns.impression_id)
     )
     return [Impression(**row._mapping) for row in connection.execute(query)]
-
-
-def mean_ecpm(connection: Connection, *, before: datetime) -> dict[int, float]:
-    """Return the mean eCPM of every ad that was shown before an instant, over all its impressions."""
-    columns = impressions.c
-    query = select(columns.ad_id, func.avg(columns.ecpm)).where(columns.occurred_at < before).group_by(columns.ad_id)
-    return {ad_id: float(ecpm) for ad_id, ecpm in connection.execute(query)}
-
-
-def ecpm_is_simulated(connection: Connection) -> bool:
-    """Return whether any impression's eCPM or any ad's bid is not a real one: figures made from it say so."""
-    either = or_(exists().where(impressions.c.simulated), exists().where(ads.c.bid_simulated))
-    found: bool = connection.scalar(select(either)) or False
-    return found
 
 
 def best_shown(

@@ -105,18 +105,6 @@ def from_candidates(
     return pairs
 
 
-def ecpm_of_ads(mean_ecpm: Mapping[int, float], bids: Mapping[int, float]) -> dict[int, float]:
-    """Return every ad's eCPM: the mean over its impressions; one never shown gets its bid times a bid's usual eCPM.
-
-    Args:
-        mean_ecpm: of the ads that were shown.
-        bids: of every ad.
-    """
-    paid = sum(bids.get(ad, 0.0) for ad in mean_ecpm)
-    rate = sum(mean_ecpm.values()) / paid if paid else 1.0
-    return {ad: mean_ecpm.get(ad, rate * bid) for ad, bid in bids.items()}
-
-
 def encode_pairs(
     pairs: Sequence[Preference], data: TrainingData, encoder: PromptEncoder, *, limit: int, seed: int
 ) -> list[PreferenceExample]:

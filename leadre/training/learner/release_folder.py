@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 from tokenizers import Tokenizer
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from leadre.artifacts import Manifest, open_artifact, write_artifact
 from leadre.collaborative.blend import Collaborative
@@ -44,7 +44,7 @@ def write_release(
 
     Args:
         folder: its place; its name is the release's name.
-        model: saved in safetensors under model/.
+        model: saved in safetensors under model/, asking for greedy decoding whatever its base asks for.
         tokenizer: Hugging Face's view of the vocabulary, saved beside the model for other tools.
         text_tokenizer: without special tokens; the only one that reads untrusted text.
         vocabulary: ids of the special tokens and codes.
@@ -59,6 +59,10 @@ def write_release(
     """
 
     def write(unfinished: Path) -> None:
+        # A base may ask for sampling, penalties or stops; our engines read none of it, other tools would.
+        model.generation_config = GenerationConfig(
+            pad_token_id=model.config.pad_token_id, eos_token_id=vocabulary.eos_id, do_sample=False
+        )
         model.save_pretrained(unfinished / MODEL)
         tokenizer.save_pretrained(unfinished / MODEL)
         text_tokenizer.save(str(unfinished / TEXT_TOKENIZER))

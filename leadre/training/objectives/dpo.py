@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
+from torch.utils.data import Sampler
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainingArguments
 from trl import DPOConfig, DPOTrainer
 
 from leadre.errors import ConfigError
@@ -23,6 +24,7 @@ from leadre.precision import training_type
 from leadre.recipe import DpoRecipe, SftRecipe
 from leadre.training.data.preferences import PreferenceExample
 from leadre.training.objectives.head import attach_head, detach_head
+from leadre.training.objectives.sft import LengthBuckets
 from leadre.training.run.processes import process_count
 from leadre.training.run.progress import CurvePoint, Curves, Progress
 
@@ -87,7 +89,20 @@ def run_dpo(
     return curves.points
 
 
-class PairTrainer(DPOTrainer):  # type: ignore[misc]
+class PairBuckets:
+    """For a trainer of pairs: those of a batch are about equally long, so that there is hardly any padding."""
+
+    train_dataset: Dataset
+    args: TrainingArguments
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        lengths = [len(ids) for ids in dataset["prompt_ids"]]  # responses are S-IDs, all of one length
+        together = self.args.per_device_train_batch_size * self.args.world_size
+        return LengthBuckets(lengths, batch_size=together, seed=self.args.seed)
+
+
+class PairTrainer(PairBuckets, DPOTrainer):  # type: ignore[misc]
     """TRL's trainer on token ids: prompts hold untrusted text, which its own tokenisation must not read."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:

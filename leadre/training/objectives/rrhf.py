@@ -19,7 +19,7 @@ from leadre.precision import training_type
 from leadre.recipe import DpoRecipe, SftRecipe
 from leadre.training.data.examples import IGNORED
 from leadre.training.data.preferences import PreferenceExample
-from leadre.training.objectives.dpo import pair_dataset, steps_of, trainer_settings
+from leadre.training.objectives.dpo import PairBuckets, pair_dataset, steps_of, trainer_settings
 from leadre.training.objectives.head import attach_head, detach_head
 from leadre.training.run.progress import CurvePoint, Curves, Progress
 
@@ -91,7 +91,7 @@ def run_rrhf(
     return curves.points
 
 
-class _RankTrainer(Trainer):  # type: ignore[misc]
+class _RankTrainer(PairBuckets, Trainer):  # type: ignore[misc]
     """The trainer with RRHF's loss; it counts tokens and well-ranked pairs as TRL's does."""
 
     sft_weight = 1.0

@@ -33,23 +33,28 @@ from leadre.indexing.trie import LiveMask, Trie
 from leadre.prompts.vocabulary import Vocabulary
 
 DEVICE = torch.device("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
-SCORES: list[Score] = ["raw", "level", "valid"]
 
 
-@pytest.mark.parametrize("score", SCORES)
-@settings(max_examples=3, deadline=None)
-@example(seed=0, counts=(33_000, 3), ads=50)  # codes whose sign bit is set, as torch sees them
-@given(
-    seed=st.integers(0, 10**6),
-    counts=st.sampled_from([(5, 3, 7), (2, 2, 2, 90), (11,), (9, 60, 40, 2)]),
-    ads=st.integers(1, 900),
-)
-def test_the_trie_step_is_the_formula_at_every_depth(
-    score: Score, seed: int, counts: tuple[int, ...], ads: int
-) -> None:
+# Every depth of one trie, and few kernels: what a depth is stored as, three times the scores. Codes that no logit is
+# asked for give the stored integers their sign bit, as torch sees them, without a kernel of so many codes.
+HIDDEN = (33_000, 2**31 - 1, 2**31 - 1, None, 2**31 - 1, None)
+CODES = (13, 13, 13, 4, 13, 2)
+LOGITS: dict[Score, int] = {"raw": 13, "level": 7, "valid": 16}
+"""Codes a step scores: fewer than there are, more, and a power of two; 7 as the engine's case below has them."""
+
+
+@pytest.mark.parametrize(("score", "logits"), LOGITS.items())
+@settings(max_examples=2, deadline=None)
+@example(seed=0, ads=1)
+@given(seed=st.integers(0, 10**6), ads=st.integers(100, 600))  # at all of these the first depth alone is shallow
+def test_the_trie_step_is_the_formula_at_every_depth(score: Score, logits: int, seed: int, ads: int) -> None:
     random = np.random.default_rng(seed)
-    flat = np.unique(random.integers(0, int(np.prod(counts)), ads))
-    trie = Trie.build(np.stack(np.unravel_index(flat, counts), axis=1))
+    sids = np.stack([random.integers(0, codes, ads) for codes in CODES], axis=1)
+    for level, code in enumerate(HIDDEN):
+        if code is not None:
+            sids[random.random(ads) < 0.2, level] = code
+            sids[0, level] = code
+    trie = Trie.build(np.unique(sids, axis=0))
     arrays = DeviceTrie(trie, device=DEVICE)
     masks = MaskStack(trie.leaves, slots=2, device=DEVICE)
     slots = masks.place([LiveMask.of(random.random(trie.leaves) < share) for share in (0.3, 0.02)])
@@ -57,29 +62,33 @@ def test_the_trie_step_is_the_formula_at_every_depth(
     slot = torch.tensor([slots[0], -1, -1, slots[1]], device=DEVICE)
     scores = torch.tensor([-0.5, 0.0, -torch.inf, -3.25], dtype=torch.float64, device=DEVICE)
 
-    for level, codes in zip(arrays.levels, counts, strict=True):
-        logits = torch.from_numpy(random.standard_normal((len(nodes), codes + 2), np.float32)).to(DEVICE)
+    for depth, level in enumerate(arrays.levels):
+        of_codes = torch.from_numpy(random.standard_normal((len(nodes), logits), np.float32)).to(DEVICE)
         given_: dict[str, Any] = {"beam_score": scores, "node": nodes, "slot": slot, "masks": masks, "score": score}
 
-        candidates, children = triton_kernels.score_children(level, logits, **given_)
+        candidates, children = triton_kernels.score_children(level, of_codes, **given_)
 
-        expected, expected_children = device_trie.score_children(level, logits, **given_)
+        expected, expected_children = device_trie.score_children(level, of_codes, **given_)
         assert torch.equal(children, expected_children)
         torch.testing.assert_close(candidates, expected, atol=1e-5, rtol=1e-6)
-        _, best = device_trie.stable_top(expected, min(3, codes))
+        _, best = device_trie.stable_top(expected, 2 if depth == 0 else 1)
         nodes, scores = (part.gather(1, best).flatten() for part in (expected_children, expected))
         slot = slot.repeat_interleave(best.shape[1])
 
 
 @pytest.mark.parametrize(
-    ("users", "beams", "key_heads", "group", "width", "codes"),
-    [(1, 3, 2, 2, 6, 1), (2, 5, 1, 3, 16, 4), (3, 4, 2, 1, 8, 2)],
+    ("users", "beams", "key_heads", "group", "width", "codes", "precision"),
+    [
+        (2, 5, 2, 3, 6, 3, torch.float32),
+        (2, 5, 2, 3, 6, 3, torch.bfloat16),
+        (3, 4, 1, 1, 16, 1, torch.bfloat16),
+    ],
 )
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("seed", range(2))
 def test_suffix_attention_is_the_formula(
-    users: int, beams: int, key_heads: int, group: int, width: int, codes: int, precision: torch.dtype
+    users: int, beams: int, key_heads: int, group: int, width: int, codes: int, precision: torch.dtype, seed: int
 ) -> None:
-    torch.manual_seed(users)
+    torch.manual_seed(seed)
 
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(*shape).to(precision).to(DEVICE)
@@ -123,7 +132,7 @@ def test_rows_in_fp8_are_the_formula(precision: torch.dtype) -> None:
 
 @pytest.mark.parametrize("architecture", ["qwen2", "qwen3", "hunyuan"])
 def test_a_fused_layer_is_the_layer(architecture: str, make_model: Callable[..., PreTrainedModel]) -> None:
-    model = make_model(architecture, seed=2).to(DEVICE)
+    model = make_model(architecture, seed=2, key_heads=4).to(DEVICE)  # one kernel for queries and keys
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "norm" in name:

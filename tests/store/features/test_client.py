@@ -11,14 +11,17 @@ import pytest
 from sqlalchemy import Engine
 
 from leadre.derivation import NEUTRAL
-from leadre.domain.behavior import Action, Domain
+from leadre.domain.behavior import Action, Domain, Impression
 from leadre.domain.identity import id_of
 from leadre.domain.retrieval import Beam, RetrievalList
 from leadre.domain.users import InterestSummary, Profile
 from leadre.errors import FeatureRowMismatch, InvalidInput, ReleaseMismatch, Unavailable, UnknownAd
+from leadre.evaluation.diversity import mean_ecpm
 from leadre.indexing.ad_index import AdIndex
-from leadre.store.features.client import FeatureClient, retrieval_log
+from leadre.store.features.client import ECPM_AGE, FeatureClient, retrieval_log
 from leadre.store.records.database import transaction
+from leadre.store.records.ecpm import EXPECTED_CLICK_RATE, read_ecpm, read_ecpm_log
+from leadre.store.records.events import upsert_impressions
 from leadre.store.records.tables import behavior_sequences, interest_summaries, users
 
 MakeList = Callable[..., RetrievalList]
@@ -104,7 +107,8 @@ def test_pushed_lists_are_read_back_equal_from_redis_and_from_the_log(
     assert three.log_probabilities == (-1.0, -1.5, -2.0)
     assert (three.generated_at, three.behavior_at) == (NOW, NOW - timedelta(hours=1))
     assert (none.ad_ids, none.features["retrieved_count"], none.features["expected_ecpm"]) == ((), 0, 0.0)
-    assert one.features["expected_ecpm"] == 1.29  # the bid, as the only ad has all the probability
+    # the bid at the click rate expected without impressions, as the only ad has all the probability
+    assert one.features["expected_ecpm"] == pytest.approx(1.29 * 1000 * EXPECTED_CLICK_RATE)
     assert three.features == {name: rows[0][name] for name in three.features}
     with transaction(database) as connection:
         logged = retrieval_log.newest(connection, [7, 8, 10])
@@ -112,6 +116,54 @@ def test_pushed_lists_are_read_back_equal_from_redis_and_from_the_log(
     assert set(logged) == {7, 8}
     for name in retrieval_log.COLUMNS:
         assert logged[7][name] == (pytest.approx(rows[0][name]) if "embedding" in name else rows[0][name])
+
+
+def test_the_expected_ecpm_is_in_the_unit_of_the_log_and_of_evaluation(
+    features: FeatureClient, promoted: None, index: AdIndex, make_list: MakeList, database: Engine
+) -> None:
+    shown = [
+        Impression(
+            user_id=user_id,
+            ad_id=ad_id,
+            occurred_at=NOW,
+            ecpm=284.0 + of_user,
+            clicked=False,
+            converted=False,
+            simulated=False,
+        )
+        for ad_id in (100, 104, 101)
+        for user_id, of_user in ((1, 60.0), (2, -60.0))
+    ]
+    with transaction(database) as connection:
+        upsert_impressions(connection, shown)
+        ecpm = read_ecpm(connection, [100, 104, 101], log=read_ecpm_log(connection))
+    alike, other = make_list(7, 100, 104, 101), make_list(8, 129)  # ad 129 was never shown, and bids 1.29
+    rows = features.push_lists([alike, other], index=index)
+
+    assert rows[0]["expected_ecpm"] == pytest.approx(284.0)
+    assert mean_ecpm(np.array([[ecpm[ad] for ad in (100, 104, 101)]]), cutoff=8) == pytest.approx(284.0)
+    assert rows[1]["expected_ecpm"] == pytest.approx(3 * 284.0 / (1.0 + 1.04 + 1.01) * 1.29)
+
+
+def test_what_ads_earned_is_read_again_after_an_hour(
+    features: FeatureClient, promoted: None, index: AdIndex, make_list: MakeList, database: Engine
+) -> None:
+    def pushed(at: datetime) -> float:
+        (row,) = features.push_lists([make_list(7, 100, at=at)], index=index)
+        return float(row["expected_ecpm"])
+
+    before = pushed(NOW)
+    with transaction(database) as connection:
+        upsert_impressions(
+            connection,
+            [
+                Impression(
+                    user_id=1, ad_id=100, occurred_at=NOW, ecpm=5.0, clicked=False, converted=False, simulated=False
+                )
+            ],
+        )
+    assert pushed(NOW + ECPM_AGE - timedelta(seconds=1)) == before
+    assert pushed(NOW + ECPM_AGE) == 5.0
 
 
 def test_an_older_list_never_replaces_a_newer_one(

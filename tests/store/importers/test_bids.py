@@ -10,7 +10,6 @@ from sqlalchemy import Connection, func, select
 from leadre.domain.ads import Ad
 from leadre.store.importers.bids import Priced, simulate_bids
 from leadre.store.importers.prices import MarketPrices
-from leadre.store.records import impressions
 from leadre.store.records.catalog import read_ads, upsert_ads
 from leadre.store.records.tables import ads as ads_table
 
@@ -44,13 +43,6 @@ def test_real_bids_stay_and_the_others_are_drawn_once_a_seed(connection: Connect
     upsert_ads(connection, [ad(2, bid=0.3, simulated=False)])  # its owner says what it bids
     assert simulate_bids(connection, PRICES, seed=8).simulated == 2
     assert connection.scalar(select(func.count()).where(ads_table.c.bid_simulated)) == 2
-
-
-def test_figures_from_simulated_bids_are_known_as_such(connection: Connection) -> None:
-    upsert_ads(connection, [ad(1, bid=1.0, simulated=False)])
-    assert not impressions.ecpm_is_simulated(connection)
-    upsert_ads(connection, [ad(2, bid=1.0, simulated=True)])
-    assert impressions.ecpm_is_simulated(connection)
 
 
 def test_without_ads_nothing_is_drawn(connection: Connection) -> None:

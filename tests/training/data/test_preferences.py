@@ -9,7 +9,6 @@ from leadre.training.data.examples import TrainingData
 from leadre.training.data.preferences import (
     MINIMUM_GAIN,
     Preference,
-    ecpm_of_ads,
     encode_pairs,
     from_candidates,
     from_impressions,
@@ -51,10 +50,6 @@ def test_generated_pairs_never_reject_the_ad_that_was_clicked(data: TrainingData
     pairs = from_candidates([(user, position, [*others, clicked])], ecpm, data, pairs_each=50, seed=1)
     found = {(pair.chosen, pair.rejected) for pair in pairs}
     assert found == {(others[2], others[0]), (others[2], others[1])}  # 4.0 and 4.1 are as good as equal
-
-
-def test_an_ad_never_shown_is_worth_its_bid_at_the_usual_rate() -> None:
-    assert ecpm_of_ads({1: 30.0, 2: 10.0}, {1: 1.5, 2: 0.5, 3: 2.0}) == {1: 30.0, 2: 10.0, 3: 40.0}
 
 
 def test_encoded_pairs_are_capped_and_hold_sids(data: TrainingData, encoder: PromptEncoder) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
 import pytest
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from leadre.errors import ArtifactIncomplete
 from leadre.prompts.fit_length import PromptEncoder
@@ -65,6 +66,33 @@ def test_what_was_written_is_read(
     user = next(user for user, positions in enumerate(data.targets) if positions)
     prompt = data.prompt(user, data.targets[user][-1])
     assert load_prompt_encoder(release).encode(prompt) == encoder.encode(prompt)
+
+
+def test_what_a_base_asks_of_generation_does_not_get_into_a_release(
+    release: Path,
+    tmp_path: Path,
+    model: PreTrainedModel,
+    text_tokenizer: Tokenizer,
+    vocabulary: Vocabulary,
+    recipe: Recipe,
+) -> None:
+    model = copy.deepcopy(model)
+    model.generation_config = GenerationConfig(do_sample=True, temperature=0.7, top_k=20, repetition_penalty=1.05)
+    write_release(
+        tmp_path / "r2",
+        model=model,
+        tokenizer=model_tokenizer(text_tokenizer, vocabulary),
+        text_tokenizer=text_tokenizer,
+        vocabulary=vocabulary,
+        recipe=recipe,
+        metrics={},
+        curves=[],
+        index_version="v1",
+    )
+    written = json.loads((tmp_path / "r2" / "model" / "generation_config.json").read_text())
+    assert written == json.loads((release / "model" / "generation_config.json").read_text())
+    assert (written["do_sample"], written["eos_token_id"]) == (False, vocabulary.eos_id)
+    assert not {"temperature", "top_k", "repetition_penalty"} & set(written)
 
 
 def test_other_tools_find_the_code_tokens(release: Path, vocabulary: Vocabulary) -> None:

@@ -1,0 +1,38 @@
+"""Feast's own commands, run in this process: what `feast -c feature_repo ...` does, without its seconds to start.
+
+LEADRE §4.4.1. For programs that read features afterwards and so need Feast anyway; people type the command.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from pathlib import Path
+
+from leadre.errors import LeadreError
+
+
+def run_feast(feature_repo: Path, *arguments: str) -> str:
+    """Run a command of Feast and return what it printed. Folder, output and logging are as before afterwards.
+
+    Args:
+        feature_repo: folder of feature_store.yaml; what its `${...}` stand for is in the environment.
+        arguments: as typed after `feast -c feature_repo`.
+
+    Raises:
+        LeadreError: the command failed; its last line of output, or its error, is the message.
+    """
+    said, handlers, level = io.StringIO(), logging.root.handlers[:], logging.root.level
+    try:
+        with chdir("."), redirect_stdout(said), redirect_stderr(said):  # `apply` changes the folder
+            from feast.cli.cli import cli as feast
+
+            feast.main(["-c", str(feature_repo), *arguments], standalone_mode=False)
+    except (Exception, SystemExit) as error:
+        lines = [*said.getvalue().strip().splitlines(), str(error)]
+        raise LeadreError(f"feast {arguments[0]} failed: {next(filter(None, reversed(lines)), error)}") from error
+    finally:  # it sets up logging for a process of its own
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
+    return said.getvalue()

@@ -1,0 +1,27 @@
+"""Feast's commands in this process do what they do in their own, and leave this one as it was."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from leadre.errors import LeadreError
+from leadre.settings import Settings
+from leadre.store.features.command import run_feast
+
+
+def test_a_command_answers_and_leaves_folder_and_logging_alone(
+    applied: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in applied.feast_environment().items():
+        monkeypatch.setenv(name, value)
+    before = Path.cwd(), logging.root.handlers[:], logging.root.level
+    assert "retrieved_ads" in run_feast(applied.feature_repo.absolute(), "feature-views", "list")
+    assert (Path.cwd(), logging.root.handlers[:], logging.root.level) == before
+
+
+def test_a_command_that_fails_says_why_in_one_line(applied: Settings) -> None:
+    with pytest.raises(LeadreError, match="feast nonsense failed: No such command 'nonsense'"):
+        run_feast(applied.feature_repo.absolute(), "nonsense")
