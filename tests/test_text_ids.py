@@ -14,9 +14,11 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
+from _pytest.capture import CaptureResult
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
@@ -87,13 +89,20 @@ class Walk:
 
     def run(self, *arguments: str, fails: bool = False) -> str:
         """Run `leadre` with these arguments, which succeeds or fails; return what it printed, on both streams."""
+        return "".join(self._run(*arguments, fails=fails))
+
+    def answer(self, *arguments: str) -> Any:
+        """Run `leadre` with these arguments and `--json`; return what it answered."""
+        return json.loads(self._run(*arguments, "--json", fails=False).out)
+
+    def _run(self, *arguments: str, fails: bool) -> CaptureResult[str]:
         self.monkeypatch.setattr(sys, "argv", ["leadre", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
         printed = self.capsys.readouterr()
         said = self.read[f"leadre {' '.join(arguments)}"] = printed.out + printed.err
         assert bool(ended.value.code) is fails, said
-        return said
+        return printed
 
     def numbers(self) -> list[str]:
         """Return the places where a number stands for a text."""
@@ -207,12 +216,12 @@ def _learn(walk: Walk, folder: Path, tmp_path: Path) -> None:
 
 def _look(walk: Walk, settings: Settings, tmp_path: Path) -> None:
     """Lists, walks and pages of users, asked for as their owner names them."""
-    refreshed = json.loads(walk.run("refresh", *map(str, USERS), "--json"))
+    refreshed = walk.answer("refresh", *map(str, USERS))
     assert [made["user"] for made in refreshed] == list(USERS)
     assert {ad for made in refreshed for ad in made["ads"]} <= set(ADS)
     assert "user_5" in walk.run("refresh", "user_5", "12")
 
-    decoded = json.loads(walk.run("decode", "Jörg/Ö", "12", "--json"))
+    decoded = walk.answer("decode", "Jörg/Ö", "12")
     assert [of_user["user"] for of_user in decoded] == ["Jörg/Ö", 12]
     assert {beam["ad"] for of_user in decoded for beam in of_user["ads"]} <= set(ADS)
     assert "[bold]" in walk.run("decode", *ODD_USERS)
@@ -268,7 +277,7 @@ def _refresh_through_the_queue(settings: Settings) -> None:
 
 def _change_the_inventory(walk: Walk, folder: Path, settings: Settings) -> None:
     """Ads pause, end and come; one of the new ones gets no S-ID."""
-    assert [ad["ad_id"] for ad in json.loads(walk.run("ads", "show", *ODD_ADS, "31", "--json"))] == [*ODD_ADS, 31]
+    assert [ad["ad_id"] for ad in walk.answer("ads", "show", *ODD_ADS, "31")] == [*ODD_ADS, 31]
     assert "Größe 7/8" in walk.run("ads", "show", *ODD_ADS)
     walk.run("ads", "pause", "SKU-1", ODD_ADS[0])
     walk.run("ads", "schedule", "SKU-2", "--until", "2099-01-01")

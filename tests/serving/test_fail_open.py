@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 
 from leadre.domain.ads import Ad
 from leadre.domain.behavior import Action, Behavior, Domain
+from leadre.domain.identity import id_of
 from leadre.retrieval.refresh_queue import RefreshQueue
 from leadre.serving import mixer, user_server
 from leadre.settings import Settings
@@ -80,9 +81,9 @@ def applied(applied: Settings) -> Settings:
     with transaction(database) as connection:
         inventory = [
             Ad(
-                ad_id=ad_id,
-                source_id={7: "7", 8: "SKU-8"}[ad_id],
-                name=f"ad {ad_id}",
+                ad_id=id_of(source_id),
+                source_id=source_id,
+                name=f"ad {source_id}",
                 ad_type="",
                 first_category="",
                 second_category="",
@@ -91,10 +92,10 @@ def applied(applied: Settings) -> Settings:
                 bid=1.0,
                 created_at=now,
             )
-            for ad_id in (7, 8)
+            for source_id in ("7", "SKU-8")
         ]
         catalog.upsert_ads(connection, inventory)
-        click = Behavior(user_id=1, domain=Domain.AD, action=Action.CLICK, item_id=8, occurred_at=now)
+        click = Behavior(user_id=1, domain=Domain.AD, action=Action.CLICK, item_id=id_of("SKU-8"), occurred_at=now)
         events.append_behaviors(connection, [click])
     database.dispose()
     return applied

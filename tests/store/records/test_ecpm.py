@@ -45,11 +45,11 @@ def shown(ad_id: int, ecpm: float, *, hour: int = 0, simulated: bool = False) ->
 
 
 def test_a_shown_ad_has_its_mean_and_one_never_shown_its_bid_at_the_logs_click_rate(connection: Connection) -> None:
-    upsert_ads(connection, [ad(-1, bid=1.5), ad(2, bid=0.5), ad(3, bid=2.0), ad(4, bid=9.0)])
-    upsert_impressions(connection, [shown(-1, 20.0), shown(-1, 40.0, hour=1), shown(2, 10.0), shown(77, 5000.0)])
+    upsert_ads(connection, [ad(1, bid=1.5), ad(2, bid=0.5), ad(3, bid=2.0), ad(4, bid=9.0)])
+    upsert_impressions(connection, [shown(1, 20.0), shown(1, 40.0, hour=1), shown(2, 10.0), shown(77, 5000.0)])
     log = read_ecpm_log(connection)
     assert log.click_rate == pytest.approx(40 / 2 / 1000)  # 30 + 10 for bids of 1.5 + 0.5; ad 77 is in no catalog
-    assert read_ecpm(connection, [3, -1, 2, 77], log=log) == {-1: 30.0, 2: 10.0, 3: pytest.approx(40.0)}
+    assert read_ecpm(connection, [3, 1, 2, 77], log=log) == {1: 30.0, 2: 10.0, 3: pytest.approx(40.0)}
     assert log.ecpm_of({4: 9.0, 2: 3.0}) == {4: pytest.approx(180.0), 2: 10.0}
     assert log.ecpm_of({}) == {}
 
