@@ -16,7 +16,7 @@ from leadre.errors import InvalidInput
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
-_BLOCK_BYTES = 2 << 20
+_BLOCK_BYTES = 1 << 20
 _SAMPLE_BYTES = 64 << 10
 _MOST_WRONG = 100_000
 _LINE_END = re.compile("\r\n?")

@@ -24,7 +24,7 @@ from leadre.store.importers.tabular.options import ImportOptions
 from leadre.store.importers.tabular.rejected import BadRow, BadValue, Kind, Rejected
 from leadre.store.importers.tabular.times import TimeReader
 
-_BATCH_ROWS = 50_000
+_BATCH_ROWS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
