@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 
-SPINS = "10000"
-"""Some tens of microseconds: as long as a small model's product takes to come, and much less than a time slice."""
+SPINS = "1000"
+"""A few microseconds. Ten times as many gain a tenth where nobody else computes, and cost half again where one does
+(docs/operations.md, "Beside other programs")."""
 
 
 def wait_asleep() -> None:
