@@ -254,7 +254,7 @@ def test_a_failing_program_is_quoted(open_folder: Path) -> None:
         programs.run("no-such-program")
 
 
-@pytest.mark.parametrize("content", ["", "nonsense", "99999999", "-3", f"{os.getpid()}"])
+@pytest.mark.parametrize("content", ["", "nonsense", "99999999", "-3", pytest.param(f"{os.getpid()}", id="another")])
 def test_a_pid_file_without_its_process_finds_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / "pid").write_text(content)
     assert find(tmp_path / "pid", argument=tmp_path / "not on our command line") is None
