@@ -29,7 +29,7 @@ demo: setup ## the whole pipeline on a made-up ad world, through a real worker, 
 	$(BIN)/leadre demo
 
 test: $(DEVELOPED) ## run everything this machine can run
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-install: $(DEVELOPED) ## build the wheel, install it outside the checkout, and go from an empty folder to ads over HTTP
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/install -m install

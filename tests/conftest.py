@@ -30,6 +30,12 @@ ROOT = Path(__file__).parents[1]
 _numbers = count(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let files with slow tests begin: no process of several is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def services() -> Iterator[Services]:
     """Both servers, in a folder of their own, fast instead of durable."""

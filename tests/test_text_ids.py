@@ -184,6 +184,7 @@ def write(path: Path, header: tuple[str, ...], rows: list[tuple[object, ...]]) -
         csv.writer(file).writerows([header, *rows])
 
 
+@pytest.mark.slow
 def test_no_number_stands_where_the_user_wrote_a_text(
     walk: Walk, folder: Path, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -132,6 +132,7 @@ def _contents(connection: Connection) -> list[str | None]:
     return digests
 
 
+@pytest.mark.slow
 def test_200_000_foreign_behaviors_are_imported_right_to_the_row_in_bounded_memory(
     tmp_path: Path, database_url: str, connection: Connection
 ) -> None:
