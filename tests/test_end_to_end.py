@@ -5,8 +5,6 @@ Every command is a process of its own, as a user types it.
 
 from __future__ import annotations
 
-import json
-import re
 import signal
 import subprocess
 import sys
@@ -79,7 +77,6 @@ def test_the_commands_lead_from_data_to_ranker_features(
     printed = run("leadre", "train", str(recipe), "--name", "tiny")
     assert "co_visitation" in printed
     assert "tiny is live" in run("leadre", "release", "promote")
-    assert json.loads(run("leadre", "evaluate", "tiny", "--json").splitlines()[-1])["release"] == "tiny"
     run("feast", "-c", "feature_repo", "apply")
     run("feast", "-c", "feature_repo", "materialize-incremental", datetime.now(UTC).isoformat())
 
@@ -97,17 +94,6 @@ def test_the_commands_lead_from_data_to_ranker_features(
     assert row["rank"] == [*range(1, 11), *[0] * 10]
     assert row["retrieved_count"] == [12] * 20
     assert all(0 <= share <= 1 + 1e-9 for share in row["prefix_mass_1"])
-
-    walk = tmp_path / "walk.md"
-    run("leadre", "trace", "7", str(candidates[0]), str(candidates[-1]), "--markdown", str(walk))
-    text = walk.read_text()
-    assert "[Response]:" in text
-    assert f"| {candidates[0]} |" in text
-    run("leadre", "report")
-    page = (settings.home / "report.html").read_text()
-    assert "co-visitation" in page
-    fetched = re.findall(r"""(?:src|href)=["'](?!#)[^"']*|url\((?!#)|@import""", page)
-    assert fetched == []  # self-contained: a browser asks nobody for anything
 
 
 def _refresh_everybody_through_a_worker(env: dict[str, str], settings: Settings, *, log: Path) -> None:

@@ -93,7 +93,7 @@ class Walk:
 
     def answer(self, *arguments: str) -> Any:
         """Run `leadre` with these arguments and `--json`; return what it answered."""
-        return json.loads(self._run(*arguments, "--json", fails=False).out)
+        return json.loads(self._run(*arguments, "--json", fails=False).out.splitlines()[-1])
 
     def _run(self, *arguments: str, fails: bool) -> CaptureResult[str]:
         self.monkeypatch.setattr(sys, "argv", ["leadre", *arguments])
@@ -213,6 +213,7 @@ def _learn(walk: Walk, folder: Path, tmp_path: Path) -> None:
     walk.run("index", "build", str(recipe))
     walk.run("train", str(recipe), "--name", "tiny")
     walk.run("release", "promote", "tiny")
+    assert walk.answer("evaluate", "tiny")["release"] == "tiny"
 
 
 def _look(walk: Walk, settings: Settings, tmp_path: Path) -> None:

@@ -53,3 +53,5 @@ def test_a_report_holds_its_figures_and_warns_of_ads_that_look_alike(tmp_path: P
         assert figure in page
     assert ("differ from each other in the last code only (the bound is 20%)" in page) is alike
     assert not re.search(r"https?://(?!www\.w3\.org|purl\.org|creativecommons\.org|matplotlib\.org)", page)
+    fetched = re.findall(r"""(?:src|href)=["'](?!#)[^"']*|url\((?!#)|@import""", page)
+    assert fetched == []  # a browser asks nobody for anything
