@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from leadre.domain.ads import Ad, ContentItem
 from leadre.domain.behavior import Action, Behavior, Domain, Impression
 from leadre.domain.users import Profile
+from leadre.errors import InvalidInput
 
 CATALOGUE: dict[str, dict[str, tuple[str, ...]]] = {
     "Automobile": {
@@ -134,11 +135,13 @@ def make_world(
         now: the end of the history.
 
     Raises:
-        ValueError: fewer ads than products, or a size below 1.
+        InvalidInput: fewer ads than products, or a size below 1.
     """
     products = _products()
     if ads < len(products) or min(users, sessions, slate, days) < 1:
-        raise ValueError(f"a world needs at least {len(products)} ads and sizes of at least 1")
+        raise InvalidInput(
+            f"{ads} ads, {users} users: a world needs at least {len(products)} ads and sizes of at least 1"
+        )
     rng = np.random.default_rng(seed)
     inventory, ad_product, ad_brand, quality, bids = _make_ads(rng, ads, products, now - timedelta(days=days))
     content = _make_content(products)

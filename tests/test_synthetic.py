@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from leadre.domain.behavior import Domain
+from leadre.errors import InvalidInput
 from leadre.synthetic import CATALOGUE, World, make_world
 
 
@@ -66,5 +67,5 @@ def test_what_a_user_watched_last_predicts_the_next_clicked_ad_far_better_than_p
 
 
 def test_a_world_smaller_than_its_products_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 96 ads"):
+    with pytest.raises(InvalidInput, match="at least 96 ads"):
         make_world(ads=10)

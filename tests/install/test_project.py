@@ -84,6 +84,7 @@ def test_an_installed_wheel_leads_from_an_empty_folder_to_ads_over_http(installe
     finally:
         typed("leadre services down")
     assert typed("leadre services status").count("down") == 2
+    shutil.rmtree((project / ".leadre/services").resolve())  # under root it lies elsewhere: pytest's folders are closed
     shutil.rmtree(project)  # the servers hold nothing of it any more
 
 
