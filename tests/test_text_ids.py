@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -333,3 +334,16 @@ def test_an_error_from_far_inside_is_printed_with_the_owners_ids(
     assert walk.run("summarize", fails=True) == "error: index i1 has no ad 'Größe 7/8'\n"
     walk.monkeypatch.setenv("LEADRE_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
     assert "no ad" in walk.run("summarize", fails=True)  # the error itself, not the failed look-up of the name
+
+
+def test_an_error_is_told_whatever_keeps_its_names_from_being_looked_up(
+    walk: Walk, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(**_: object) -> None:
+        raise UnknownAd("index i1 has no ad 5").about(ads=[5])
+
+    monkeypatch.setattr("leadre.pipelines.summarize.summarize", lambda *_, **__: broken())
+    monkeypatch.setattr("leadre.cli.importing.settings", lambda: SimpleNamespace(database_url=""))
+    for url in (empty_database_url, "mysql://nobody@127.0.0.1/nothing"):
+        monkeypatch.setenv("LEADRE_DATABASE_URL", url)
+        assert walk.run("summarize", fails=True) == "error: index i1 has no ad 5\n"

@@ -11,7 +11,7 @@ import warnings
 
 import click
 
-from leadre.errors import LeadreError, Unavailable
+from leadre.errors import LeadreError
 from leadre.threads import wait_asleep
 
 _COMMANDS = {
@@ -93,6 +93,6 @@ def _said(error: LeadreError | FileExistsError) -> str:
         from leadre.cli.session import connection, settings
         from leadre.store.records.source_ids import in_owners_words
 
-        with contextlib.suppress(Unavailable), connection(settings()) as connected:
+        with contextlib.suppress(LeadreError), connection(settings()) as connected:
             return in_owners_words(connected, error)
     return str(error)
