@@ -1,6 +1,8 @@
 """The tables of the system of record. LEADRE §4.4.1's user and ad feature databases, and what they are made from.
 
-Every table that is a Feast source has `event_at` (when the row became true) and `created_at` (when it was written).
+Every table that is a Feast source has `event_at` (from when the row counts), `created_at` (when it was written) and
+`changed_in` (the transaction that wrote it last: docs/adr/0006). Those that grow with every refresh are partitioned by
+month of `event_at` (leadre.store.records.partitions), and their rows are appended, never changed.
 Ids are 64-bit integers (leadre.domain.identity); `source_id` is the owner's own name for the thing.
 """
 
@@ -16,7 +18,7 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Index,
-    Integer,
+    LargeBinary,
     MetaData,
     SmallInteger,
     Table,
@@ -41,6 +43,26 @@ TIME = DateTime(timezone=True)
 
 def _created_at() -> Column[object]:
     return Column("created_at", TIME, nullable=False, server_default=func.now())
+
+
+def _changed_in() -> Column[object]:
+    return Column(
+        "changed_in",
+        BigInteger,
+        nullable=False,
+        server_default=text("(pg_current_xact_id())::text::bigint"),
+        comment="number of the transaction that last wrote the row",
+    )
+
+
+def _spu() -> Column[object]:
+    return Column("spu", Text, nullable=False, server_default="", comment="standard product unit, §4.2.1 (3)")
+
+
+def _known_at() -> Column[object]:
+    return Column(
+        "known_at", TIME, nullable=False, server_default=func.now(), comment="from when the row counts as known"
+    )
 
 
 ads = Table(
@@ -70,6 +92,7 @@ ads = Table(
         comment="number of the transaction that last changed the row; a trigger writes it",
     ),
     Column("bid_simulated", Boolean, nullable=False, server_default=text("false"), comment="the bid is not a real one"),
+    _spu(),
     CheckConstraint("starts_at < ends_at", name="schedule"),
     Index("ix_ads_changed_in", "changed_in"),
     comment="The inventory; event_at is when this version of the ad became true.",
@@ -98,6 +121,30 @@ users = Table(
     Column("event_at", TIME, nullable=False),
     _created_at(),
     Column("device", Text, nullable=False, server_default=""),
+    _changed_in(),
+    Index("ix_users_changed_in", "changed_in"),
+)
+
+user_state = Table(
+    "user_state",
+    metadata,
+    Column("user_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("written", BigInteger, nullable=False, server_default="0", comment="behaviors and impressions"),
+    Column("changed_at", TIME, nullable=False, server_default=func.now()),
+    Column("newest_behavior_at", TIME, comment="of positive behaviors"),
+    Column("summarized", BigInteger, nullable=False, server_default="0", comment="`written` at the last one"),
+    Column("summarized_until", TIME, comment="rows up to here are settled"),
+    Column("leaves_at", TIME, comment="when a behavior next leaves the window"),
+    Column("listed_at", TIME, comment="when the newest list was generated"),
+    Column("list_behavior_at", TIME, comment="newest behavior of that list"),
+    Index("ix_user_state_unsummarized", "user_id", postgresql_where=text("written > summarized")),
+    Index("ix_user_state_leaves_at", "leaves_at"),
+    Index(
+        "ix_user_state_unlisted",
+        "newest_behavior_at",
+        postgresql_where=text("listed_at IS NULL OR newest_behavior_at > list_behavior_at"),
+    ),
+    comment="What is known of each user's rows: what waits to be summarized, what was listed.",
 )
 
 content_items = Table(
@@ -108,6 +155,7 @@ content_items = Table(
     Column("title", Text, nullable=False),
     Column("category", Text, nullable=False, server_default=""),
     _created_at(),
+    _spu(),
 )
 
 behaviors = Table(
@@ -121,6 +169,7 @@ behaviors = Table(
     Column("occurred_at", TIME, nullable=False),
     Column("ordinal", BigInteger, nullable=False, server_default="0", comment="orders what happened in one instant"),
     _created_at(),
+    _known_at(),
     Index("ix_behaviors_user", "user_id", "occurred_at", "ordinal"),
     comment="behavior_id is derived from the row (or given by its source), so that writing it twice changes nothing.",
 )
@@ -137,6 +186,7 @@ impressions = Table(
     Column("converted", Boolean, nullable=False, server_default=text("false")),
     Column("simulated", Boolean, nullable=False, server_default=text("false"), comment="the eCPM is not a real one"),
     _created_at(),
+    _known_at(),
     Index("ix_impressions_user", "user_id", "occurred_at"),
     comment="eCPM is revenue per 1,000 impressions, as the ranking phase estimated it.",
 )
@@ -145,12 +195,21 @@ interest_summaries = Table(
     "interest_summaries",
     metadata,
     Column("user_id", BigInteger, primary_key=True),
-    Column("event_at", TIME, primary_key=True),
+    Column("event_at", TIME, primary_key=True, comment="from when the content was known"),
+    Column("newest_at", TIME, comment="time of the newest behavior in it"),
     Column("categories", ARRAY(Text), nullable=False),
     Column("counts", ARRAY(BigInteger), nullable=False),
     Column("disliked_categories", ARRAY(Text), nullable=False, server_default="{}"),
     Column("disliked_counts", ARRAY(BigInteger), nullable=False, server_default="{}"),
+    Column("spus", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("spu_counts", ARRAY(BigInteger), nullable=False, server_default="{}"),
+    Column("disliked_spus", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("disliked_spu_counts", ARRAY(BigInteger), nullable=False, server_default="{}"),
     _created_at(),
+    _changed_in(),
+    Index("ix_interest_summaries_changed_in", "changed_in", postgresql_using="brin"),
+    postgresql_partition_by="RANGE (event_at)",
+    comment="Appended, never changed: a row counts from its event_at on.",
 )
 
 behavior_sequences = Table(
@@ -158,14 +217,18 @@ behavior_sequences = Table(
     metadata,
     Column("user_id", BigInteger, primary_key=True),
     Column("domain", Text, primary_key=True),
-    Column("event_at", TIME, primary_key=True),
+    Column("event_at", TIME, primary_key=True, comment="from when the content was known"),
+    Column("newest_at", TIME, comment="time of the newest behavior in it"),
     Column("item_ids", ARRAY(BigInteger), nullable=False),
     Column("actions", ARRAY(Text), nullable=False),
     Column("titles", ARRAY(Text), nullable=False),
     Column("occurred_at_s", ARRAY(Double), nullable=False, comment="Unix seconds, oldest first"),
     Column("ordinals", ARRAY(BigInteger), nullable=False),
     _created_at(),
-    comment="Positive behaviors of the last 90 days, oldest first; the lists of a row are equally long.",
+    _changed_in(),
+    Index("ix_behavior_sequences_changed_in", "changed_in", postgresql_using="brin"),
+    postgresql_partition_by="RANGE (event_at)",
+    comment="Positive behaviors of the last 90 days, oldest first; appended, never changed.",
 )
 
 index_versions = Table(
@@ -188,6 +251,11 @@ semantic_ids = Table(
     Column("embedding", ARRAY(REAL), nullable=False, comment="z_a of Eq. 4: the quantised embedding"),
     Column("event_at", TIME, nullable=False),
     _created_at(),
+    _changed_in(),
+    Column("first_category", Text, nullable=False, server_default=""),
+    Column("second_category", Text, nullable=False, server_default=""),
+    Column("advertiser_id", BigInteger, nullable=False, server_default="0"),
+    Index("ix_semantic_ids_changed_in", "changed_in"),
     Index("uq_semantic_ids_sid", "index_version", "sid", unique=True),
 )
 
@@ -205,6 +273,8 @@ releases = Table(
     ),
     Column("promoted_at", TIME),
     _created_at(),
+    _changed_in(),
+    Index("ix_releases_changed_in", "changed_in"),
     Index("uq_releases_live", "status", unique=True, postgresql_where=text("status = 'live'")),
     comment="At most one release is live; the partial unique index enforces it.",
 )
@@ -212,29 +282,16 @@ releases = Table(
 retrieval_log = Table(
     "retrieval_log",
     metadata,
-    Column("log_id", BigInteger, Identity(always=True), primary_key=True),
-    Column("user_id", BigInteger, nullable=False),
-    Column("event_at", TIME, nullable=False, comment="when the list was generated"),
-    Column("behavior_at", TIME, comment="time of the newest behavior the list was made from"),
-    Column("release", Text, nullable=False),
+    Column("user_id", BigInteger, primary_key=True),
+    Column("event_at", TIME, primary_key=True, comment="when the list was generated"),
+    Column("release", Text, primary_key=True),
     Column("index_version", Text, nullable=False),
+    Column("behavior_at", TIME, comment="time of the newest behavior the list was made from"),
     Column("retrieved_ad_ids", ARRAY(BigInteger), nullable=False),
-    Column("retrieved_sids", ARRAY(Text), nullable=False),
-    Column("retrieved_log_probabilities", ARRAY(Double), nullable=False),
-    Column("retrieved_probabilities", ARRAY(Double), nullable=False),
-    Column("retrieved_first_categories", ARRAY(Text), nullable=False),
-    Column("retrieved_second_categories", ARRAY(Text), nullable=False),
-    Column("retrieved_advertiser_ids", ARRAY(BigInteger), nullable=False),
-    Column("retrieved_embeddings", ARRAY(REAL), nullable=False, comment="row-major, count x width"),
-    Column("retrieved_count", Integer, nullable=False),
-    Column("top_probability", Double, nullable=False),
-    Column("entropy", Double, nullable=False),
-    Column("categories", ARRAY(Text), nullable=False),
-    Column("category_probabilities", ARRAY(Double), nullable=False),
-    Column("category_concentration", Double, nullable=False),
-    Column("mean_embedding", ARRAY(REAL), nullable=False),
-    Column("expected_ecpm", Double, nullable=False),
+    Column("record", LargeBinary, nullable=False, comment="the list with its features: docs/features.md"),
     _created_at(),
-    Index("ix_retrieval_log_user", "user_id", "event_at", unique=True),
+    _changed_in(),
+    Index("ix_retrieval_log_changed_in", "changed_in", postgresql_using="brin"),
+    postgresql_partition_by="RANGE (event_at)",
     comment="Every list ever written, with its user-side features: the offline half of the view retrieved_ads.",
 )
