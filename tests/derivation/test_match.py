@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from leadre.derivation import NEUTRAL, item_match
+from leadre.derivation import NEUTRAL
 from leadre.derivation.item_match import Targets, ad_keys, match
 from leadre.derivation.list_record import pack, unpack
 from leadre.derivation.user_side import directions
@@ -31,7 +31,9 @@ def targets_of(ads: list[dict[str, Any] | None]) -> tuple[Targets, list[int]]:
     for row, ad in enumerate(known):
         codes[row, : levels[row]] = ad["codes"]
         pointing[row, : widths[row]] = directions(np.array([ad["embedding"]], np.float32).reshape(1, -1))[0]
-    number = {side: [numbers[ad[side]] if ad[side] else -1 for ad in known] for side in ("first_category", "second_category")}
+    number = {
+        side: [numbers[ad[side]] if ad[side] else -1 for ad in known] for side in ("first_category", "second_category")
+    }
     targets = Targets(
         keys=ad_keys(
             codes,
@@ -147,7 +149,5 @@ def test_long_lists_and_many_targets_are_cut_without_a_seam(n: int) -> None:
     for number in range(0, 900, 9):
         ad = rows[number]
         target = {**ads[ad], "direction": targets.directions[ad].tolist()}
-        expected = reference.item_match(
-            plain[of_row[number]], target, ad_id=int(ad), request_time_s=5.0, ttl_s=TTL_S
-        )
+        expected = reference.item_match(plain[of_row[number]], target, ad_id=int(ad), request_time_s=5.0, ttl_s=TTL_S)
         assert {name: values[number].item() for name, values in found.items()} == expected
