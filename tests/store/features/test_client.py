@@ -22,6 +22,7 @@ from leadre.store.features.client import ECPM_AGE, FeatureClient, retrieval_log
 from leadre.store.records.database import transaction
 from leadre.store.records.ecpm import EXPECTED_CLICK_RATE, read_ecpm, read_ecpm_log
 from leadre.store.records.events import upsert_impressions
+from leadre.store.records.partitions import ensure_months
 from leadre.store.records.tables import behavior_sequences, interest_summaries, users
 
 MakeList = Callable[..., RetrievalList]
@@ -45,6 +46,8 @@ def histories(database: Engine) -> None:
         }
 
     with transaction(database) as connection:
+        for table in ("interest_summaries", "behavior_sequences"):
+            ensure_months(connection, table, [NOW])
         rows = [{"user_id": n, "source_id": str(n), "sex": "female", "event_at": NOW} for n in (1, 2)]
         connection.execute(users.insert(), [{**rows[0], "age": 31}, {**rows[1], "age": None}])
         connection.execute(
