@@ -37,7 +37,7 @@ class Settings:
         device: where the model is, as torch names it (`LEADRE_DEVICE`, default "cpu").
         precision: of the model's weights and activations (`LEADRE_PRECISION`, default "fp32").
         list_ttl_s: age at which a retrieval list counts as absent (`LEADRE_LIST_TTL_S`, default 7 days; ours).
-        registry_url: database of Feast's registry (`LEADRE_REGISTRY_URL`); default: a schema of its own beside our tables.
+        registry_url: of Feast's registry (`LEADRE_REGISTRY_URL`); default: a schema of its own in `database_url`.
         redis_cluster: the online store's nodes under feature_store.production.yaml, as Feast writes them,
             `host:port,host:port,password=...` (`LEADRE_REDIS_CLUSTER`).
     """
