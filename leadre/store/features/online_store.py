@@ -45,8 +45,9 @@ class LeadreRedisOnlineStore(RedisOnlineStore):
     def online_write_batch(
         self, config: RepoConfig, table: FeatureView, data: Data, progress: Callable[[int], Any] | None
     ) -> None:
-        """Write a batch; of rows with one key and time the first counts, as in Feast."""
-        set_rows(self._get_client(config.online_store), _rows(config, table, data), ttl_s=_ttl_s(config, table))
+        """Write a batch; of rows with one key and time the first counts, as in Feast, but see `updated_in_place`."""
+        client, rows = self._get_client(config.online_store), _rows(config, table, data)
+        set_rows(client, rows, ttl_s=key_ttl_s(config, table), replace_equal=updated_in_place(table))
         if progress:
             progress(len(data))
 
@@ -54,10 +55,24 @@ class LeadreRedisOnlineStore(RedisOnlineStore):
         self, config: RepoConfig, table: FeatureView, data: Data, progress: Callable[[int], Any] | None
     ) -> None:
         """As `online_write_batch`."""
-        client = await self._get_client_async(config.online_store)
-        await set_rows_async(client, _rows(config, table, data), ttl_s=_ttl_s(config, table))
+        client, rows = await self._get_client_async(config.online_store), _rows(config, table, data)
+        await set_rows_async(client, rows, ttl_s=key_ttl_s(config, table), replace_equal=updated_in_place(table))
         if progress:
             progress(len(data))
+
+
+def key_ttl_s(config: RepoConfig, table: FeatureView) -> int:
+    """Return the seconds after its last write at which a key of the view's entity expires; 0: never."""
+    store = config.online_store
+    return (store.key_ttl_seconds or 0) if set(table.join_keys) <= set(store.key_ttl_join_keys) else 0
+
+
+def updated_in_place(table: FeatureView) -> bool:
+    """Return whether rows of the view's source are updated without a new event time, as the view's tags say.
+
+    Then the row that was read last counts, of equal times: an ad that was paused is as old as before.
+    """
+    return table.tags.get("rows") == "updated in place"
 
 
 def _rows(config: RepoConfig, table: FeatureView, data: Data) -> list[Row]:
@@ -71,8 +86,3 @@ def _rows(config: RepoConfig, table: FeatureView, data: Data) -> list[Row]:
             fields += [field(view, name), value.SerializeToString()]
         rows.append((_redis_key(project, entity, entity_key_serialization_version=version), fields))
     return rows
-
-
-def _ttl_s(config: RepoConfig, table: FeatureView) -> int:
-    store = config.online_store
-    return (store.key_ttl_seconds or 0) if set(table.join_keys) <= set(store.key_ttl_join_keys) else 0
