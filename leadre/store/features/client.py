@@ -32,9 +32,9 @@ from leadre.errors import ConfigError, FeatureRowMismatch, InvalidInput, Unavail
 from leadre.store.features import retrieval_log
 from leadre.store.features.context import context_of
 from leadre.store.features.materialization.definitions import find_views
+from leadre.store.features.materialization.processes import Servers
 from leadre.store.features.materialization.run import Materialized, Share, materialize
 from leadre.store.features.materialization.shards import Report, copy_online
-from leadre.store.features.online_rows import connect_online
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.discretion import discreet
 from leadre.store.records.ecpm import EcpmLog, read_ecpm, read_ecpm_log
@@ -104,11 +104,13 @@ class FeatureClient:
         self._ecpm_at = EPOCH
         with _available():
             self.store = FeatureStore(repo_path=str(feature_repo))
-            self.online = connect_online(
-                self.store.config.online_store.connection_string,
-                self.store.config.online_store.redis_type,
+            self.servers = Servers(
+                database_url=self._database.url.render_as_string(hide_password=False),
+                online=self.store.config.online_store.connection_string,
+                redis_type=self.store.config.online_store.redis_type,
                 sentinel_master=self.store.config.online_store.sentinel_master,
             )
+            self.online = self.servers.connect_online()
             self._user_views = find_views(self.store, USER_VIEWS)
             self._prompt_context = self.store.get_feature_service("prompt_context_v1")
             self._retrieval_list = self.store.get_feature_service("retrieval_list_v1")

@@ -33,6 +33,8 @@ class Run:
         true_after: ...with an event time later than this.
         until: rows with an event time later than this wait for a later run.
         entities: how many had new rows when the run was planned.
+        shards: how many are not finished.
+        read: rows of those that are.
     """
 
     run: int
@@ -42,6 +44,8 @@ class Run:
     true_after: datetime | None
     until: datetime
     entities: int
+    shards: int
+    read: int
 
     def condition(self, view: View) -> str:
         """Return the SQL condition that the new rows of the view's source fulfil."""
@@ -80,8 +84,10 @@ def forget(connection: Connection, view: str) -> None:
 def unfinished(connection: Connection, views: Collection[str]) -> list[Run]:
     """Return the runs under way over some views."""
     query = text(
-        "SELECT run, view, written_from, waiting_from, true_after, until, entities FROM materializations "
-        "WHERE finished_at IS NULL AND view = ANY(:views) ORDER BY run"
+        "SELECT run, view, written_from, waiting_from, true_after, until, entities, "
+        "count(shard) FILTER (WHERE read IS NULL) AS shards, coalesce(sum(read), 0)::bigint AS read "
+        "FROM materializations LEFT JOIN materialization_shards USING (run) "
+        "WHERE finished_at IS NULL AND view = ANY(:views) GROUP BY run ORDER BY run"
     )
     return [Run(**row) for row in connection.execute(query, {"views": list(views)}).mappings()]
 
@@ -110,7 +116,9 @@ def plan(connection: Connection, view: View, *, until: datetime, shard_entities:
         {"view": view.name},
     ).one_or_none()
     # A restored database counts transactions anew.
-    before = (0, 0, None) if row is None or row[0] > open_from else (int(row[0]), int(row[1]), row[2])
+    before: tuple[int, int, datetime | None] = (
+        (0, 0, None) if row is None or row[0] > open_from else (int(row[0]), int(row[1]), row[2])
+    )
     entities, bounds = _entities(connection, view, _new(view, *before, until), shard_entities=shard_entities)
     inserted = connection.scalar(
         text(
