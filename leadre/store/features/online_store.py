@@ -11,12 +11,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from feast import FeatureView, RepoConfig, utils
+from feast import FeatureStore, FeatureView, RepoConfig, utils
 from feast.infra.online_stores.helpers import _redis_key, compute_versioned_name
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
+from leadre.errors import ConfigError
 from leadre.store.features.layout import field, timestamp_field, timestamp_value
 from leadre.store.features.online_rows import Row, set_rows, set_rows_async
 
@@ -73,6 +74,18 @@ def updated_in_place(table: FeatureView) -> bool:
     Then the row that was read last counts, of equal times: an ad that was paused is as old as before.
     """
     return table.tags.get("rows") == "updated in place"
+
+
+def online_client(store: FeatureStore) -> Any:
+    """Return the store's own client of Redis, connected when first used.
+
+    Raises:
+        ConfigError: feature_store.yaml names another online store.
+    """
+    online = store._get_provider().online_store
+    if not isinstance(online, RedisOnlineStore):
+        raise ConfigError(f"the online store is {type(online).__name__}; lists are kept in Redis: type {_TYPE}")
+    return online._get_client(store.config.online_store)
 
 
 def _rows(config: RepoConfig, table: FeatureView, data: Data) -> list[Row]:
