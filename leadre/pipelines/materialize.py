@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from leadre.store.features.client import FeatureClient
 from leadre.store.features.materialization.processes import write_in_processes
 from leadre.store.features.materialization.run import Materialized
+from leadre.store.features.materialization.runs import SHARD_ENTITIES
 
 if TYPE_CHECKING:
     from leadre.store.features.materialization.runs import Run
@@ -29,6 +30,7 @@ def materialize(
     views: Collection[str] = (),
     full: bool = False,
     processes: int = 1,
+    shard_entities: int = SHARD_ENTITIES,
     progress: Progress = lambda *_: None,
 ) -> Materialized:
     """Bring the online store up to `now`.
@@ -39,6 +41,7 @@ def materialize(
         views: only these; all, if none is given.
         full: everything, not what is new.
         processes: how many write shards on this machine.
+        shard_entities: most entities of a shard.
         progress: told of each view's rows.
 
     Raises:
@@ -59,4 +62,6 @@ def materialize(
             report(run.view, run.read)
         write_in_processes(features.servers, found, under_way, processes=processes, report=report)
 
-    return features.materialize(now=now, views=views, full=full, share=share, report=report)
+    return features.materialize(
+        now=now, views=views, full=full, shard_entities=shard_entities, share=share, report=report
+    )

@@ -34,6 +34,7 @@ from leadre.store.features.list_writer import ListWriter
 from leadre.store.features.materialization.definitions import find_views
 from leadre.store.features.materialization.processes import Servers
 from leadre.store.features.materialization.run import Materialized, Share, materialize
+from leadre.store.features.materialization.runs import SHARD_ENTITIES
 from leadre.store.features.materialization.shards import Report, copy_online
 from leadre.store.features.online_store import online_client
 from leadre.store.records.database import connect, transaction
@@ -83,12 +84,6 @@ class FeatureClient:
         )
         with _available():
             self.store = FeatureStore(repo_path=str(feature_repo))
-            self.servers = Servers(
-                database_url=self._database.url.render_as_string(hide_password=False),
-                online=self.store.config.online_store.connection_string,
-                redis_type=self.store.config.online_store.redis_type,
-                sentinel_master=self.store.config.online_store.sentinel_master,
-            )
             self._user_views = find_views(self.store, USER_VIEWS)
             self._prompt_context = self.store.get_feature_service("prompt_context_v1")
             self._ranker_features = self.store.get_feature_service("ranker_features_v1")
@@ -96,6 +91,12 @@ class FeatureClient:
                 field.name for view in self._ranker_features.feature_view_projections for field in view.features
             ]
             self._online = online_client(self.store)
+            self.servers = Servers(
+                database_url=self._database.url.render_as_string(hide_password=False),
+                online=self.store.config.online_store.connection_string,
+                redis_type=str(self.store.config.online_store.redis_type.value),  # Feast's own type imports Feast
+                sentinel_master=self.store.config.online_store.sentinel_master,
+            )
             self._list_features = [field.name for field in self.store.get_feature_view("retrieved_ads").features]
         ttl_s = self.store.config.online_store.key_ttl_seconds or 0
         self._writer = ListWriter(database=self._database, online=self._online, project=self.store.project, ttl_s=ttl_s)
@@ -226,6 +227,7 @@ class FeatureClient:
         now: datetime,
         views: Collection[str] = (),
         full: bool = False,
+        shard_entities: int = SHARD_ENTITIES,
         share: Share = lambda _, __: None,
         report: Report = lambda _, __: None,
     ) -> Materialized:
@@ -238,7 +240,15 @@ class FeatureClient:
         """
         with _available():
             return materialize(
-                self.store, self._database, self._online, now=now, views=views, full=full, share=share, report=report
+                self.store,
+                self._database,
+                self._online,
+                now=now,
+                views=views,
+                full=full,
+                shard_entities=shard_entities,
+                share=share,
+                report=report,
             )
 
     def materialize_incremental(self, now: datetime) -> dict[str, int]:

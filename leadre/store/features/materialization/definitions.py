@@ -17,7 +17,7 @@ from leadre.errors import ConfigError
 from leadre.store.features.materialization.view import View
 from leadre.store.features.online_store import key_ttl_s, updated_in_place
 
-_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def find_views(store: FeatureStore, names: Collection[str] = ()) -> list[View]:
@@ -70,7 +70,7 @@ def _registered(store: FeatureStore) -> list[FeatureView]:
 
 def _set_interval(store: FeatureStore, view: FeatureView, *, until: datetime) -> None:
     # One interval for all: a list that grows by one with every run would be read with every look at the registry.
-    start = min((start for start, _ in view.materialization_intervals), default=_BEGINNING)
+    start = min((start for start, _ in view.materialization_intervals), default=BEGINNING)
     view.materialization_intervals = [(min(start, until), until)]
     view.state = FeatureViewState.AVAILABLE_ONLINE
     store.registry.apply_feature_view(view, store.project)

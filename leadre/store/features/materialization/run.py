@@ -94,7 +94,8 @@ def materialize(
     written = read.copy()
 
     def complete(under_way: Sequence[runs.Run]) -> None:
-        share(found, under_way)
+        if under_way:
+            share(found, under_way)
         for run in under_way:
             in_run = _complete(database, client, found, run, report)
             read[run.view] += in_run[0]

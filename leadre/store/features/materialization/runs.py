@@ -6,7 +6,8 @@ but counts only since: its event time had not come. So a row counts as new once,
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -227,15 +228,8 @@ def _entities(connection: Connection, view: View, condition: str, *, shard_entit
         f"FROM (SELECT DISTINCT {key}::int8 AS id FROM {view.source} AS source WHERE {condition}) AS new"
     )
     fractions = [place / _MOST_SHARDS for place in range(1, _MOST_SHARDS)]
-    try:
+    with _columns_of(view):
         entities, ids = connection.execute(statement, {"fractions": fractions}).one()
-    except ProgrammingError as error:
-        if getattr(error.orig, "pgcode", None) != "42703":
-            raise
-        raise ConfigError(
-            f"the source of {view.name} lacks a column ({str(error.orig).strip()}): rows that are new are told by "
-            "changed_in (docs/adr/0006); let the source's query select it"
-        ) from error
     shards = min(_MOST_SHARDS, -(-entities // shard_entities))
     return entities, sorted({ids[shard * _MOST_SHARDS // shards - 1] for shard in range(1, shards)})
 
@@ -246,5 +240,20 @@ def _waiting(connection: Connection, view: View, waiting_from: int, until: datet
         f"SELECT min(changed_in) FROM {view.source} AS source "  # noqa: S608 - our definitions
         f'WHERE "{view.event_at}" > :until AND changed_in >= :waiting_from'
     )
-    found: int | None = connection.scalar(statement, {"until": until, "waiting_from": waiting_from})
+    with _columns_of(view):
+        found: int | None = connection.scalar(statement, {"until": until, "waiting_from": waiting_from})
     return found
+
+
+@contextmanager
+def _columns_of(view: View) -> Iterator[None]:
+    try:
+        yield
+    except ProgrammingError as error:
+        if getattr(error.orig, "pgcode", None) != "42703":
+            raise
+        raise ConfigError(
+            f"the source of {view.name} lacks a column ({str(error.orig).strip().splitlines()[0]}): what is new is "
+            "told by changed_in (docs/adr/0006), which the source's query must select, and the schema must be the "
+            "newest: `alembic upgrade head`"
+        ) from error

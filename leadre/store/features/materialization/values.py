@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import Struct
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leadre.errors import InvalidInput
 from leadre.store.features.layout import varint
@@ -52,16 +54,11 @@ def _texts(value: bytes) -> bytes:
 
 
 def _integers(value: bytes) -> bytes:
-    numbers = np.frombuffer(value, _ELEMENTS["i8"], count=_size(value), offset=_ARRAY.size)["value"]
-    return _message(14, _packed(b"".join(map(varint, numbers.astype(np.uint64).tolist()))))
+    return _message(14, _packed(b"".join(map(varint, _numbers(value, "i8").astype(np.uint64).tolist()))))
 
 
 def _floats(field: int, kind: str) -> Encode:
-    def encode(value: bytes) -> bytes:
-        numbers = np.frombuffer(value, _ELEMENTS[kind], count=_size(value), offset=_ARRAY.size)["value"]
-        return _message(field, _packed(numbers.astype(f"<{kind}").tobytes()))
-
-    return encode
+    return lambda value: _message(field, _packed(_numbers(value, kind).astype(f"<{kind}").tobytes()))
 
 
 _ELEMENTS = {kind: np.dtype([("bytes", ">i4"), ("value", f">{kind}")]) for kind in ("i8", "f8", "f4")}
@@ -90,6 +87,10 @@ def _size(value: bytes) -> int:
     if dimensions != 1 or nulls:
         raise InvalidInput("a list of a feature holds a null or lists; Feast knows flat ones: mend the source's row")
     return int(size)
+
+
+def _numbers(value: bytes, kind: str) -> NDArray[Any]:
+    return np.frombuffer(value[_ARRAY.size :] if _size(value) else b"", _ELEMENTS[kind])["value"]
 
 
 def _packed(numbers: bytes) -> bytes:

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from struct import Struct
 
-from leadre.errors import ConfigError
+from leadre.errors import ConfigError, InvalidInput
 from leadre.store.features.layout import around_id, field, timestamp_field, timestamp_value
-from leadre.store.features.materialization.values import KINDS, Encode
+from leadre.store.features.materialization.values import KINDS
 from leadre.store.features.online_rows import Row
 
 _EPOCH_US = 946_684_800_000_000
 """PostgreSQL's epoch, 2000-01-01, as Unix microseconds."""
-_TIME, _FEATURES = slice(18, 26), 26
-"""Where a row's time and features are: before them a count (2 bytes) and the id; a length (4 bytes) before each."""
+_ID, _TIME, _FEATURES = slice(6, 14), slice(18, 26), 26
+"""Where a row's id, time and features are: behind a count of columns (2 bytes), a length (4 bytes) before each."""
 _LENGTH = Struct(">i")
 
 
@@ -83,19 +83,20 @@ class View:
         """
         head, tail = around_id(self.join_key, self.project)
         time = timestamp_field(self.name)
-        features: list[tuple[bytes, Encode]] = [
-            (field(self.name, name), KINDS[kind][1]) for name, kind in self.features
-        ]
+        features = [(name, field(self.name, name), KINDS[kind][1]) for name, kind in self.features]
         for row in copied:
             time_us = int.from_bytes(row[_TIME], "big", signed=True) + _EPOCH_US
             fields, place = [time, timestamp_value(time_us * 1000)], _FEATURES
-            for name, encode in features:
+            for name, stored_as, encode in features:
                 (length,) = _LENGTH.unpack_from(row, place)
                 place += 4
-                # Null is -1 bytes long, and nothing at all in Feast's format.
-                fields += [name, encode(row[place : place + length]) if length >= 0 else b""]
+                try:
+                    # Null is -1 bytes long, and nothing at all in Feast's format.
+                    fields += [stored_as, encode(row[place : place + length]) if length >= 0 else b""]
+                except InvalidInput as error:
+                    raise InvalidInput(error.problem, source=self.name, column=name) from None
                 place += max(length, 0)
-            yield head + row[13:5:-1] + tail, fields
+            yield head + row[_ID][::-1] + tail, fields
 
     @property
     def _columns(self) -> str:
