@@ -1,4 +1,8 @@
-"""Where features come from: the tables of the system of record. `event_at` is when a row became true."""
+"""Where features come from: the tables of the system of record.
+
+`event_at` is when a row became true; `changed_in` is the number of the transaction that wrote it, by which
+`leadre materialize` tells what is new.
+"""
 
 import os
 
@@ -48,7 +52,7 @@ def behavior_sequences(domain: str) -> DataSource:
     return stored(
         name=f"{domain}_behavior_sequences",
         query=f"""
-            SELECT user_id, event_at, created_at,
+            SELECT user_id, event_at, created_at, changed_in,
                    item_ids AS {domain}_item_ids, actions AS {domain}_actions, titles AS {domain}_titles,
                    occurred_at_s AS {domain}_occurred_at_s, ordinals AS {domain}_ordinals
             FROM behavior_sequences WHERE domain = '{domain}'
@@ -75,10 +79,12 @@ ads = stored(
 semantic_ids = stored(
     name="semantic_ids",
     query="""
-        SELECT s.ad_id, s.sid, s.embedding, s.index_version AS ad_index_version, became.event_at, s.created_at
+        SELECT s.ad_id, s.sid, s.embedding, s.index_version AS ad_index_version, became.event_at, s.created_at,
+               greatest(s.changed_in, promoted.changed_in) AS changed_in
         FROM semantic_ids s
         JOIN (
-            SELECT index_version, min(promoted_at) AS first_at, max(promoted_at) AS last_at
+            SELECT index_version, min(promoted_at) AS first_at, max(promoted_at) AS last_at,
+                   max(changed_in) AS changed_in
             FROM releases WHERE promoted_at IS NOT NULL GROUP BY index_version
         ) promoted USING (index_version)
         CROSS JOIN LATERAL (
