@@ -274,6 +274,7 @@ releases = Table(
     Column("promoted_at", TIME),
     _created_at(),
     _changed_in(),
+    Column("trained_until", TIME, comment="its training read no later behavior; null: unknown"),
     Index("ix_releases_changed_in", "changed_in"),
     Index("uq_releases_live", "status", unique=True, postgresql_where=text("status = 'live'")),
     comment="At most one release is live; the partial unique index enforces it.",
@@ -294,4 +295,18 @@ retrieval_log = Table(
     Index("ix_retrieval_log_changed_in", "changed_in", postgresql_using="brin"),
     postgresql_partition_by="RANGE (event_at)",
     comment="Every list ever written, with its user-side features: the offline half of the view retrieved_ads.",
+)
+
+backfill_shards = Table(
+    "backfill_shards",
+    metadata,
+    Column("event_at", TIME, primary_key=True, comment="the instant in the past"),
+    Column("release", Text, ForeignKey("releases.release", ondelete="CASCADE"), primary_key=True),
+    Column("users_hash", BigInteger, primary_key=True, autoincrement=False),
+    Column("user_ids", ARRAY(BigInteger), nullable=False, comment="empty once the shard is finished"),
+    _created_at(),
+    Column("finished_at", TIME),
+    Column("problem", Text, comment="why it could not be done"),
+    Index("ix_backfill_shards_waiting", "event_at", "release", postgresql_where=text("finished_at IS NULL")),
+    comment="Users whose lists as of an instant of the past are to be made, or were.",
 )
