@@ -89,6 +89,7 @@ def make_release(
                     uri=str(folder),
                     recipe=encode_recipe(recipe),
                     metrics=evaluation.to_json(),
+                    trained_until=now,
                 )
                 for folder, evaluation in zip(folders, measured, strict=True)
             ]

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from tempfile import TemporaryFile
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +108,7 @@ def read_sequences(
     which: Literal["positive", "all"] = "positive",
     domains: Collection[Domain] = DOMAINS,
     until: datetime | None = None,
+    user_ids: Collection[int] | None = None,
 ) -> Sequences:
     """Return every user's behaviors, for training and evaluation; a user without any is left out.
 
@@ -116,19 +117,23 @@ def read_sequences(
         which: positive behaviors only (what prompts are made of), or all.
         domains: which domains.
         until: later behaviors are left out: clocks that ran ahead, or a present in the data's past. None: all count.
+        user_ids: only these users; None: all.
     """
-    query = """
+    these = "true" if user_ids is None else "user_id = ANY(%s)"
+    query = f"""
         SELECT user_id, item_id, array_position(%s::text[], domain) - 1, array_position(%s::text[], action) - 1,
                extract(epoch FROM occurred_at)::float8, ordinal
-        FROM behaviors WHERE domain = ANY(%s) AND action = ANY(%s) AND occurred_at <= %s
+        FROM behaviors WHERE domain = ANY(%s) AND action = ANY(%s) AND occurred_at <= %s AND {these}
         ORDER BY user_id, occurred_at, ordinal, behavior_id
-    """
+    """  # noqa: S608 - two words of ours
     actions = _POSITIVE if which == "positive" else list(ACTIONS)
     columns = ("user", "item", "domain", "action", "time", "ordinal")
     types = ("int64", "int64", "uint8", "uint8", "float64", "int64")
     with closing(connection.connection.cursor()) as cursor, TemporaryFile() as file:
-        parameters = [[str(word) for word in words] for words in (DOMAINS, ACTIONS, domains, actions)]
-        select_rows = cursor.mogrify(query, [*parameters, "infinity" if until is None else until]).decode()
+        parameters: list[Any] = [[str(word) for word in words] for words in (DOMAINS, ACTIONS, domains, actions)]
+        values = [*parameters, "infinity" if until is None else until]
+        values += [] if user_ids is None else [[int(user_id) for user_id in user_ids]]
+        select_rows = cursor.mogrify(query, values).decode()
         cursor.copy_expert(f"COPY ({select_rows}) TO STDOUT (FORMAT csv)", file)
         if file.tell() == 0:
             read = {column: np.empty(0, dtype) for column, dtype in zip(columns, types, strict=True)}

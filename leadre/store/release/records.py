@@ -28,7 +28,10 @@ Status = Literal["candidate", "live", "retired"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseRow:
-    """A release. `promoted_at` is None for one that was never live, or was rolled back."""
+    """A release. `promoted_at` is None for one that was never live, or was rolled back.
+
+    Its training read no behavior after `trained_until`; None where that is not recorded.
+    """
 
     release: str
     index_version: str
@@ -38,6 +41,7 @@ class ReleaseRow:
     status: Status
     promoted_at: datetime | None
     sequence: int
+    trained_until: datetime | None
 
 
 _SID_COLUMNS = ("index_version", "ad_id", "sid", "codes", "embedding", "event_at")
@@ -130,6 +134,7 @@ def record_release(
     uri: str,
     recipe: Mapping[str, Any],
     metrics: Mapping[str, Any],
+    trained_until: datetime | None = None,
 ) -> ReleaseRow:
     """Note a trained release as a candidate.
 
@@ -140,6 +145,7 @@ def record_release(
         uri: where the artifact is.
         recipe: in plain form.
         metrics: of the evaluation; may be nested.
+        trained_until: its training read no later behavior; None: unknown.
 
     Raises:
         ConfigError: the name is taken, or the index version was never recorded.
@@ -155,6 +161,7 @@ def record_release(
         recipe=dict(recipe),
         metrics=dict(metrics),
         status="candidate",
+        trained_until=trained_until,
     )
     row = connection.execute(
         statement.on_conflict_do_nothing(index_elements=["release"]).returning(*_COLUMNS)
@@ -239,6 +246,20 @@ def list_releases(connection: Connection) -> list[ReleaseRow]:
     """Return all releases, newest first."""
     rows = connection.execute(select(*_COLUMNS).order_by(releases.c.created_at.desc(), releases.c.sequence.desc()))
     return [_release(row) for row in rows]
+
+
+def seen_until(connection: Connection) -> dict[str, datetime | None]:
+    """Return, for every release, until when its training or its index read behaviors; None where that is unknown.
+
+    An index whose codebooks were fitted on behaviors (`index.signal = "collaborative"`) has read them as well.
+    """
+    query = text("""
+        SELECT release, greatest(trained_until, CASE WHEN i.recipe ->> 'signal' = 'collaborative' THEN (
+            SELECT min(event_at) FROM semantic_ids s WHERE s.index_version = i.index_version) END) AS seen_until,
+            trained_until IS NOT NULL AS known
+        FROM releases JOIN index_versions i USING (index_version)
+    """)
+    return {row.release: row.seen_until if row.known else None for row in connection.execute(query)}
 
 
 def _lock(connection: Connection) -> None:
