@@ -1,10 +1,32 @@
 """Where features come from: the tables of the system of record. `event_at` is when a row became true."""
 
-from feast import Field, PushSource, RequestSource
+import os
+
+from feast import Field, FileSource, PushSource, RequestSource
+from feast.data_format import ParquetFormat
+from feast.data_source import DataSource
 from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import PostgreSQLSource
 from feast.types import Float64
 
-users = PostgreSQLSource(
+
+def stored(
+    *,
+    name: str,
+    timestamp_field: str,
+    created_timestamp_column: str,
+    description: str,
+    table: str = "",
+    query: str = "",
+) -> DataSource:
+    """Return a source: what PostgreSQL says, or the Parquet files of it that feature_store.duckdb.yaml joins."""
+    times = {"timestamp_field": timestamp_field, "created_timestamp_column": created_timestamp_column}
+    said = {"name": name, "description": description, "owner": "leadre"}
+    if folder := os.environ.get("LEADRE_FEAST_PARQUET"):
+        return FileSource(path=f"{folder}/{name}", file_format=ParquetFormat(), **times, **said)
+    return PostgreSQLSource(table=table, query=query, **times, **said)
+
+
+users = stored(
     name="users",
     table="users",
     timestamp_field="event_at",
@@ -12,7 +34,7 @@ users = PostgreSQLSource(
     description="Profiles.",
 )
 
-interest_summaries = PostgreSQLSource(
+interest_summaries = stored(
     name="interest_summaries",
     table="interest_summaries",
     timestamp_field="event_at",
@@ -21,9 +43,9 @@ interest_summaries = PostgreSQLSource(
 )
 
 
-def behavior_sequences(domain: str) -> PostgreSQLSource:
+def behavior_sequences(domain: str) -> DataSource:
     """Return one domain's half of the table; the prefix keeps the two views' features apart in a service."""
-    return PostgreSQLSource(
+    return stored(
         name=f"{domain}_behavior_sequences",
         query=f"""
             SELECT user_id, event_at, created_at,
@@ -40,7 +62,7 @@ def behavior_sequences(domain: str) -> PostgreSQLSource:
 ad_behavior_sequences = behavior_sequences("ad")
 content_behavior_sequences = behavior_sequences("content")
 
-ads = PostgreSQLSource(
+ads = stored(
     name="ads",
     table="ads",
     timestamp_field="event_at",
@@ -50,7 +72,7 @@ ads = PostgreSQLSource(
 
 # An index counts from its first promotion on, so that a candidate never shadows the live one; its last promotion
 # repeats its rows, so that a rollback brings them back.
-semantic_ids = PostgreSQLSource(
+semantic_ids = stored(
     name="semantic_ids",
     query="""
         SELECT s.ad_id, s.sid, s.embedding, s.index_version AS ad_index_version, became.event_at, s.created_at
@@ -68,7 +90,7 @@ semantic_ids = PostgreSQLSource(
     description="S-IDs and quantised embeddings of every index that was ever live.",
 )
 
-retrieval_log = PostgreSQLSource(
+retrieval_log = stored(
     name="retrieval_log",
     # As numbers: Feast's own timestamps lose what is below a second on their way through the online store.
     query="""
