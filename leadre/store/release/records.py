@@ -248,18 +248,13 @@ def list_releases(connection: Connection) -> list[ReleaseRow]:
     return [_release(row) for row in rows]
 
 
-def seen_until(connection: Connection) -> dict[str, datetime | None]:
-    """Return, for every release, until when its training or its index read behaviors; None where that is unknown.
-
-    An index whose codebooks were fitted on behaviors (`index.signal = "collaborative"`) has read them as well.
-    """
+def indexes_seen_until(connection: Connection) -> dict[str, datetime]:
+    """Return, for every index whose codebooks were fitted on behaviors, until when they were read; others read none."""
     query = text("""
-        SELECT release, greatest(trained_until, CASE WHEN i.recipe ->> 'signal' = 'collaborative' THEN (
-            SELECT min(event_at) FROM semantic_ids s WHERE s.index_version = i.index_version) END) AS seen_until,
-            trained_until IS NOT NULL AS known
-        FROM releases JOIN index_versions i USING (index_version)
+        SELECT index_version, min(event_at) FROM semantic_ids JOIN index_versions USING (index_version)
+        WHERE recipe ->> 'signal' = 'collaborative' GROUP BY index_version
     """)
-    return {row.release: row.seen_until if row.known else None for row in connection.execute(query)}
+    return {version: until for version, until in connection.execute(query)}  # noqa: C416 - rows are not pairs to mypy
 
 
 def _lock(connection: Connection) -> None:
