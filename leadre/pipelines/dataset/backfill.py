@@ -7,11 +7,12 @@ release has seen neither the instant nor what followed. Any number of processes 
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,8 @@ from leadre.store.records.ecpm import EcpmLog, read_ecpm, read_ecpm_log
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine as Database
+
+logger = logging.getLogger(__name__)
 
 BATCH = 64
 """Users decoded at once (ours); of the bits of a score, the last ones may depend on who is decoded beside."""
@@ -125,14 +128,14 @@ class PastDecoder:
         *,
         made: Callable[[int], None] = lambda _: None,
         should_stop: Callable[[], bool] = lambda: False,
-        on_failure: Callable[[Shard, Exception], None] | None = None,
+        failures: Literal["raise", "note"] = "raise",
     ) -> int:
         """Make what waits until nothing does; return how many lists were made.
 
         Args:
             made: called after every batch with its number of lists.
             should_stop: asked between batches.
-            on_failure: called where a shard cannot be done, before the next one; None: its error ends the work.
+            failures: whether the error of a shard that cannot be done ends the work, or is noted beside the shard.
 
         Raises:
             Unavailable: PostgreSQL does not answer; what was begun is made again.
@@ -148,9 +151,13 @@ class PastDecoder:
                 except Unavailable:
                     raise
                 except Exception as error:
-                    if on_failure is None:
+                    if failures == "raise":
                         raise
-                    on_failure(shard, error)
+                    # Other messages than ours may quote personal data.
+                    said = str(error) if isinstance(error, LeadreError) else type(error).__name__
+                    logger.exception("backfill_failed", extra={"release": shard.release, "problem": said})
+                    with transaction(self._database) as connection:
+                        shards.fail(connection, shard, problem=said)
         return total
 
     def first_batch(self) -> tuple[int, float]:
@@ -181,7 +188,9 @@ class PastDecoder:
             with transaction(self._database) as connection:
                 self._releases = {known.row.release: known for known in past_releases(connection)}
         if shard.release not in self._releases:
-            raise ConfigError(f"release {shard.release!r} is not on this machine: share LEADRE_HOME between the workers")
+            raise ConfigError(
+                f"release {shard.release!r} is not on this machine: share LEADRE_HOME between the workers"
+            )
         release = self._releases[shard.release]
         release.check(shard.event_at)
         if self._loaded is None or self._loaded[0].release != shard.release:
@@ -202,9 +211,7 @@ class PastDecoder:
         loaded, inventory = self._loaded
         with transaction(self._database) as connection:
             contexts = contexts_before(connection, user_ids, at=shard.event_at, recipe=loaded.recipe.prompt)
-        lists = loaded.lists(
-            contexts, inventory=inventory, beam_width=self._settings.beam_width, now=shard.event_at
-        )
+        lists = loaded.lists(contexts, inventory=inventory, beam_width=self._settings.beam_width, now=shard.event_at)
         with transaction(self._database) as connection:
             retrieved = {beam.ad_id for of_user in lists for beam in of_user.beams}
             ecpms = read_ecpm(connection, list(retrieved), log=self._earned[1])
@@ -221,18 +228,13 @@ def work_off_here(settings: Settings, *, batch: int = BATCH) -> int:
         database.dispose()
 
 
-def instants_between(since: datetime, until: datetime, *, every_s: float) -> list[datetime]:
-    """Return the instants from `since` on, `every_s` seconds apart, before `until`.
+def instants_between(since: datetime, until: datetime, *, every: timedelta) -> list[datetime]:
+    """Return the instants from `since` on, `every` apart, before `until`.
 
     Raises:
         ConfigError: there are none.
     """
-    from datetime import timedelta
-
-    count = int(np.ceil((until - since).total_seconds() / every_s))
+    count = -((since - until) // every)
     if count < 1:
         raise ConfigError(f"no instant lies from {since.isoformat()} until before {until.isoformat()}")
-    return [since + timedelta(seconds=every_s * n) for n in range(count)]
-
-
-_ = Iterable, LeadreError
+    return [since + every * n for n in range(count)]
