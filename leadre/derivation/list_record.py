@@ -146,7 +146,7 @@ def unpack(records: Iterable[Any]) -> Lists:
             if column.ndim == 1:
                 column[ads] = values.reshape(-1)
             else:
-                column[ads, : values.shape[2]] = values.reshape(-1, values.shape[2])
+                column[ads, : values.shape[2]] = values.reshape(len(chosen) * shape[2], values.shape[2])
         broken[chosen] |= ~np.isfinite(read["generated_at_s"])
     if broken.any():  # its checksum is right, and yet it says nothing: none of ours
         return unpack([None if bad else record for bad, record in zip(broken.tolist(), given, strict=True)])
