@@ -60,4 +60,3 @@ def train_daily() -> None:
             logger.error("release_not_promoted", extra={"release": made.release, "reason": str(refused)})
         else:
             logger.info("release_promoted", extra={"release": made.release})
-

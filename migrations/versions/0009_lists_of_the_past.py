@@ -68,10 +68,12 @@ def upgrade() -> None:
         postgresql_where=sa.text("finished_at IS NULL"),
     )
     op.execute(TIMELINE)
+    op.create_index("ix_impressions_occurred_at", "impressions", ["occurred_at"], postgresql_using="brin")
 
 
 def downgrade() -> None:
     """Drop them again."""
+    op.drop_index("ix_impressions_occurred_at", table_name="impressions")
     op.execute("DROP VIEW index_timeline")
     op.drop_table("backfill_shards")
     op.drop_column("releases", "trained_until")

@@ -10,14 +10,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leadre.derivation import pack
+from leadre.derivation import Lists, pack
 from leadre.errors import ConfigError, LeadreError, Unavailable
 from leadre.indexing.ad_index import AdIndex
 from leadre.pipelines.dataset.past import PastRelease, contexts_before, newest_before, past_releases
@@ -42,32 +41,18 @@ BATCH = 64
 """Users decoded at once (ours); of the bits of a score, the last ones may depend on who is decoded beside."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a backfill is to make.
-
-    Args:
-        chosen: each instant with the release that decodes it.
-        left_out: instants that every release has seen.
-        users: how many there are at each instant.
-        waiting: what of it is not made yet.
-    """
-
-    chosen: tuple[tuple[datetime, PastRelease], ...]
-    left_out: tuple[datetime, ...]
-    users: int
-    waiting: Waiting
+Chosen = Sequence[tuple[datetime, PastRelease]]
+"""Instants, each with the release that decodes it."""
 
 
-def plan_existing(
-    database: Database, instants: Sequence[datetime], *, user_ids: NDArray[np.int64], release: str | None = None
-) -> Plan:
-    """Plan to decode each instant with the newest release that has not seen it.
+def choose_existing(
+    database: Database, instants: Sequence[datetime], *, release: str | None = None
+) -> list[tuple[datetime, PastRelease]]:
+    """Return each instant with the newest release that has not seen it; an instant that all have seen is left out.
 
     Args:
         database: the system of record.
         instants: when lists are wanted.
-        user_ids: whose, int64[U].
         release: decode all with this one.
 
     Raises:
@@ -87,25 +72,28 @@ def plan_existing(
         for at in instants:
             releases[0].check(at)
     chosen = [(at, newest_before(releases, at)) for at in instants]
-    return plan(database, [(at, found) for at, found in chosen if found is not None], instants, user_ids=user_ids)
+    return [(at, found) for at, found in chosen if found is not None]
 
 
-def plan(
-    database: Database,
-    chosen: Sequence[tuple[datetime, PastRelease]],
-    instants: Sequence[datetime],
-    *,
-    user_ids: NDArray[np.int64],
-) -> Plan:
-    """Note what is to be made. The arguments are as in `plan_existing`; `chosen` says which release decodes what."""
+def plan(database: Database, chosen: Chosen, *, user_ids: NDArray[np.int64]) -> Waiting:
+    """Note what is to be made, in place of what an earlier plan left undone; workers of the backfill begin at once.
+
+    Args:
+        database: the system of record.
+        chosen: which release decodes which instant.
+        user_ids: whose lists, int64[U].
+
+    Returns:
+        What waits: nothing that an earlier backfill has finished.
+
+    Raises:
+        ReleaseMismatch: a release has seen its instant.
+        Unavailable: the database does not answer.
+    """
     for at, release in chosen:
         release.check(at)
     with transaction(database) as connection:
-        pairs = [(at, release.row.release) for at, release in chosen]
-        waiting = shards.plan(connection, pairs, user_ids=user_ids)
-    covered = {at for at, _ in chosen}
-    left_out = tuple(at for at in instants if at not in covered)
-    return Plan(chosen=tuple(chosen), left_out=left_out, users=len(user_ids), waiting=waiting)
+        return shards.plan(connection, [(at, release.row.release) for at, release in chosen], user_ids=user_ids)
 
 
 class PastDecoder:
@@ -160,15 +148,14 @@ class PastDecoder:
                         shards.fail(connection, shard, problem=said)
         return total
 
-    def first_batch(self) -> tuple[int, float]:
-        """Make one batch of the first shard; return how many lists that are, and seconds a list without the loading."""
-        with shards.taken(self._database) as shard:
-            if shard is None:
-                return 0, 0.0
-            missing = self._prepare(shard)[: self._batch]
-            began = time.perf_counter()
-            self._write(shard, missing)
-            return len(missing), (time.perf_counter() - began) / max(1, len(missing))
+    def seconds_each(self, chosen: Chosen, user_ids: NDArray[np.int64]) -> float:
+        """Make one batch of lists without writing it; return the seconds a list, without loading the release."""
+        at, release = chosen[-1]  # where histories are longest
+        some = tuple(user_ids[: self._batch].tolist())
+        self._prepare(Shard(event_at=at, release=release.row.release, users_hash=0, user_ids=some))
+        began = time.perf_counter()
+        self._derive(at, some)
+        return (time.perf_counter() - began) / max(1, len(some))
 
     def _make(self, shard: Shard, *, made: Callable[[int], None], should_stop: Callable[[], bool]) -> int:
         missing = self._prepare(shard)
@@ -206,17 +193,21 @@ class PastDecoder:
             return shards.without_list(connection, shard)
 
     def _write(self, shard: Shard, user_ids: Sequence[int]) -> None:
+        lists = self._derive(shard.event_at, user_ids)
+        with transaction(self._database) as connection:
+            retrieval_log.append(connection, np.array(user_ids, np.int64), lists, pack(lists))
+
+    def _derive(self, at: datetime, user_ids: Sequence[int]) -> Lists:
         assert self._loaded is not None  # noqa: S101 - by `_prepare`
         assert self._earned is not None  # noqa: S101
         loaded, inventory = self._loaded
         with transaction(self._database) as connection:
-            contexts = contexts_before(connection, user_ids, at=shard.event_at, recipe=loaded.recipe.prompt)
-        lists = loaded.lists(contexts, inventory=inventory, beam_width=self._settings.beam_width, now=shard.event_at)
+            contexts = contexts_before(connection, user_ids, at=at, recipe=loaded.recipe.prompt)
+        lists = loaded.lists(contexts, inventory=inventory, beam_width=self._settings.beam_width, now=at)
+        retrieved = {beam.ad_id for of_user in lists for beam in of_user.beams}
         with transaction(self._database) as connection:
-            retrieved = {beam.ad_id for of_user in lists for beam in of_user.beams}
             ecpms = read_ecpm(connection, list(retrieved), log=self._earned[1])
-            derived = derive_lists(lists, index=loaded.index, ecpms=ecpms)
-            retrieval_log.append(connection, np.array(user_ids, np.int64), derived, pack(derived))
+        return derive_lists(lists, index=loaded.index, ecpms=ecpms)
 
 
 def work_off_here(settings: Settings, *, batch: int = BATCH) -> int:

@@ -189,6 +189,7 @@ impressions = Table(
     _created_at(),
     _known_at(),
     Index("ix_impressions_user", "user_id", "occurred_at"),
+    Index("ix_impressions_occurred_at", "occurred_at", postgresql_using="brin"),
     comment="eCPM is revenue per 1,000 impressions, as the ranking phase estimated it.",
 )
 

@@ -24,6 +24,8 @@ from leadre.store.records.tables import index_versions, releases, semantic_ids
 from leadre.store.release.guard import shortfalls
 
 Status = Literal["candidate", "live", "retired"]
+ROLLING = "rolling"
+"""In the figures of a release that was trained to decode the past."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,14 +11,16 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sqlalchemy import text
 
 from leadre.derivation import unpack
 from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.errors import ConfigError, LeadreError, ReleaseMismatch
-from leadre.pipelines.dataset.backfill import PastDecoder, instants_between, plan_existing
+from leadre.pipelines.dataset.backfill import PastDecoder, choose_existing, instants_between, plan
 from leadre.pipelines.dataset.past import contexts_before, past_releases
 from leadre.store.past import shards
+from leadre.store.past.shards import Waiting
 from leadre.store.records.database import transaction
 from leadre.store.records.events import upsert_behaviors
 
@@ -34,13 +36,16 @@ def logged(past: Past) -> dict[tuple[int, datetime, str], bytes]:
     return {(row.user_id, row.event_at, row.release): bytes(row.record) for row in rows}
 
 
+def planned(past: Past, instants: list[datetime], *, users: NDArray[np.int64] = USERS) -> Waiting:
+    return plan(past.database, choose_existing(past.database, instants), user_ids=users)
+
+
 def work_off(past: Past, *, batch: int = 7) -> int:
     return PastDecoder(past.settings, database=past.database, batch=batch).work_off()
 
 
 def test_every_user_gets_a_list_at_every_instant_and_asking_again_makes_none(past: Past) -> None:
-    plan = plan_existing(past.database, DAYS, user_ids=USERS)
-    assert (plan.users, plan.waiting.lists, plan.left_out) == (40, 120, ())
+    assert planned(past, DAYS).lists == 120
     assert work_off(past) == 120
     lists = logged(past)
     assert set(lists) == {(user, at, "r1") for user in USERS.tolist() for at in DAYS}
@@ -48,8 +53,8 @@ def test_every_user_gets_a_list_at_every_instant_and_asking_again_makes_none(pas
     assert read.present.all()
     assert (read.counts == 8).all()
     assert (np.nan_to_num(read.behavior_at_s, nan=-1.0) < read.generated_at_s).all()
-    assert plan_existing(past.database, DAYS, user_ids=USERS).waiting.shards == 0
-    assert plan_existing(past.database, DAYS, user_ids=np.arange(41)).waiting.shards == 3
+    assert planned(past, DAYS).shards == 0
+    assert planned(past, DAYS, users=np.arange(41)).shards == 3
     assert work_off(past) == 3
     assert {key: logged(past)[key] for key in lists} == lists
 
@@ -57,13 +62,12 @@ def test_every_user_gets_a_list_at_every_instant_and_asking_again_makes_none(pas
 def test_a_release_that_saw_the_instant_is_refused_and_the_newest_that_did_not_is_taken(past: Past) -> None:
     past.add_release("r2", until=DAYS[1])  # has seen the second instant itself
     past.add_release("unknown", until=None)
-    plan = plan_existing(past.database, [TRAINED, *DAYS], user_ids=USERS)
-    assert plan.left_out == (TRAINED,)
-    assert [release.row.release for _, release in plan.chosen] == ["r1", "r1", "r2"]
+    chosen = choose_existing(past.database, [TRAINED, *DAYS])
+    assert [(at, release.row.release) for at, release in chosen] == list(zip(DAYS, ("r1", "r1", "r2"), strict=True))
     with pytest.raises(ReleaseMismatch, match=r"release 'r2' has seen what happened until 2026-03-13.*rolling"):
-        plan_existing(past.database, DAYS, user_ids=USERS, release="r2")
+        choose_existing(past.database, DAYS, release="r2")
     with pytest.raises(ConfigError, match="no release 'unknown'"):
-        plan_existing(past.database, DAYS, user_ids=USERS, release="unknown")
+        choose_existing(past.database, DAYS, release="unknown")
 
 
 def test_a_shard_planned_by_hand_with_a_release_that_saw_too_much_is_refused(past: Past) -> None:
@@ -97,7 +101,7 @@ def test_what_happens_at_the_instant_is_not_known_yet(past: Past) -> None:
 
 
 def test_ads_of_later_and_ads_out_of_schedule_are_not_retrieved_but_those_paused_today_are(past: Past) -> None:
-    plan_existing(past.database, DAYS[:1], user_ids=USERS)
+    planned(past, DAYS[:1])
     with transaction(past.database) as connection:
         connection.execute(text("UPDATE ads SET event_at = :at WHERE ad_id < 30"), {"at": DAYS[1]})
         connection.execute(text("UPDATE ads SET ends_at = :at WHERE ad_id BETWEEN 30 AND 59"), {"at": DAYS[0]})
@@ -109,7 +113,7 @@ def test_ads_of_later_and_ads_out_of_schedule_are_not_retrieved_but_those_paused
 
 
 def test_a_killed_backfill_goes_on_where_it_was_and_loses_and_doubles_nothing(past: Past) -> None:
-    plan_existing(past.database, DAYS, user_ids=USERS)
+    planned(past, DAYS)
     code = f"""
 import time
 from pathlib import Path
@@ -141,7 +145,7 @@ decoder.work_off(made=made)
 
 
 def test_a_shard_that_cannot_be_done_is_said_and_holds_up_no_other(past: Past) -> None:
-    plan_existing(past.database, DAYS[:1], user_ids=USERS)
+    planned(past, DAYS[:1])
     (past.settings.releases / "r1" / "manifest.json").unlink()
     with pytest.raises(LeadreError, match="r1"):
         work_off(past)

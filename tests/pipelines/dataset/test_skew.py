@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from leadre.derivation import unpack
 from leadre.indexing.ad_index import AdIndex
-from leadre.pipelines.dataset.backfill import PastDecoder, plan_existing
+from leadre.pipelines.dataset.backfill import PastDecoder, choose_existing, plan
 from leadre.pipelines.dataset.past import past_releases
 from leadre.pipelines.refresh import read_release
 from leadre.retrieval.retriever import Retriever
@@ -56,7 +56,7 @@ def test_a_list_made_later_is_the_one_a_worker_would_have_written(past: Past) ->
         upsert_impressions(connection, past.world.impressions)
         connection.execute(text("TRUNCATE retrieval_log"))
 
-    plan_existing(past.database, INSTANTS, user_ids=np.array(USERS))
+    plan(past.database, choose_existing(past.database, INSTANTS), user_ids=np.array(USERS))
     PastDecoder(past.settings, database=past.database, batch=6).work_off()
 
     made = _records(past)
