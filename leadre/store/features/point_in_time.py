@@ -1,0 +1,231 @@
+"""Point in time: a ranker's features of training rows, each as of its own time. LEADRE §5.3.
+
+Feast joins what is stored: list records to (user, time), an ad's facts to (ad, time), each pair asked for once. What is
+derived is derived here, in arrays, by the functions that serve, so training and serving have the same bits.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyarrow import csv
+from sqlalchemy import text
+
+from leadre.derivation import Lists, unpack
+from leadre.derivation.item_match import Targets, ad_keys, match
+from leadre.derivation.neutral import LIST_TTL_S
+from leadre.derivation.user_side import directions
+from leadre.errors import FeatureRowMismatch
+from leadre.store.records.database import transaction
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+    from sqlalchemy import Engine
+
+LIST = ("retrieved_ads:retrieved_list",)
+INDEXED = ("sid", "embedding", "ad_index_version", "indexed_first_category", "indexed_second_category")
+AD = (
+    *(f"ad_index:{name}" for name in (*INDEXED, "indexed_advertiser_id")),
+    *(f"ad_features:{name}" for name in ("first_category", "second_category", "advertiser_id", "bid")),
+)
+"""The stored features that a ranker's rest on."""
+SCHEMA = "feast_registry"
+"""Where Feast's own scratch tables are, and ours."""
+_ROW, _TIME = "leadre_row", pa.timestamp("us", tz="UTC")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Stored:
+    """What was stored of R rows at their times.
+
+    Args:
+        lists: U different lists; absent where a user had none within its ttl.
+        list_of_row: int64[R], 0 to U - 1.
+        ad_ids: int64[R].
+        requested_at_s: float64[R], Unix seconds.
+        ads: R rows of `AD`'s features; null where nothing was known of the ad.
+    """
+
+    lists: Lists
+    list_of_row: NDArray[np.int64]
+    ad_ids: NDArray[np.int64]
+    requested_at_s: NDArray[np.float64]
+    ads: pa.Table
+
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Which rows have a list that counts: neither absent nor empty, of no more than its ttl, bool[R]."""
+        ages = self.requested_at_s - self.lists.generated_at_s[self.list_of_row]
+        there: NDArray[np.bool_] = (self.lists.present & (self.lists.counts > 0))[self.list_of_row]
+        return there & (ages >= 0) & (ages <= LIST_TTL_S)
+
+
+def stored_at(
+    store: FeatureStore,
+    database: Engine | None,
+    *,
+    user_ids: NDArray[np.int64],
+    ad_ids: NDArray[np.int64],
+    requested_at_us: NDArray[np.int64],
+) -> Stored:
+    """Join what is stored to rows, each as of its own time; rows may share all three.
+
+    Args:
+        store: of the feature repository, over any offline store that keeps rows.
+        database: the system of record where the offline store is PostgreSQL: rows get there by COPY. None elsewhere.
+        user_ids: [R].
+        ad_ids: [R].
+        requested_at_us: [R] Unix microseconds.
+
+    Raises:
+        FeatureRowMismatch: the join returned other rows than it was given.
+    """
+    user_rows, user_of_row = _different(user_ids, requested_at_us)
+    ad_rows, ad_of_row = _different(ad_ids, requested_at_us)
+    asked = {"user_id": user_ids[user_rows], "event_timestamp": requested_at_us[user_rows]}
+    records = _joined(store, database, asked, LIST)["retrieved_list"].combine_chunks().dictionary_encode()
+    asked = {"ad_id": ad_ids[ad_rows], "event_timestamp": requested_at_us[ad_rows]}
+    ads = _joined(store, database, asked, AD)
+    place = records.indices.fill_null(len(records.dictionary)).to_numpy().astype(np.int64)
+    return Stored(
+        lists=unpack([*records.dictionary.to_pylist(), None]),
+        list_of_row=place[user_of_row],
+        ad_ids=ad_ids,
+        requested_at_s=requested_at_us / 1e6,  # whole microseconds divided once: the float of datetime.timestamp()
+        ads=ads.take(pa.array(ad_of_row)),
+    )
+
+
+def match_scores(stored: Stored) -> dict[str, NDArray[Any]]:
+    """Return the item-side features of the rows, [R] by name."""
+    targets, target_of_row = _targets(stored.ads, stored.ad_ids)
+    return match(
+        stored.lists,
+        targets,
+        list_of_row=stored.list_of_row,
+        ad_of_row=stored.ad_ids,
+        target_of_row=target_of_row,
+        request_time_s=stored.requested_at_s,
+    )
+
+
+def _different(keys: NDArray[np.int64], times: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where each different pair stands first, and for every row its place among the pairs."""
+    order = np.lexsort((keys, times))
+    new = np.ones(len(keys), np.bool_)
+    new[1:] = (np.diff(times[order]) != 0) | (np.diff(keys[order]) != 0)
+    place = np.empty(len(keys), np.int64)
+    place[order] = np.cumsum(new) - 1
+    return order[new], place
+
+
+def _joined(
+    store: FeatureStore, database: Engine | None, asked: dict[str, NDArray[np.int64]], features: Sequence[str]
+) -> pa.Table:
+    """Return Feast's join of stored features to (key, time) pairs, one row a pair, in their order."""
+    count = len(asked["event_timestamp"])
+    table = pa.table({**asked, _ROW: np.arange(count)})
+    table = table.set_column(1, "event_timestamp", table["event_timestamp"].cast(pa.timestamp("us")).cast(_TIME))
+    with _handed_over(database, table) as entities:
+        found = store.get_historical_features(entity_df=entities, features=list(features)).to_arrow()
+    rows = found[_ROW].to_numpy()
+    order = np.argsort(rows, kind="stable")
+    if len(rows) != count or not np.array_equal(rows[order], np.arange(count)):
+        raise FeatureRowMismatch(
+            f"the point-in-time join returned {len(rows)} rows for {count}: a source holds two rows of one entity with "
+            "equal event_at and created_at, or the offline store drops rows"
+        )
+    return found.select([name.partition(":")[2] for name in features]).take(pa.array(order))
+
+
+@contextmanager
+def _handed_over(database: Engine | None, table: pa.Table) -> Iterator[Any]:
+    """Give what Feast takes for the rows: a frame, or a query of a table in PostgreSQL (Feast fills one row by row)."""
+    if database is None:
+        yield table.to_pandas()
+        return
+    name = f"{SCHEMA}.feast_entity_df_{uuid4().hex}"
+    written = BytesIO()
+    csv.write_csv(table, written, csv.WriteOptions(include_header=False))
+    written.seek(0)
+    columns = ", ".join(f"{it} {'timestamptz' if it == 'event_timestamp' else 'bigint'}" for it in table.column_names)
+    with transaction(database) as connection:
+        connection.execute(text(f"CREATE UNLOGGED TABLE {name} ({columns})"))
+        connection.connection.cursor().copy_expert(f"COPY {name} FROM STDIN (FORMAT csv)", written)
+    try:
+        with warnings.catch_warnings():  # Feast asks through pandas, which knows psycopg 2 alone
+            warnings.filterwarnings("ignore", "pandas only supports SQLAlchemy", UserWarning)
+            yield f"SELECT * FROM {name}"  # noqa: S608 - a name of ours
+    finally:
+        with transaction(database) as connection:
+            connection.execute(text(f"DROP TABLE {name}"))
+
+
+def _targets(ads: pa.Table, ad_ids: NDArray[np.int64]) -> tuple[Targets, NDArray[np.int64]]:
+    """Return the different ads as indexes had them, and for every row its target, -1 where no index knew the ad."""
+    version = ads["ad_index_version"].combine_chunks().dictionary_encode()
+    of_row = version.indices.fill_null(-1).to_numpy()
+    first, place = _different(ad_ids, of_row.astype(np.int64))
+    known = of_row[first] >= 0
+    number = np.where(known, np.cumsum(known) - 1, -1)
+    some = ads.take(pa.array(first[known]))
+    codes, levels = _codes(some["sid"].to_pylist())
+    embeddings, widths = _matrix(some["embedding"].combine_chunks())
+    names: dict[str, int] = {}
+    categories = [
+        np.array([names.setdefault(name, len(names)) if name else -1 for name in some[column].to_pylist()], np.int64)
+        for column in ("indexed_first_category", "indexed_second_category")
+    ]
+    targets = Targets(
+        keys=ad_keys(
+            codes,
+            levels,
+            first_categories=categories[0],
+            second_categories=categories[1],
+            advertiser_ids=some["indexed_advertiser_id"].fill_null(0).to_numpy(),
+        ),
+        category_numbers=names,
+        versions=of_row[first[known]].astype(np.int32),
+        version_names=tuple(version.dictionary.to_pylist()),
+        levels=levels,
+        codes=codes,
+        widths=widths,
+        directions=directions(embeddings),
+    )
+    return targets, number[place]
+
+
+def _codes(sids: Sequence[str | None]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Read `<a_51, b_10, …>`: codes [N, L] and levels [N]; a text that is no S-ID has no level."""
+    read = [_read(sid) for sid in sids]
+    levels = np.array([len(codes) for codes in read], np.uint8)
+    matrix = np.zeros((len(read), levels.max(initial=1)), np.int32)
+    for row, codes in enumerate(read):
+        matrix[row, : len(codes)] = codes
+    return matrix, levels
+
+
+def _read(sid: str | None) -> list[int]:
+    try:
+        return [int(part.partition("_")[2]) for part in (sid or "").strip("<>").split(", ")]
+    except ValueError:
+        return []
+
+
+def _matrix(lists: pa.ListArray) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    """Return lists of numbers as rows of a matrix, padded with zeros, and their lengths."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy().astype(np.int64)
+    matrix = np.zeros((len(lengths), lengths.max(initial=0)), np.float32)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    matrix[row, np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)] = lists.flatten().to_numpy()
+    return matrix, lengths.astype(np.uint16)
