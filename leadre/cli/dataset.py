@@ -201,8 +201,8 @@ def _say_releases(chosen: Chosen, instants: Sequence[datetime]) -> None:
         console.print(f"  {count:,} instants by [bold]{name}[/]")
     if left_out:
         console.print(
-            f"[yellow]{len(left_out):,} of {len(instants):,} instants are left out[/], {left_out[0]} to {left_out[-1]}: all "
-            "releases have seen them; `--models rolling` trains some that have not"
+            f"[yellow]{len(left_out):,} of {len(instants):,} instants are left out[/], {left_out[0]} to {left_out[-1]}:"
+            " all releases have seen them; `--models rolling` trains some that have not",
         )
 
 

@@ -22,8 +22,9 @@ from pyarrow import csv
 from sqlalchemy import text
 
 from leadre.derivation import Lists, unpack
-from leadre.derivation.item_match import Targets, ad_keys, match
+from leadre.derivation.item_match import living, match
 from leadre.derivation.neutral import LIST_TTL_S
+from leadre.derivation.targets import Shape, Targets, ad_keys
 from leadre.derivation.user_side import directions
 from leadre.errors import FeatureRowMismatch
 from leadre.store.records.database import transaction
@@ -65,9 +66,8 @@ class Stored:
     @property
     def alive(self) -> NDArray[np.bool_]:
         """Which rows have a list that counts: neither absent nor empty, of no more than its ttl, bool[R]."""
-        ages = self.requested_at_s - self.lists.generated_at_s[self.list_of_row]
-        there: NDArray[np.bool_] = (self.lists.present & (self.lists.counts > 0))[self.list_of_row]
-        return there & (ages >= 0) & (ages <= LIST_TTL_S)
+        alive, _ = living(self.lists, self.list_of_row, request_time_s=self.requested_at_s, ttl_s=LIST_TTL_S)
+        return alive
 
 
 def stored_at(
@@ -186,20 +186,24 @@ def _targets(ads: pa.Table, ad_ids: NDArray[np.int64]) -> tuple[Targets, NDArray
         np.array([names.setdefault(name, len(names)) if name else -1 for name in some[column].to_pylist()], np.int64)
         for column in ("indexed_first_category", "indexed_second_category")
     ]
-    targets = Targets(
-        keys=ad_keys(
-            codes,
-            levels,
-            first_categories=categories[0],
-            second_categories=categories[1],
-            advertiser_ids=some["indexed_advertiser_id"].fill_null(0).to_numpy(),
-        ),
-        category_numbers=names,
-        versions=of_row[first[known]].astype(np.int32),
-        version_names=tuple(version.dictionary.to_pylist()),
+    of_target = of_row[first[known]]
+    versions = version.dictionary.to_pylist()
+    deepest, widest = np.zeros(len(versions), np.int64), np.zeros(len(versions), np.int64)
+    np.maximum.at(deepest, of_target, levels)
+    np.maximum.at(widest, of_target, widths)
+    keys = ad_keys(
+        codes,
         levels=levels,
+        first_categories=categories[0],
+        second_categories=categories[1],
+        advertiser_ids=some["indexed_advertiser_id"].fill_null(0).to_numpy(),
+    )
+    targets = Targets(
+        shapes=tuple(map(Shape, versions, deepest.tolist(), widest.tolist())),
+        shape_of_ad=of_target,
+        keys=np.ascontiguousarray(keys.T),
+        category_numbers=names,
         codes=codes,
-        widths=widths,
         directions=directions(embeddings),
     )
     return targets, number[place]
