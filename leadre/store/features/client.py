@@ -115,7 +115,8 @@ class FeatureClient:
     def refresh_user_features(self, user_ids: Sequence[int], *, now: datetime) -> None:
         """Copy the newest profile, summary and sequences of some users, as of `now`, to the online store.
 
-        What a materialization does for all users, for those about to be refreshed. A user without rows stays as it is.
+        What a materialization does for all users, for those about to be refreshed: each row with its own event time.
+        A user without rows stays as it is.
 
         Raises:
             Unavailable: PostgreSQL or Redis does not answer.
@@ -128,8 +129,8 @@ class FeatureClient:
             )
             with transaction(self._database) as connection:
                 rows = connection.execute(statement, {"user_ids": list(user_ids), "now": now}).mappings().all()
-            # Feast keeps what it has when times are equal; a late behavior leaves its row's time as it was.
-            self._write(view, [{**row, "event_at": now} for row in rows])
+            # A profile is changed in place, and Feast keeps what it has when times are equal.
+            self._write(view, [{**row, "event_at": now} for row in rows] if name == "user_profile" else rows)
 
     def push_lists(self, lists: Sequence[RetrievalList], *, index: AdIndex) -> Lists:
         """Write lists with their user-side features: to the retrieval log, then to the online store, a batch each.

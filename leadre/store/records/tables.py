@@ -135,7 +135,7 @@ user_state = Table(
     Column("newest_behavior_at", TIME, comment="of positive behaviors"),
     Column("summarized", BigInteger, nullable=False, server_default="0", comment="`written` at the last one"),
     Column("summarized_until", TIME, comment="rows up to here are settled"),
-    Column("leaves_at", TIME, comment="when a behavior next leaves the window"),
+    Column("leaves_at", TIME, comment="when a behavior leaves the window, or one known ahead of its time comes in"),
     Column("listed_at", TIME, comment="when the newest list was generated"),
     Column("list_behavior_at", TIME, comment="newest behavior of that list"),
     Index("ix_user_state_unsummarized", "user_id", postgresql_where=text("written > summarized")),
@@ -146,6 +146,14 @@ user_state = Table(
         postgresql_where=text("listed_at IS NULL OR newest_behavior_at > list_behavior_at"),
     ),
     comment="What is known of each user's rows: what waits to be summarized, what was listed.",
+)
+
+settled = Table(
+    "settled",
+    metadata,
+    Column("everybody", Boolean, CheckConstraint("everybody", name="one_row"), primary_key=True, server_default="true"),
+    Column("until", TIME, nullable=False),
+    comment="One row at most: what was known of anybody up to here is settled, as `user_state.summarized_until`.",
 )
 
 content_items = Table(

@@ -135,7 +135,7 @@ def test_the_expected_ecpm_is_in_the_unit_of_the_log_and_of_evaluation(
         for user_id, of_user in ((1, 60.0), (2, -60.0))
     ]
     with transaction(database) as connection:
-        upsert_impressions(connection, shown)
+        upsert_impressions(connection, shown, arrived_at=NOW)
         ecpm = read_ecpm(connection, [100, 104, 101], log=read_ecpm_log(connection))
     alike, other = make_list(7, 100, 104, 101), make_list(8, 129)  # ad 129 was never shown, and bids 1.29
     rows = features.push_lists([alike, other], index=index)
@@ -161,6 +161,7 @@ def test_what_ads_earned_is_read_again_after_an_hour(
                     user_id=1, ad_id=100, occurred_at=NOW, ecpm=5.0, clicked=False, converted=False, simulated=False
                 )
             ],
+            arrived_at=NOW,
         )
     assert pushed(NOW + ECPM_AGE - timedelta(seconds=1)) == before
     assert pushed(NOW + ECPM_AGE) == 5.0
