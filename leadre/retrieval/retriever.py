@@ -84,7 +84,7 @@ class Retriever:
         if not user_ids:
             return []
         with transaction(self._database) as connection:
-            window_days = self._recipe.prompt.window_days
+            window_days = self.loaded.recipe.prompt.window_days
             summaries.write_summaries(connection, now=now, window_days=window_days, user_ids=user_ids)
         self._features.refresh_user_features(user_ids, now=now)
         contexts = self._features.contexts(user_ids, now=now)

@@ -114,7 +114,7 @@ def read_sequences(
         SELECT user_id, item_id, array_position(%s::text[], domain) - 1, array_position(%s::text[], action) - 1,
                extract(epoch FROM occurred_at)::float8, ordinal
         FROM behaviors WHERE domain = ANY(%s) AND action = ANY(%s) AND occurred_at <= %s AND {these}
-        ORDER BY user_id, occurred_at, ordinal, behavior_id
+        ORDER BY user_id, occurred_at, ordinal, domain, behavior_id
     """  # noqa: S608 - two words of ours
     actions = _POSITIVE if which == "positive" else list(ACTIONS)
     columns = ("user", "item", "domain", "action", "time", "ordinal")

@@ -94,7 +94,7 @@ def test_what_happens_at_the_instant_is_not_known_yet(past: Past) -> None:
         for n, when in enumerate((at - timedelta(microseconds=1), at, at + timedelta(microseconds=1)))
     ]
     with transaction(past.database) as connection:
-        upsert_behaviors(connection, behaviors)
+        upsert_behaviors(connection, behaviors, arrived_at=NOW)
         known, stranger = contexts_before(connection, [900, 901], at=at, recipe=RECIPE_OF_TESTS.prompt)
     assert [it.behavior.item_id for it in known.behaviors] == [0]
     assert (known.now, stranger.behaviors, stranger.profile.user_id) == (at, (), 901)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TypeVar
 
 import numpy as np
 from sqlalchemy import text
 
 from leadre.derivation import unpack
+from leadre.domain.behavior import Behavior, Impression
 from leadre.indexing.ad_index import AdIndex
 from leadre.pipelines.dataset.backfill import PastDecoder, choose_existing, plan
 from leadre.pipelines.dataset.past import past_releases
@@ -20,6 +23,7 @@ from leadre.store.records.events import upsert_behaviors, upsert_impressions
 from .conftest import NOW, Past
 
 INSTANTS = [NOW - timedelta(days=days, seconds=7) for days in (5, 3.4, 1.01, 0)]
+Event = TypeVar("Event", Behavior, Impression)
 USERS = list(range(42))  # two of them strangers
 
 
@@ -44,16 +48,16 @@ def test_a_list_made_later_is_the_one_a_worker_would_have_written(past: Past) ->
     since = NOW - timedelta(days=100)
     for at in INSTANTS:
         with transaction(past.database) as connection:
-            upsert_behaviors(connection, [it for it in past.world.behaviors if since <= it.occurred_at < at])
-            upsert_impressions(connection, [it for it in past.world.impressions if since <= it.occurred_at < at])
+            upsert_behaviors(connection, _between(past.world.behaviors, since, at), arrived_at=at)
+            upsert_impressions(connection, _between(past.world.impressions, since, at), arrived_at=at)
         for start in range(0, len(USERS), 6):
             worker.refresh(USERS[start : start + 6], now=at)
         since = at
     features.close()
     served = _records(past)
     with transaction(past.database) as connection:
-        upsert_behaviors(connection, past.world.behaviors)
-        upsert_impressions(connection, past.world.impressions)
+        upsert_behaviors(connection, past.world.behaviors, arrived_at=NOW)
+        upsert_impressions(connection, past.world.impressions, arrived_at=NOW)
         connection.execute(text("TRUNCATE retrieval_log"))
 
     plan(past.database, choose_existing(past.database, INSTANTS), user_ids=np.array(USERS))
@@ -65,6 +69,10 @@ def test_a_list_made_later_is_the_one_a_worker_would_have_written(past: Past) ->
     assert [key for key, record in served.items() if made[key] != record] == []
     assert len(set(made.values())) > len(USERS)
     assert (unpack(made.values()).expected_ecpm > 0).all()
+
+
+def _between(events: Sequence[Event], since: datetime, until: datetime) -> list[Event]:
+    return [event for event in events if since <= event.occurred_at < until]
 
 
 def _records(past: Past) -> dict[tuple[int, object], bytes]:
