@@ -40,6 +40,9 @@ class Settings:
         registry_url: of Feast's registry (`LEADRE_REGISTRY_URL`); default: a schema of its own in `database_url`.
         redis_cluster: the online store's nodes under feature_store.production.yaml, as Feast writes them,
             `host:port,host:port,password=...` (`LEADRE_REDIS_CLUSTER`).
+        retention_days: age at which months of lists, summaries and sequences are dropped (`LEADRE_RETENTION_DAYS`, 30
+            or more); None, the default, keeps them all.
+        retention_export: folder to which a month goes before it is dropped (`LEADRE_RETENTION_EXPORT`); default: none.
     """
 
     home: Path
@@ -55,6 +58,8 @@ class Settings:
     list_ttl_s: float = 7 * 86_400.0
     registry_url: str = field(default="", repr=False)
     redis_cluster: str = field(default="", repr=False)
+    retention_days: int | None = None
+    retention_export: Path | None = None
 
     @property
     def indexes(self) -> Path:
@@ -115,6 +120,10 @@ class Settings:
             list_ttl_s=_number(env, "LEADRE_LIST_TTL_S", 7 * 86_400.0, 1, 10 * 365 * 86_400),
             registry_url=registry_url,
             redis_cluster=env.get("LEADRE_REDIS_CLUSTER", ""),
+            retention_days=(
+                _whole(env, "LEADRE_RETENTION_DAYS", 0, 30, 100_000) if env.get("LEADRE_RETENTION_DAYS") else None
+            ),
+            retention_export=Path(export).absolute() if (export := env.get("LEADRE_RETENTION_EXPORT")) else None,
         )
 
     def feast_environment(self) -> dict[str, str]:

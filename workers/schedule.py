@@ -29,6 +29,7 @@ BEAT_SCHEDULE: dict[str, Entry] = {
     "materialize": _every("workers.materialization.materialize", 300.0),
     "summarize": _every("workers.materialization.summarize", 3600.0),
     "train": _daily("workers.training.train_daily", hour=2),
+    "retention": _daily("workers.materialization.drop_old_months", hour=4),
     "revive": _daily("workers.retrieval.revive_dead", hour=5, minute=30),
 }
 """Times are UTC."""

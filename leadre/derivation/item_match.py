@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from leadre.derivation.key_places import KeyPlaces
-from leadre.derivation.lists import SHARE, Lists
+from leadre.derivation.lists import SHARE, Lists, living
 from leadre.derivation.neutral import LIST_TTL_S, NEUTRAL
 from leadre.derivation.targets import AD, KEYS, NOBODY, PACKED, PREFIX, Targets, ad_keys
 
@@ -60,24 +60,11 @@ def match(
     side = _ListSide(lists, targets if len(targets.keys) else NOBODY)
     for chosen, where, shape in _blocks(list_of_row, alive, lists.counts):
         ads, places = ad_of_row[where].reshape(shape), target_of_row[where].reshape(shape)
-        integers[1:, where], floats[:-1, where] = side.match(chosen, ads, places)
+        found = side.match(chosen, ads, places)
+        integers[1, where], integers[2, where], floats[: len(_MASSES), where], floats[len(_MASSES) : -1, where] = found
     np.minimum(integers[1], 1, out=integers[0])
     columns = {**dict(zip(_INTEGERS, integers, strict=True)), **dict(zip(_FLOATS, floats, strict=True))}
     return {name: columns[name] for name in NEUTRAL}
-
-
-def living(
-    lists: Lists, list_of_row: NDArray[np.integer[Any]], *, request_time_s: ArrayLike, ttl_s: float
-) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Return which of R rows have a list that counts, and `list_age_s` of each."""
-    asked = np.asarray(request_time_s, dtype=np.float64)
-    sound, made = lists.present & (lists.counts > 0), lists.generated_at_s
-    if asked.ndim:  # a time a row: otherwise one look at each list is enough
-        sound, made = sound[list_of_row], made[list_of_row]
-    age = asked - made
-    alive = sound & ~(age > ttl_s) & ~(age < 0)
-    age = np.where(alive & np.isfinite(age), age, NEUTRAL["list_age_s"])
-    return (alive, age) if asked.ndim else (alive[list_of_row], age[list_of_row])
 
 
 def _blocks(
@@ -95,9 +82,9 @@ def _blocks(
         rows, owners = rows[order], owners[order]
     begins = np.flatnonzero(np.concatenate((owners[:1] >= 0, owners[1:] != owners[:-1])))
     ends = [*begins[1:].tolist(), len(rows)]
-    lists, begins = owners[begins], begins.tolist()
+    lists = owners[begins]
     groups: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
-    for owner, n, begin, end in zip(lists.tolist(), counts[lists].tolist(), begins, ends, strict=False):
+    for owner, n, begin, end in zip(lists.tolist(), counts[lists].tolist(), begins.tolist(), ends, strict=False):
         most = max(_BLOCK // n, 1)
         for start in range(begin, end, most):
             size = min(most, end - start)
@@ -107,13 +94,13 @@ def _blocks(
         for at in range(0, len(members), together):
             part = members[at : at + together]
             chosen, starts, sizes = np.array(part).T
-            longest = int(sizes.max())
-            where = rows[(starts[:, None] + np.minimum(np.arange(longest), sizes[:, None] - 1)).reshape(-1)]
-            shape = (len(part), longest)
-            if in_order and where[-1] - where[0] + 1 == len(where) == sizes.sum():
-                yield chosen, slice(int(where[0]), int(where[-1]) + 1), shape
+            total, last = sizes.sum(), starts[-1] + sizes[-1]
+            shape = (len(part), int(sizes.max()))
+            if in_order and last - starts[0] == total == shape[0] * shape[1] == rows[last - 1] - rows[starts[0]] + 1:
+                yield chosen, slice(int(rows[starts[0]]), int(rows[last - 1]) + 1), shape
             else:
-                yield chosen, where, shape
+                within = np.minimum(np.arange(shape[1]), sizes[:, None] - 1)
+                yield chosen, rows[(starts[:, None] + within).reshape(-1)], shape
 
 
 def _rounded_up(size: int) -> int:
@@ -153,8 +140,8 @@ class _ListSide:
 
     def match(
         self, chosen: NDArray[np.int64], ads: NDArray[np.integer[Any]], places: NDArray[np.integer[Any]]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Match B lists, n ads at most, with T targets each: `_INTEGERS` but the first, `_FLOATS` but the last.
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Match B lists, n ads at most, with T targets each.
 
         Args:
             chosen: [B], the lists.
@@ -162,7 +149,7 @@ class _ListSide:
             places: [B, T] places in the targets.
 
         Returns:
-            [2, B * T] and [10, B * T].
+            Rank and longest prefix, [B * T] both; `_MASSES`, [8, B * T]; greatest and mean cosine, [2, B * T].
         """
         counts = self._lists.counts[chosen, None]
         position = np.arange(counts.max())
@@ -177,15 +164,12 @@ class _ListSide:
         weights = np.broadcast_to(p, (KEYS, b, n)).reshape(-1)
         masses = np.bincount((tables.own + group).reshape(-1), weights=weights, minlength=KEYS * b * (n + 1))
         masses[:: n + 1] = 0.0  # what has no key
-        floats = np.empty((len(_FLOATS) - 1, ads.size))
-        np.minimum(masses, 1.0).take(np.add(found, group), out=floats[:KEYS].reshape(KEYS * b, -1))
-        self._cosines(entries, pointing, p, out=floats[KEYS:].reshape(2, b, -1))
-
+        mass = np.minimum(masses, 1.0).take(np.add(found, group)).reshape(KEYS, -1)
         found = found.reshape(KEYS, -1)
         longest = np.minimum(found[PREFIX : PREFIX + PACKED], 1).sum(axis=0)
         if min(self._lists.codes.shape[1], self._targets.codes.shape[1]) - 1 > PACKED:
             longest += self._further(entries, chosen, places, found[PREFIX + PACKED - 1])
-        return np.stack((found[AD], longest)), floats
+        return found[AD], longest, mass, self._cosines(entries, places, pointing, p)
 
     def _asked(
         self, chosen: NDArray[np.int64], ads: NDArray[np.integer[Any]], places: NDArray[np.integer[Any]]
@@ -206,21 +190,19 @@ class _ListSide:
     def _cosines(
         self,
         entries: NDArray[np.int64],
+        places: NDArray[np.integer[Any]],
         pointing: NDArray[np.float32],
         p: NDArray[np.float64],
-        *,
-        out: NDArray[np.float64],
-    ) -> None:
-        """Write the greatest and the mean cosine of each target with its list, [2, B, T]."""
+    ) -> NDArray[np.float64]:
+        """Return the greatest and the mean cosine of each target with its list, [2, B * T]."""
         units = self._units[entries]
-        exact = pointing.astype(np.float64)
-        scale = np.sqrt(np.einsum("btw,btw->bt", exact, exact)) * self._unit
-        scale[scale == 0] = 1.0
-        out[0] = (units @ pointing.swapaxes(1, 2)).max(axis=1)
-        out[1] = (p[:, None, :] @ units @ exact.swapaxes(1, 2))[:, 0]
-        out /= scale
-        np.clip(out, -1.0, 1.0, out=out)
-        out += 0.0  # no -0.0
+        best = (units @ pointing.swapaxes(1, 2)).max(axis=1)
+        mean = (p[:, None, :] @ units @ pointing.swapaxes(1, 2).astype(np.float64))[:, 0]
+        cosines = np.stack((best, mean))
+        cosines /= np.sqrt(np.maximum(self._targets.squares[places], 1.0)) * self._unit
+        np.clip(cosines, -1.0, 1.0, out=cosines)
+        cosines += 0.0  # no -0.0
+        return cosines.reshape(2, -1)
 
     def _further(
         self,

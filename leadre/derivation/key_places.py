@@ -54,7 +54,7 @@ class KeyPlaces:
         slot += group * self._slots
         holder = self._table.take(slot)
         other = holder * (self._listed.take(np.add(holder, group * width, out=slot)) != asked)  # another key's slot
-        places = (holder - other).astype(np.int64)
+        places: NDArray[np.int64] = (holder - other).astype(np.int64)
         if self._probes > 1:
             self._find_further(asked, places, np.flatnonzero(other != 0))
         return places

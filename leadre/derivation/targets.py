@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 AD, PREFIX, FIRST, BOTH, ADVERTISER, KEYS = 0, 1, 5, 6, 7, 8
-"""Rows of `ad_keys`: the ad, prefixes of 1 to 4 codes, the first category, both categories, the advertiser; and how many."""
+"""Rows of `ad_keys`: the ad, prefixes of 1 to 4 codes, first category, both categories, advertiser; how many."""
 PACKED = 4
 """Leading codes that a key holds, 16 bits each."""
 MOST_CODE = 2**16 - 2
@@ -36,6 +36,7 @@ class Targets:
         category_numbers: the number of each category name.
         codes: integers[T, L], S-IDs; any value beyond an ad's levels.
         directions: int8[T, width] (`user_side.directions`); zero beyond an ad's width.
+        squares: float64[T], the square of each direction's length; computed.
     """
 
     shapes: tuple[Shape, ...]
@@ -44,6 +45,11 @@ class Targets:
     category_numbers: Mapping[str, int]
     codes: NDArray[np.integer[Any]]
     directions: NDArray[np.int8]
+    squares: NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        wide = self.directions.astype(np.int32)
+        object.__setattr__(self, "squares", np.einsum("tw,tw->t", wide, wide).astype(np.float64))
 
 
 def ad_keys(

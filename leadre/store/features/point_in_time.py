@@ -7,7 +7,7 @@ derived is derived here, in arrays, by the functions that serve, so training and
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,16 +16,15 @@ from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv
 from sqlalchemy import text
 
-from leadre.derivation import Lists, unpack
-from leadre.derivation.item_match import living, match
-from leadre.derivation.neutral import LIST_TTL_S
-from leadre.derivation.targets import Shape, Targets, ad_keys
-from leadre.derivation.user_side import directions
+from leadre.derivation import LIST_TTL_S, USER_NEUTRAL, Lists, unpack
+from leadre.derivation.columns import targets_of
+from leadre.derivation.item_match import match
+from leadre.derivation.lists import living
+from leadre.derivation.user_side import user_columns, user_numbers
 from leadre.errors import FeatureRowMismatch
 from leadre.store.records.database import transaction
 
@@ -34,15 +33,28 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 LIST = ("retrieved_ads:retrieved_list",)
-INDEXED = ("sid", "embedding", "ad_index_version", "indexed_first_category", "indexed_second_category")
-AD = (
-    *(f"ad_index:{name}" for name in (*INDEXED, "indexed_advertiser_id")),
-    *(f"ad_features:{name}" for name in ("first_category", "second_category", "advertiser_id", "bid")),
+INDEXED = (
+    *("sid", "embedding", "ad_index_version"),
+    *("indexed_first_category", "indexed_second_category", "indexed_advertiser_id"),
 )
+CATALOG = ("first_category", "second_category", "advertiser_id", "bid")
+AD = (*(f"ad_index:{name}" for name in INDEXED), *(f"ad_features:{name}" for name in CATALOG))
 """The stored features that a ranker's rest on."""
 SCHEMA = "feast_registry"
 """Where Feast's own scratch tables are, and ours."""
 _ROW, _TIME = "leadre_row", pa.timestamp("us", tz="UTC")
+_TYPES: dict[str, pa.DataType] = {
+    **{name: pa.list_(pa.int64()) for name in ("retrieved_ad_ids", "retrieved_advertiser_ids")},
+    **{name: pa.list_(pa.string()) for name in ("retrieved_sids", "categories")},
+    **{f"retrieved_{level}_categories": pa.list_(pa.string()) for level in ("first", "second")},
+    **{f"retrieved_{name}": pa.list_(pa.float64()) for name in ("log_probabilities", "probabilities")},
+    **{name: pa.list_(pa.float32()) for name in ("retrieved_embeddings", "mean_embedding")},
+    "category_probabilities": pa.list_(pa.float64()),
+    "retrieved_count": pa.int64(),
+    **{name: pa.float64() for name in ("top_probability", "entropy", "category_concentration", "expected_ecpm")},
+    **{name: pa.float64() for name in ("generated_at_s", "behavior_at_s")},
+    **{name: pa.string() for name in ("release", "index_version")},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -108,15 +120,29 @@ def stored_at(
 
 def match_scores(stored: Stored) -> dict[str, NDArray[Any]]:
     """Return the item-side features of the rows, [R] by name."""
-    targets, target_of_row = _targets(stored.ads, stored.ad_ids)
+    version = stored.ads["ad_index_version"].combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy()
+    first, target_of_row = _different(stored.ad_ids, version.astype(np.int64))
+    targets = stored.ads.select(INDEXED).take(pa.array(first)).to_pydict()
     return match(
         stored.lists,
-        targets,
+        targets_of(targets, len(first)),
         list_of_row=stored.list_of_row,
         ad_of_row=stored.ad_ids,
         target_of_row=target_of_row,
         request_time_s=stored.requested_at_s,
     )
+
+
+def user_side(stored: Stored, names: Collection[str]) -> dict[str, pa.Array]:
+    """Return some of the user-side features of the rows, [R] by name. Each different list is looked at once."""
+    lists, nothing = stored.lists, len(stored.lists) - 1  # the last one is absent
+    row = pa.array(np.where(stored.alive, stored.list_of_row, nothing))
+    numbers = user_numbers(lists, lists.present & (lists.counts > 0))
+    del numbers["mean_embedding"]
+    of_list: dict[str, Any] = {**numbers, "release": lists.releases, "index_version": lists.index_versions}
+    if set(names) - set(of_list):
+        of_list = user_columns(lists, list_of_row=np.arange(len(lists)), request_time_s=lists.generated_at_s)
+    return {name: pa.array(of_list[name], _TYPES[name]).take(row) for name in USER_NEUTRAL if name in names}
 
 
 def _different(keys: NDArray[np.int64], times: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -171,65 +197,3 @@ def _handed_over(database: Engine | None, table: pa.Table) -> Iterator[Any]:
             connection.execute(text(f"DROP TABLE {name}"))
 
 
-def _targets(ads: pa.Table, ad_ids: NDArray[np.int64]) -> tuple[Targets, NDArray[np.int64]]:
-    """Return the different ads as indexes had them, and for every row its target, -1 where no index knew the ad."""
-    version = ads["ad_index_version"].combine_chunks().dictionary_encode()
-    of_row = version.indices.fill_null(-1).to_numpy()
-    first, place = _different(ad_ids, of_row.astype(np.int64))
-    known = of_row[first] >= 0
-    number = np.where(known, np.cumsum(known) - 1, -1)
-    some = ads.take(pa.array(first[known]))
-    codes, levels = _codes(some["sid"].to_pylist())
-    embeddings, widths = _matrix(some["embedding"].combine_chunks())
-    names: dict[str, int] = {}
-    categories = [
-        np.array([names.setdefault(name, len(names)) if name else -1 for name in some[column].to_pylist()], np.int64)
-        for column in ("indexed_first_category", "indexed_second_category")
-    ]
-    of_target = of_row[first[known]]
-    versions = version.dictionary.to_pylist()
-    deepest, widest = np.zeros(len(versions), np.int64), np.zeros(len(versions), np.int64)
-    np.maximum.at(deepest, of_target, levels)
-    np.maximum.at(widest, of_target, widths)
-    keys = ad_keys(
-        codes,
-        levels=levels,
-        first_categories=categories[0],
-        second_categories=categories[1],
-        advertiser_ids=some["indexed_advertiser_id"].fill_null(0).to_numpy(),
-    )
-    targets = Targets(
-        shapes=tuple(map(Shape, versions, deepest.tolist(), widest.tolist())),
-        shape_of_ad=of_target,
-        keys=np.ascontiguousarray(keys.T),
-        category_numbers=names,
-        codes=codes,
-        directions=directions(embeddings),
-    )
-    return targets, number[place]
-
-
-def _codes(sids: Sequence[str | None]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """Read `<a_51, b_10, …>`: codes [N, L] and levels [N]; a text that is no S-ID has no level."""
-    read = [_read(sid) for sid in sids]
-    levels = np.array([len(codes) for codes in read], np.uint8)
-    matrix = np.zeros((len(read), levels.max(initial=1)), np.int32)
-    for row, codes in enumerate(read):
-        matrix[row, : len(codes)] = codes
-    return matrix, levels
-
-
-def _read(sid: str | None) -> list[int]:
-    try:
-        return [int(part.partition("_")[2]) for part in (sid or "").strip("<>").split(", ")]
-    except ValueError:
-        return []
-
-
-def _matrix(lists: pa.ListArray) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
-    """Return lists of numbers as rows of a matrix, padded with zeros, and their lengths."""
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy().astype(np.int64)
-    matrix = np.zeros((len(lengths), lengths.max(initial=0)), np.float32)
-    row = np.repeat(np.arange(len(lengths)), lengths)
-    matrix[row, np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)] = lists.flatten().to_numpy()
-    return matrix, lengths.astype(np.uint16)
