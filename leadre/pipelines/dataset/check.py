@@ -154,4 +154,3 @@ def _of_rows(day: date, table: pa.Table, releases: dict[str, str | None]) -> Ite
             yield f"{int(of_release.sum()):,} rows have lists of release {name!r}; what it has seen is not known"
         elif seen := int((requested[of_release] <= datetime.fromisoformat(until).astimezone(UTC).timestamp()).sum()):
             yield f"{seen:,} rows have lists of release {name!r}, which has seen what happened until {until}"
-

@@ -6,7 +6,8 @@ not see the day's clicks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -83,20 +84,30 @@ def past_releases(connection: Connection) -> list[PastRelease]:
 
     Left out are models before business alignment, and releases that the guard kept back.
     """
-    indexes = indexes_seen_until(connection)
     found = []
-    for row in list_releases(connection):
-        if row.release.endswith("-sft") or "kept_back" in row.metrics:
+    for row, until in _seen_until(connection):
+        if until is None or row.release.endswith("-sft") or "kept_back" in row.metrics:
             continue
-        try:
+        with contextlib.suppress(ArtifactIncomplete):
             open_release(Path(row.uri))
-            until = row.trained_until or trained_until(Path(row.uri))
-        except (ArtifactIncomplete, FileNotFoundError):
-            continue
-        if until is not None:
-            seen = max(until, indexes.get(row.index_version, until))
-            found.append(PastRelease(row=row, seen_until=seen))
+            found.append(PastRelease(row=row, seen_until=until))
     return sorted(found, key=lambda release: release.seen_until, reverse=True)
+
+
+def seen_until(connection: Connection) -> dict[str, datetime | None]:
+    """Return until when each release has seen what happened; None where nobody knows any more."""
+    return {row.release: until for row, until in _seen_until(connection)}
+
+
+def _seen_until(connection: Connection) -> Iterator[tuple[ReleaseRow, datetime | None]]:
+    """Yield the releases, newest first. An index whose codebooks were fitted on behaviors has seen them as well."""
+    indexes = indexes_seen_until(connection)
+    for row in list_releases(connection):
+        until = row.trained_until
+        if until is None:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                until = trained_until(Path(row.uri))
+        yield row, until and max(until, indexes.get(row.index_version, until))
 
 
 def newest_before(releases: Sequence[PastRelease], at: datetime) -> PastRelease | None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pyarrow import csv
 from sqlalchemy import text
 
-from leadre.derivation import LIST_TTL_S, USER_NEUTRAL, Lists, unpack
+from leadre.derivation import LIST_TTL_S, NEUTRAL, USER_NEUTRAL, Lists, unpack
 from leadre.derivation.columns import targets_of
 from leadre.derivation.item_match import match
 from leadre.derivation.lists import living
@@ -53,7 +53,10 @@ _TYPES: dict[str, pa.DataType] = {
     "retrieved_count": pa.int64(),
     **{name: pa.float64() for name in ("top_probability", "entropy", "category_concentration", "expected_ecpm")},
     **{name: pa.float64() for name in ("generated_at_s", "behavior_at_s")},
-    **{name: pa.string() for name in ("release", "index_version")},
+    **{name: pa.string() for name in ("release", "index_version", "first_category", "second_category")},
+    "advertiser_id": pa.int64(),
+    "bid": pa.float64(),
+    **{name: pa.int64() if isinstance(value, int) else pa.float64() for name, value in NEUTRAL.items()},
 }
 
 
@@ -80,6 +83,58 @@ class Stored:
         """Which rows have a list that counts: neither absent nor empty, of no more than its ttl, bool[R]."""
         alive, _ = living(self.lists, self.list_of_row, request_time_s=self.requested_at_s, ttl_s=LIST_TTL_S)
         return alive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RankerJoin:
+    """`ranker_features_v1` as of the past.
+
+    Args:
+        store: of the feature repository, over any offline store that keeps rows.
+        database: the system of record where the offline store is PostgreSQL: rows get there by COPY. None elsewhere.
+        names: the service's features, in its order.
+    """
+
+    store: FeatureStore
+    database: Engine | None
+    names: tuple[str, ...]
+
+    @classmethod
+    def over(cls, store: FeatureStore, database: Engine | None) -> RankerJoin:
+        """Return the join of the service as the store's registry has it."""
+        views = store.get_feature_service("ranker_features_v1").feature_view_projections
+        return cls(store=store, database=database, names=tuple(field.name for view in views for field in view.features))
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The features' types."""
+        return pa.schema([(name, _TYPES[name]) for name in self.names])
+
+    def features(
+        self,
+        *,
+        user_ids: NDArray[np.int64],
+        ad_ids: NDArray[np.int64],
+        requested_at_us: NDArray[np.int64],
+        names: Collection[str] | None = None,
+    ) -> tuple[Stored, dict[str, pa.Array]]:
+        """Return what was stored of rows, and their features by name, each as of its own time.
+
+        Args:
+            user_ids: [R].
+            ad_ids: [R].
+            requested_at_us: [R] Unix microseconds. Rows may share all three.
+            names: features that are wanted; None: all.
+
+        Raises:
+            FeatureRowMismatch: the join returned other rows than it was given.
+        """
+        stored = stored_at(self.store, self.database, user_ids=user_ids, ad_ids=ad_ids, requested_at_us=requested_at_us)
+        wanted = [name for name in self.names if names is None or name in names]
+        found = {name: pa.array(values) for name, values in match_scores(stored).items()}
+        found |= user_side(stored, wanted)
+        found |= {name: stored.ads[name].combine_chunks().cast(_TYPES[name]) for name in CATALOG}
+        return stored, {name: found[name] for name in wanted}
 
 
 def stored_at(
@@ -195,5 +250,3 @@ def _handed_over(database: Engine | None, table: pa.Table) -> Iterator[Any]:
     finally:
         with transaction(database) as connection:
             connection.execute(text(f"DROP TABLE {name}"))
-
-

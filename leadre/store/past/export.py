@@ -12,18 +12,47 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from feast import FeatureView
+from feast import FeatureStore, FeatureView
 from feast.data_source import DataSource
 from feast.types import Bytes, FeastType, from_feast_to_pyarrow_type
 from sqlalchemy import Connection, Engine, text
 
-from leadre.store.records.database import transaction
+from leadre.errors import ConfigError
+from leadre.store.records.database import connect, transaction
 
 ROWS_AT_ONCE = 50_000
 """Rows in memory (ours); also the rows of a row group."""
 _TIME = pa.timestamp("us", tz="UTC")
 
 Progress = Callable[[str, int, int | None], None]
+
+
+def export_sources(
+    feature_repo: Path,
+    database_url: str,
+    folder: Path,
+    *,
+    names: Sequence[str],
+    since: datetime | None,
+    until: datetime,
+    progress: Progress | None = None,
+) -> dict[str, int]:
+    """Write the sources of the views of these names, or of all; see `export_views`.
+
+    Raises:
+        ConfigError: there is no such view.
+        Unavailable: PostgreSQL does not answer.
+    """
+    store = FeatureStore(repo_path=str(feature_repo))
+    views = {view.name: view for view in store.list_feature_views()}
+    if unknown := sorted(set(names) - set(views)):
+        raise ConfigError(f"there is no feature view {unknown[0]!r}; there are {', '.join(sorted(views))}")
+    database = connect(database_url, application_name="leadre dataset", statement_timeout_s=0)
+    try:
+        chosen = [views[name] for name in names or sorted(views)]
+        return export_views(database, chosen, folder, since=since, until=until, progress=progress)
+    finally:
+        database.dispose()
 
 
 def export_views(

@@ -11,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
+
+from leadre.store.records.database import transaction
 
 ROWS_AT_ONCE = 100_000
 """Rows of a part (ours): what is in memory at once, and a row group of the training set."""
@@ -34,11 +36,13 @@ SCHEMA = pa.schema(
 Feast does."""
 
 
-def labelled_impressions(connection: Connection, *, since: datetime, until: datetime) -> Iterator[pa.Table]:
+def labelled_impressions(database: Engine, *, since: datetime, until: datetime) -> Iterator[pa.Table]:
     """Yield the impressions from `since` until before `until` in order of time, as tables of `SCHEMA`.
 
+    They wait in a temporary file: no transaction is open meanwhile.
+
     Args:
-        connection: in a transaction; it is busy until the last table.
+        database: the system of record.
         since: aware.
         until: aware.
     """
@@ -48,9 +52,10 @@ def labelled_impressions(connection: Connection, *, since: datetime, until: date
         FROM impressions i LEFT JOIN users u USING (user_id) LEFT JOIN ads a USING (ad_id)
         WHERE occurred_at >= %s AND occurred_at < %s ORDER BY occurred_at, impression_id
     """
-    with closing(connection.connection.cursor()) as cursor, TemporaryFile() as file:
-        rows = cursor.mogrify(query, [since, until]).decode()
-        cursor.copy_expert(f"COPY ({rows}) TO STDOUT (FORMAT csv, FORCE_QUOTE *)", file)
+    with TemporaryFile() as file:
+        with transaction(database) as connection, closing(connection.connection.cursor()) as cursor:
+            rows = cursor.mogrify(query, [since, until]).decode()
+            cursor.copy_expert(f"COPY ({rows}) TO STDOUT (FORMAT csv, FORCE_QUOTE *)", file)
         if file.tell() == 0:
             return
         file.seek(0)
