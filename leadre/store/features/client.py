@@ -31,7 +31,7 @@ from leadre.errors import ConfigError, FeatureRowMismatch, InvalidInput, Unavail
 from leadre.store.features.context import context_of
 from leadre.store.features.list_reader import RetrievedRow, read_lists
 from leadre.store.features.list_writer import ListWriter
-from leadre.store.features.online_store import online_client
+from leadre.store.features.online_store import key_ttl_s, online_client
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.discretion import discreet
 
@@ -88,7 +88,7 @@ class FeatureClient:
             ]
             self._online = online_client(self.store)
             self._list_features = [field.name for field in self.store.get_feature_view("retrieved_ads").features]
-        ttl_s = self.store.config.online_store.key_ttl_seconds or 0
+        ttl_s = key_ttl_s(self.store.config.online_store, ["user_id"])
         self._writer = ListWriter(database=self._database, online=self._online, project=self.store.project, ttl_s=ttl_s)
         self.retrieval_lists([0])  # warm: the first read opens the connection
 
