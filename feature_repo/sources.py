@@ -43,7 +43,7 @@ interest_summaries = stored(
     table="interest_summaries",
     timestamp_field="event_at",
     created_timestamp_column="created_at",
-    description="Interaction counts by category, one row a user and summary run.",
+    description="Interaction counts by category and SPU: a row for each instant at which they changed for a user.",
 )
 
 
@@ -52,14 +52,14 @@ def behavior_sequences(domain: str) -> DataSource:
     return stored(
         name=f"{domain}_behavior_sequences",
         query=f"""
-            SELECT user_id, event_at, created_at, changed_in,
+            SELECT user_id, event_at, created_at, changed_in, newest_at,
                    item_ids AS {domain}_item_ids, actions AS {domain}_actions, titles AS {domain}_titles,
                    occurred_at_s AS {domain}_occurred_at_s, ordinals AS {domain}_ordinals
             FROM behavior_sequences WHERE domain = '{domain}'
         """,  # noqa: S608 - the two calls below are the only ones
         timestamp_field="event_at",
         created_timestamp_column="created_at",
-        description=f"Positive behaviors of the last 90 days in the {domain} domain, oldest first.",
+        description=f"Positive behaviors of the {domain} domain in the window, oldest first: a row for each change.",
     )
 
 

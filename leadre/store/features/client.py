@@ -125,7 +125,8 @@ class FeatureClient:
     def refresh_user_features(self, user_ids: Sequence[int], *, now: datetime) -> None:
         """Copy the newest profile, summary and sequences of some users, as of `now`, to the online store.
 
-        What a materialization does for all users, for those about to be refreshed. A user without rows stays as it is.
+        What a materialization does for all users, for those about to be refreshed: each row with its own event time.
+        A user without rows stays as it is.
 
         Raises:
             Unavailable: PostgreSQL or Redis does not answer.
