@@ -1,8 +1,9 @@
 """docs/features.md lists every field of every view and service: what a reader finds there is what Feast knows.
 
 How the page is read: a heading `## view (§...)` or `## view, view: ...` begins the table of those views, whose rows are
-`| `field` | type | ...`, up to the next heading of any depth. Where views share a table, `*_x` is `<first word of the view>_x`. The services are rows of
-`| `service` | key | `view`, `other` (`field`, `field`), ... |`; without parentheses a service has all fields of a view.
+`| `field` | type | ...`, up to the next heading of any depth. Where views share a table, `*_x` is `<first word of the
+view>_x`. The services are rows of `| `service` | key | `view`, `other` (`field`, `field`), ... |`; without parentheses
+a service has all fields of a view.
 """
 
 from __future__ import annotations
@@ -83,17 +84,17 @@ def test_the_page_names_every_service_with_its_views_and_fields(
 
 
 def test_a_page_that_differs_in_a_field_a_type_or_a_service_is_noticed(views: dict[str, dict[str, str]]) -> None:
-    page = "\n".join(
-        [
-            "| `other_v1` | user_id | `user_profile`, `ad_features` (`bid`, `live`) | a ranker |",
-            "## user_profile (§4.2.1 (2))",
-            "| `age` | Float64 | years | |",
-            "## ad_behavior_sequence, content_behavior_sequence (§4.2.1)",
-            "| `*_item_ids` | Array(Int64) | | ads |",
-            "## Ids",
-            "| `not_a_field` | Int64 | |",
-        ]
-    )
+    page = """
+| `other_v1` | user_id | `user_profile`, `ad_features` (`bid`, `live`) | a ranker |
+## user_profile (§4.2.1 (2))
+| `age` | Float64 | years | |
+## ad_behavior_sequence, content_behavior_sequence (§4.2.1)
+| `*_item_ids` | Array(Int64) | | ads |
+### Its bytes
+| `not_a_field` | u1 | |
+## Ids
+| `not_a_field` | Int64 | |
+"""
     assert documented_views(page, views) == {
         "user_profile": {"age": "Float64"},
         "ad_behavior_sequence": {"ad_item_ids": "Array(Int64)"},
