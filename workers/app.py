@@ -99,7 +99,8 @@ app = Celery(
     "leadre",
     task_cls=PatientTask,
     include=[
-        f"{__package__}.{module}" for module in ("retrieval", "indexing", "training", "materialization", "doorbell")
+        f"{__package__}.{module}"
+        for module in ("retrieval", "indexing", "training", "materialization", "features", "doorbell")
     ],
     set_as_current=True,
 )

@@ -27,6 +27,8 @@ BEAT_SCHEDULE: dict[str, Entry] = {
     "index-new-ads": _every("workers.indexing.index_new_ads", 20.0),
     "materialize": _every("workers.materialization.materialize", 300.0),
     "summarize": _every("workers.materialization.summarize", 3600.0),
+    "check-features": _every("workers.features.check_state", 300.0),
+    "check-drift": _daily("workers.features.check_drift", hour=6),
     "train": _daily("workers.training.train_daily", hour=2),
     "revive": _daily("workers.retrieval.revive_dead", hour=5, minute=30),
 }

@@ -33,6 +33,7 @@ _COMMANDS = {
     "ids": ("leadre.cli.ids", "ids", "Your ids as the 64-bit numbers of Feast, and back."),
     "refresh": ("leadre.cli.nearline", "refresh", "Retrieve ads for users now, in this process."),
     "decode": ("leadre.cli.decode", "decode", "Decode users without storing anything; --bench measures it."),
+    "features": ("leadre.cli.features", "features", "Whether the features that rankers read are well."),
     "trace": ("leadre.cli.nearline", "trace", "Follow one user from events to ranker features."),
     "serve": ("leadre.cli.serve", "serve", "Run the User Server or the Mixer."),
     "report": ("leadre.cli.report", "report", "Write the self-contained report.html."),

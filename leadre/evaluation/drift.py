@@ -1,7 +1,7 @@
 """How far a feature's values have moved: the population stability index of values against a reference.
 
 For the features of LEADRE §4.4.1 and §5.3; the paper has no part in it. With shares p_k and q_k of the values in bin k,
-PSI = Σ (p_k - q_k) ln(p_k / q_k). Siddiqi (Credit Risk Scorecards, 2006): below .1 nothing changed, from .25 on much did.
+PSI = Σ (p_k - q_k) ln(p_k / q_k). Siddiqi (Credit Risk Scorecards, 2006): below .1 nothing changed, above .25 much did.
 """
 
 from __future__ import annotations
