@@ -94,7 +94,8 @@ def pack(lists: Lists) -> list[bytes]:
             written[name] = values[chosen] if values.ndim == 1 else values[chosen, :width]
         ads = _ads_of(lists.offsets, chosen, count)
         for name, values in per_ad.items():
-            written[name] = values[ads] if values.ndim == 1 else values[ads, : written[name].shape[2]]
+            part = values[ads] if values.ndim == 1 else values[ads, : written[name].shape[2]]
+            written[name] = part.reshape(written[name].shape)
         size, block = written.itemsize, written.tobytes()
         for place, u in enumerate(chosen.tolist()):
             heads[u] = block[place * size : (place + 1) * size]
@@ -141,11 +142,11 @@ def unpack(records: Iterable[Any]) -> Lists:
             if name.endswith("categories"):
                 position = first[chosen, None] + values
                 broken[chosen] |= (position >= first[chosen + 1, None]).any(axis=1)
-                column[ads] = number[np.minimum(position, len(numbers))]
-            elif column.ndim == 1:
-                column[ads] = values
+                values = number[np.minimum(position, len(numbers))]
+            if column.ndim == 1:
+                column[ads] = values.reshape(-1)
             else:
-                column[ads, : values.shape[2]] = values
+                column[ads, : values.shape[2]] = values.reshape(len(chosen) * shape[2], values.shape[2])
         broken[chosen] |= ~np.isfinite(read["generated_at_s"])
     if broken.any():  # its checksum is right, and yet it says nothing: none of ours
         return unpack([None if bad else record for bad, record in zip(broken.tolist(), given, strict=True)])
@@ -205,9 +206,11 @@ def _by_shape(
             yield (levels, width, count, bool(many)), chosen
 
 
-def _ads_of(offsets: NDArray[np.int64], chosen: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return where the ads of lists of one length are, [lists, count]."""
-    return offsets[chosen, None] + np.arange(count)
+def _ads_of(offsets: NDArray[np.int64], chosen: NDArray[np.int64], count: int) -> NDArray[np.int64] | slice:
+    """Return where the ads of lists of one length are, one list after the other."""
+    if len(chosen) * count == offsets[-1]:  # all there are
+        return slice(None)
+    return (offsets[chosen, None] + np.arange(count)).reshape(-1)
 
 
 def _own_names(lists: Lists) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

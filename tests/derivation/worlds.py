@@ -73,3 +73,23 @@ def all_plain(lists: Lists) -> Sequence[dict[str, Any]]:
 def derived(of_lists: dict[str, Any]) -> Lists:
     """Derive lists from what `facts` draws."""
     return derive(**of_lists)
+
+
+@st.composite
+def target_facts(draw: st.DrawFn, most: int = 6) -> list[dict[str, Any] | None]:
+    """Ads as an index has them, over the same few values as `facts`; None is an ad that no index knows."""
+    versions = {name: (draw(st.integers(1, 6)), draw(st.integers(0, 4))) for name in ("", "v1", "v2")}
+
+    def ad() -> dict[str, Any]:
+        version = draw(st.sampled_from(["", "v1", "v1", "v2"]))
+        levels, width = versions[version]
+        return {
+            "codes": draw(st.lists(st.integers(0, 3), min_size=levels, max_size=levels)),
+            "embedding": draw(st.lists(st.floats(-9, 9, width=32), min_size=width, max_size=width)),
+            "first_category": draw(st.sampled_from([*NAMES, "elsewhere"])),
+            "second_category": draw(st.sampled_from([*NAMES, "elsewhere"])),
+            "advertiser_id": draw(st.integers(0, 3)),
+            "version": version,
+        }
+
+    return [ad() if draw(st.integers(0, 9)) else None for _ in range(draw(st.integers(0, most)))]
