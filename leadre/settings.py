@@ -37,6 +37,9 @@ class Settings:
         device: where the model is, as torch names it (`LEADRE_DEVICE`, default "cpu").
         precision: of the model's weights and activations (`LEADRE_PRECISION`, default "fp32").
         list_ttl_s: age at which a retrieval list counts as absent (`LEADRE_LIST_TTL_S`, default 7 days; ours).
+        retention_days: age at which months of lists, summaries and sequences are dropped (`LEADRE_RETENTION_DAYS`, 30
+            or more); None, the default, keeps them all.
+        retention_export: folder to which a month goes before it is dropped (`LEADRE_RETENTION_EXPORT`); default: none.
     """
 
     home: Path
@@ -50,6 +53,8 @@ class Settings:
     device: str = "cpu"
     precision: Precision = "fp32"
     list_ttl_s: float = 7 * 86_400.0
+    retention_days: int | None = None
+    retention_export: Path | None = None
 
     @property
     def indexes(self) -> Path:
@@ -105,6 +110,10 @@ class Settings:
             device=env.get("LEADRE_DEVICE", "cpu"),
             precision=_one_of(env, "LEADRE_PRECISION", get_args(Precision), "fp32"),
             list_ttl_s=_number(env, "LEADRE_LIST_TTL_S", 7 * 86_400.0, 1, 10 * 365 * 86_400),
+            retention_days=(
+                _whole(env, "LEADRE_RETENTION_DAYS", 0, 30, 100_000) if env.get("LEADRE_RETENTION_DAYS") else None
+            ),
+            retention_export=Path(export).absolute() if (export := env.get("LEADRE_RETENTION_EXPORT")) else None,
         )
 
     def feast_environment(self) -> dict[str, str]:

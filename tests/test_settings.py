@@ -29,6 +29,13 @@ def test_the_environment_is_read_and_the_rest_has_defaults(tmp_path: Path) -> No
     assert settings.indexes == tmp_path / "indexes"
     assert settings.releases == tmp_path / "releases"
     assert settings.feature_repo.is_absolute()
+    assert (settings.retention_days, settings.retention_export) == (None, None)
+
+
+def test_retention_is_in_whole_days_and_a_folder(tmp_path: Path) -> None:
+    changes = {"LEADRE_RETENTION_DAYS": "400", "LEADRE_RETENTION_EXPORT": str(tmp_path / "archive")}
+    settings = Settings.from_environment(environment(tmp_path, **changes))
+    assert (settings.retention_days, settings.retention_export) == (400, tmp_path / "archive")
 
 
 def test_embedded_servers_are_found_and_the_environment_outranks_them(tmp_path: Path) -> None:
@@ -57,6 +64,7 @@ def test_secrets_are_not_printed(tmp_path: Path) -> None:
         ({"LEADRE_BEAM_WIDTH": "nan"}, "LEADRE_BEAM_WIDTH=nan is out of range: 1 to 1024"),
         ({"LEADRE_BEAM_WIDTH": "0"}, "LEADRE_BEAM_WIDTH=0 is out of range: 1 to 1024"),
         ({"LEADRE_REFRESH_BATCH": "2.5"}, "LEADRE_REFRESH_BATCH='2.5' is not a whole number"),
+        ({"LEADRE_RETENTION_DAYS": "7"}, "LEADRE_RETENTION_DAYS=7 is out of range: 30 to"),
         ({"LEADRE_LEASE_S": "1e9"}, "LEADRE_LEASE_S=1e9 is out of range"),
         ({"LEADRE_ENGINE": "magic"}, "LEADRE_ENGINE='magic' is not one of auto"),
     ],

@@ -50,3 +50,17 @@ def reconcile() -> None:
     if stale:
         held.queue.mark(stale, groups=groups)
         logger.info("stale_users_marked", extra={"users": len(stale)})
+
+
+@app.task(name="workers.materialization.drop_old_months", acks_late=False)  # type: ignore[untyped-decorator]
+def drop_old_months() -> None:
+    """Drop months that are older than the settings say, if they say so."""
+    from leadre.pipelines.retention import drop_old_months as drop
+
+    held = resources()
+    days, export = held.settings.retention_days, held.settings.retention_export
+    if days is None:
+        return
+    with held.alone("retention", at_most_s=12 * 3600) as alone:
+        if alone:
+            drop(held.database, now=datetime.now(UTC), days=days, export=export)

@@ -20,6 +20,7 @@ _COMMANDS = {
     "env": ("leadre.cli.services", "env", "Print the environment variables that feast, alembic and celery need."),
     "import": ("leadre.cli.importing", "import_", "Load ads, users and behaviors."),
     "summarize": ("leadre.cli.importing", "summarize", "Turn behaviors into interest summaries and sequences."),
+    "retention": ("leadre.cli.importing", "retention", "Drop old months of lists, summaries and sequences."),
     "ads": ("leadre.cli.ads", "ads", "Pause and resume ads, say when they run and whether their budget lasts."),
     "index": ("leadre.cli.index", "index", "Build and inspect the ad index."),
     "train": ("leadre.cli.learning", "train", "Train a release from a recipe."),

@@ -169,6 +169,35 @@ def summarize(now: datetime) -> None:
     print_table("Written", ("table", "rows"), list(asdict(counts).items()))
 
 
+@click.command()
+@click.option("--days", type=click.IntRange(min=30), help="Retention; default: LEADRE_RETENTION_DAYS.")
+@click.option(
+    "--export",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for Parquet files of what is dropped; default: LEADRE_RETENTION_EXPORT.",
+)
+@now_option
+def retention(days: int | None, *, export: Path | None, now: datetime) -> None:
+    """Drop months of lists, summaries and sequences that are older than some days. Beat runs it daily.
+
+    Example: leadre retention --days 400 --export /archive/leadre
+    """
+    from leadre.pipelines.retention import drop_old_months
+    from leadre.store.records.database import connect
+
+    found = settings()
+    days, export = days or found.retention_days, export or found.retention_export
+    if days is None:
+        raise click.UsageError("everything is kept: say --days, or set LEADRE_RETENTION_DAYS")
+    database = connect(found.database_url, application_name="leadre retention")
+    try:
+        months = drop_old_months(database, now=now, days=days, export=export)
+    finally:
+        database.dispose()
+    rows = [(it.name, "kept" if it.still_valid else "dropped", it.still_valid, it.exported or "") for it in months]
+    print_table(f"Months older than {days} days", ("month", "", "rows that hold now", "file"), rows)
+
+
 def _folder_name(folder: Path) -> str:
     """Return a name for what is kept of an import: the folder's own, and eight digits of where it is."""
     whole = folder.resolve()

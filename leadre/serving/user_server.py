@@ -39,7 +39,8 @@ from leadre.store.records.source_ids import AdNames
 
 if TYPE_CHECKING:
     from leadre.settings import Settings
-    from leadre.store.features.client import FeatureClient, RetrievedRow
+    from leadre.store.features.client import FeatureClient
+    from leadre.store.features.list_reader import RetrievedRow
 
 logger = logging.getLogger(__name__)
 

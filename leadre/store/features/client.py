@@ -2,7 +2,7 @@
 
 LEADRE §4.4.1. Reads contexts, lists and ranker features, writes lists, joins features to training rows.
 What Feast 0.67 leaves open is closed here: lost rows raise, expired lists are masked online as the join masks them, and
-lists go to the retrieval log by SQL because its push cannot write list columns.
+lists are written and read beside it, in its layout (list_writer.py, list_reader.py).
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,40 +28,22 @@ from leadre.domain.identity import MAX_ID, id_of, ids_of
 from leadre.domain.retrieval import RetrievalList
 from leadre.domain.users import Context
 from leadre.errors import ConfigError, FeatureRowMismatch, InvalidInput, Unavailable
-from leadre.store.features import retrieval_log
 from leadre.store.features.context import context_of
+from leadre.store.features.list_reader import RetrievedRow, read_lists
+from leadre.store.features.list_writer import ListWriter
+from leadre.store.features.online_store import online_client
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.discretion import discreet
-from leadre.store.records.ecpm import EcpmLog, read_ecpm, read_ecpm_log
 
 if TYPE_CHECKING:
+    from leadre.derivation import Lists
     from leadre.indexing.ad_index import AdIndex
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 USER_VIEWS = ("user_profile", "interest_summary", "ad_behavior_sequence", "content_behavior_sequence")
 CHECKED_KEYS = 1000
 """Keys looked up in the online store after a materialization (ours): a sample, as counting all would read all."""
-ECPM_AGE = timedelta(hours=1)
-"""How long what ads earned counts as known (ours): reading it takes one pass over the impressions."""
 _ROW = "leadre_row"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetrievedRow:
-    """A user's list as the online store has it, best ad first, with every feature of the view by name.
-
-    Its age is the reader's business: Feast returns a list however old it is.
-    """
-
-    user_id: int
-    release: str
-    index_version: str
-    generated_at: datetime
-    behavior_at: datetime | None
-    ad_ids: tuple[int, ...]
-    sids: tuple[str, ...]
-    log_probabilities: tuple[float, ...]
-    features: Mapping[str, Any]
 
 
 class FeatureClient:
@@ -98,18 +79,18 @@ class FeatureClient:
             ).render_as_string(hide_password=False),
             application_name="leadre features",
         )
-        self._ecpm: EcpmLog | None = None
-        self._ecpm_at = EPOCH
         with _available():
             self.store = FeatureStore(repo_path=str(feature_repo))
             self._prompt_context = self.store.get_feature_service("prompt_context_v1")
-            self._retrieval_list = self.store.get_feature_service("retrieval_list_v1")
             self._ranker_features = self.store.get_feature_service("ranker_features_v1")
             self._ranker_names = [
                 field.name for view in self._ranker_features.feature_view_projections for field in view.features
             ]
+            self._online = online_client(self.store)
             self._list_features = [field.name for field in self.store.get_feature_view("retrieved_ads").features]
-        self.retrieval_lists([0])  # warm: the first read opens the connections
+        ttl_s = self.store.config.online_store.key_ttl_seconds or 0
+        self._writer = ListWriter(database=self._database, online=self._online, project=self.store.project, ttl_s=ttl_s)
+        self.retrieval_lists([0])  # warm: the first read opens the connection
 
     def close(self) -> None:
         """Close the connections this client opened. Feast's own end with the process."""
@@ -150,65 +131,22 @@ class FeatureClient:
             # Feast keeps what it has when times are equal; a late behavior leaves its row's time as it was.
             self._write(view, [{**row, "event_at": now} for row in rows])
 
-    def push_lists(self, lists: Sequence[RetrievalList], *, index: AdIndex) -> list[dict[str, Any]]:
+    def push_lists(self, lists: Sequence[RetrievalList], *, index: AdIndex) -> Lists:
         """Write lists with their user-side features: to the retrieval log, then to the online store, a batch each.
 
-        A user's older list never replaces a newer one. Writing a batch again is harmless. What ads earned is read from
-        the impressions when `ECPM_AGE` has passed, on the lists' clock; ads never shown count by their present bids.
-
-        Args:
-            lists: all made under `index`, at most one a user.
-            index: gives categories, advertisers and embeddings.
-
-        Returns:
-            The rows written.
-
-        Raises:
-            ReleaseMismatch, UnknownAd, InvalidInput: as `retrieval_log.list_rows`.
-            Unavailable: PostgreSQL or Redis does not answer.
+        See `ListWriter.write`, and there for what is raised; Redis's silence is `Unavailable`.
         """
-        with transaction(self._database) as connection:
-            retrieved = {beam.ad_id for of_user in lists for beam in of_user.beams}
-            now = max((of_user.generated_at for of_user in lists), default=EPOCH)
-            if self._ecpm is None or abs(now - self._ecpm_at) >= ECPM_AGE:
-                self._ecpm, self._ecpm_at = read_ecpm_log(connection), now
-            ecpms = read_ecpm(connection, list(retrieved), log=self._ecpm)
-            rows = retrieval_log.list_rows(lists, index=index, ecpms=ecpms)
-            retrieval_log.append(connection, rows)
-        self._write(self.store.get_feature_view("retrieved_ads", allow_registry_cache=True), rows)
-        return rows
+        with _available():
+            return self._writer.write(lists, index=index)
 
     def retrieval_lists(self, user_ids: Sequence[int]) -> list[RetrievedRow | None]:
-        """Return each user's list in one online read, of any age; None for a user without one.
+        """Return each user's list as its record is online, in one round trip, of any age; None for a user without one.
 
         Raises:
             Unavailable: Redis does not answer.
-            FeatureRowMismatch: a row is missing.
         """
-        if not user_ids:
-            return []
-        columns = self._read(self._retrieval_list, [{"user_id": user_id} for user_id in user_ids])
-        found: list[RetrievedRow | None] = []
-        for number, user_id in enumerate(user_ids):
-            features = {name: columns[name][number] for name in self._list_features}
-            if features["generated_at_s"] is None:
-                found.append(None)
-                continue
-            behavior_at_s = features["behavior_at_s"]
-            found.append(
-                RetrievedRow(
-                    user_id=user_id,
-                    release=features["release"],
-                    index_version=features["index_version"],
-                    generated_at=datetime.fromtimestamp(features["generated_at_s"], UTC),
-                    behavior_at=None if behavior_at_s is None else datetime.fromtimestamp(behavior_at_s, UTC),
-                    ad_ids=tuple(features["retrieved_ad_ids"] or ()),
-                    sids=tuple(features["retrieved_sids"] or ()),
-                    log_probabilities=tuple(features["retrieved_log_probabilities"] or ()),
-                    features=features,
-                )
-            )
-        return found
+        with _available():
+            return read_lists(self._online, user_ids, project=self.store.project)
 
     def ranker_features(
         self, user_id: int | str, ad_ids: Sequence[int | str], *, now: datetime

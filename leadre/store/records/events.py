@@ -186,27 +186,23 @@ def recent_users(connection: Connection, *, now: datetime, limit: int) -> list[i
 def stale_users(connection: Connection, *, now: datetime, limit: int) -> list[int]:
     """Return users whose newest positive behavior is newer than the one their newest list was made from.
 
-    For the reconciler: what a lost queue entry left behind is found here. A list made from no behavior at all counts as
-    made from everything before it was generated.
+    For the reconciler: what a lost queue entry left behind is found here, by an index on `user_state`. A list made from
+    no behavior at all counts as made from everything before it was generated.
 
     Args:
         connection: in a transaction.
-        now: later behaviors do not count yet.
+        now: a user whose newest behavior is later is not stale yet.
         limit: at most so many, those with the newest behavior first.
     """
-    # A behavior time that has been through Unix seconds may come back a microsecond early: without the slack such a
-    # user would be refreshed for ever.
+    # The first condition is that of the index; the slack of the second is for times that went through Unix seconds.
     query = text("""
-        SELECT user_id
-        FROM (SELECT user_id, max(occurred_at) AS newest FROM behaviors
-              WHERE action = ANY(:positive) AND occurred_at <= :now GROUP BY user_id) AS behaved
-        LEFT JOIN (SELECT user_id, max(coalesce(behavior_at, event_at)) AS seen
-                   FROM retrieval_log GROUP BY user_id) AS listed
-        USING (user_id)
-        WHERE seen IS NULL OR newest > seen + interval '1 millisecond'
-        ORDER BY newest DESC, user_id LIMIT :limit
+        SELECT user_id FROM user_state
+        WHERE (listed_at IS NULL OR newest_behavior_at > list_behavior_at)
+        AND (listed_at IS NULL OR newest_behavior_at > list_behavior_at + interval '1 millisecond')
+        AND newest_behavior_at <= :now
+        ORDER BY newest_behavior_at DESC, user_id LIMIT :limit
     """)
-    return list(connection.scalars(query, {"positive": _POSITIVE, "now": now, "limit": limit}))
+    return list(connection.scalars(query, {"now": now, "limit": limit}))
 
 
 def _refuse_unknown(

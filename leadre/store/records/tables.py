@@ -20,6 +20,7 @@ from sqlalchemy import (
     Index,
     LargeBinary,
     MetaData,
+    Numeric,
     SmallInteger,
     Table,
     Text,
@@ -189,6 +190,15 @@ impressions = Table(
     _known_at(),
     Index("ix_impressions_user", "user_id", "occurred_at"),
     comment="eCPM is revenue per 1,000 impressions, as the ranking phase estimated it.",
+)
+
+ad_earnings = Table(
+    "ad_earnings",
+    metadata,
+    Column("ad_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("impressions", BigInteger, nullable=False),
+    Column("ecpm_sum", Numeric, nullable=False, comment="over those impressions"),
+    comment="What each ad earned in its impressions; triggers on them write it.",
 )
 
 interest_summaries = Table(
