@@ -1,7 +1,7 @@
 """What the quality of features is read from: samples of users and ads, their rows in PostgreSQL and in Redis.
 
-LEADRE §4.4.1. Every statement is bounded by the sample; one pass over `user_state` (a narrow row a user) draws it. The
-sample is the same at every call: the users whose ids' hashes are the smallest.
+LEADRE §4.4.1. One pass over `user_state` (a narrow row a user) draws the sample, the same at every call: the users whose
+ids' hashes are the smallest. All else is bounded by it: LATERAL with LIMIT looks rows up, whatever a planner would like.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ def active_users(connection: Connection, *, since: datetime, now: datetime, size
             SELECT user_id FROM user_state WHERE newest_behavior_at > :since ORDER BY hashint8(user_id), user_id
             LIMIT :size
         )
-        SELECT user_id FROM some WHERE EXISTS (
+        SELECT user_id FROM some CROSS JOIN LATERAL (
             SELECT FROM behaviors b WHERE b.user_id = some.user_id AND b.occurred_at > :since
-            AND b.occurred_at <= :now AND b.action = ANY(:positive)
-        ) ORDER BY hashint8(user_id), user_id
+            AND b.occurred_at <= :now AND b.action = ANY(:positive) LIMIT 1
+        ) AS one ORDER BY hashint8(user_id), user_id
         """
     )
     asked = {"since": since, "now": now, "size": size, "positive": sorted(POSITIVE)}
@@ -101,8 +101,8 @@ def newest_times(
     Returns:
         float64[n], Unix seconds; NaN where there is no row.
     """
-    key = view.join_keys[0]
-    source = view.batch_source.get_table_query_string()
+    assert view.batch_source is not None  # noqa: S101 - every view of feature_repo has one
+    key, source = view.join_keys[0], view.batch_source.get_table_query_string()
     statement = text(
         f"SELECT {key}, extract(epoch FROM max(event_at))::float8 FROM {source} AS source "  # noqa: S608 - our definitions
         f"WHERE {key} = ANY(:ids) AND event_at <= :until AND event_at > :after GROUP BY {key}"
@@ -140,8 +140,12 @@ def _online(
 def summarized(connection: Connection, user_ids: NDArray[np.int64], *, now: datetime) -> NDArray[np.bool_]:
     """Return which users have an interest summary that was known at `now`, bool[n]."""
     statement = text(
-        "SELECT EXISTS (SELECT FROM interest_summaries s WHERE s.user_id = u.user_id AND s.event_at <= :now) "
-        "FROM unnest(CAST(:ids AS bigint[])) WITH ORDINALITY AS u (user_id, place) ORDER BY u.place"
+        """
+        SELECT one.user_id IS NOT NULL FROM unnest(CAST(:ids AS bigint[])) WITH ORDINALITY AS u (user_id, place)
+        LEFT JOIN LATERAL (
+            SELECT s.user_id FROM interest_summaries s WHERE s.user_id = u.user_id AND s.event_at <= :now LIMIT 1
+        ) AS one ON true ORDER BY u.place
+        """
     )
     return np.array(connection.scalars(statement, {"ids": user_ids.tolist(), "now": now}).all(), dtype=np.bool_)
 

@@ -1,6 +1,6 @@
 """Impressions as a ranker's training row sees them: with the list and the index that counted when each was made.
 
-LEADRE §5.3. Of samples of users: every statement looks at rows of the named users and ads alone.
+LEADRE §5.3. Of samples of users: LATERAL with LIMIT looks the rows of the named users and ads up, and no others.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
-from leadre.derivation.item_match import Targets
+from leadre.derivation.item_match import Targets, ad_keys
 from leadre.derivation.user_side import directions
 
 _PER_USER = 50  # impressions of a user and window at most (ours): one user cannot fill a sample
@@ -68,8 +68,14 @@ def shown(
     users, times, releases = zip(*keys, strict=True) if keys else ((), (), ())
     records = connection.execute(
         text(
-            "SELECT user_id, event_at, release, record FROM retrieval_log WHERE (user_id, event_at, release) IN ("
-            "SELECT * FROM unnest(CAST(:users AS bigint[]), CAST(:times AS timestamptz[]), CAST(:releases AS text[])))"
+            """
+            SELECT k.user_id, k.event_at, k.release, l.record
+            FROM unnest(CAST(:users AS bigint[]), CAST(:times AS timestamptz[]), CAST(:releases AS text[]))
+            AS k (user_id, event_at, release) CROSS JOIN LATERAL (
+                SELECT record FROM retrieval_log r
+                WHERE r.user_id = k.user_id AND r.event_at = k.event_at AND r.release = k.release LIMIT 1
+            ) l
+            """
         ),
         {"users": list(users), "times": list(times), "releases": list(releases)},
     ).all()
@@ -109,10 +115,10 @@ def targets(
     rows = connection.execute(
         text(
             """
-            SELECT s.index_version, s.ad_id, s.codes, s.embedding, s.first_category, s.second_category,
-                   s.advertiser_id, extract(epoch FROM s.event_at)::float8 AS at_s
-            FROM semantic_ids s JOIN unnest(CAST(:names AS text[]), CAST(:ids AS bigint[])) AS w (index_version, ad_id)
-            USING (index_version, ad_id)
+            SELECT s.*, extract(epoch FROM s.event_at)::float8 AS at_s
+            FROM unnest(CAST(:names AS text[]), CAST(:ids AS bigint[])) AS w (index_version, ad_id) CROSS JOIN LATERAL (
+                SELECT * FROM semantic_ids i WHERE i.index_version = w.index_version AND i.ad_id = w.ad_id LIMIT 1
+            ) s
             """
         ),
         {"names": list(of_version), "ids": list(ids)},
@@ -129,22 +135,26 @@ def targets(
     codes, levels = _padded([row.codes for row in rows], np.int64)
     embeddings, widths = _padded([row.embedding for row in rows], np.float32)
     names = {name: number for number, name in enumerate(sorted({row.index_version for row in rows}))}
-    categories: dict[str, int] = {}
+    categories: dict[str, int] = {"": -1}
     first, second = (
-        [categories.setdefault(getattr(row, column), len(categories)) for row in rows]
+        _integers([categories.setdefault(getattr(row, column), len(categories)) for row in rows])
         for column in ("first_category", "second_category")
     )
     found = Targets(
+        keys=ad_keys(
+            codes,
+            levels,
+            first_categories=first,
+            second_categories=second,
+            advertiser_ids=_integers([row.advertiser_id for row in rows]),
+        ),
+        category_numbers=categories,
         versions=np.array([names[row.index_version] for row in rows], dtype=np.int32),
         version_names=tuple(names),
         levels=levels.astype(np.uint8),
         codes=codes,
         widths=widths.astype(np.uint16),
         directions=directions(embeddings),
-        first_categories=np.array(first, dtype=np.int32),
-        second_categories=np.array(second, dtype=np.int32),
-        category_numbers=categories,
-        advertiser_ids=_integers([row.advertiser_id for row in rows]),
     )
     return found, of_row
 
@@ -152,7 +162,7 @@ def targets(
 def _padded(rows: Sequence[Sequence[float]], kind: type) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Return rows of any lengths as a matrix, zeros behind the shorter ones, and their lengths."""
     lengths = _integers([len(row) for row in rows])
-    matrix = np.zeros((len(rows), int(lengths.max(initial=0))), dtype=kind)
+    matrix: NDArray[Any] = np.zeros((len(rows), int(lengths.max(initial=0))), dtype=kind)
     for number, row in enumerate(rows):
         matrix[number, : len(row)] = row
     return matrix, lengths
