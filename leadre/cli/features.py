@@ -78,11 +78,13 @@ def check(*, now: datetime, training_set: Path | None, sample: int, as_json: boo
     for said in checked.samples:
         console.print(said)
     if checked.figures:
+        from leadre.pipelines.feature_quality.figures import written
+
         rows = [
             (
                 figure.name,
                 ", ".join(figure.of.values()),
-                "–" if figure.value is None else f"{figure.value:,.4g}",
+                written(figure.value),
                 figure.bound,
                 "OUT" if figure.out else figure.note,
             )

@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from leadre.evaluation.drift import MUCH_DRIFT, SOME_DRIFT
 from leadre.indexing.quality import warning_of
+from leadre.pipelines.feature_quality import figures
 from leadre.pipelines.feature_quality.check import FeatureQuality
 from leadre.pipelines.feature_quality.figures import Figure
 from leadre.report import plots
@@ -211,7 +212,7 @@ def _figure(figure: Figure) -> dict[str, Any]:
     return {
         "title": figure.title,
         "of": ", ".join(figure.of.values()),
-        "value": "–" if figure.value is None else f"{figure.value:,.4g}",
+        "value": figures.written(figure.value),
         "bound": figure.bound,
         "out": figure.out,
     }

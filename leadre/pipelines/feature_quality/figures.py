@@ -41,8 +41,8 @@ class Figure:
     def bound(self) -> str:
         """The bound in words; empty without one."""
         if self.at_most is not None:
-            return f"at most {self.at_most:,.4g}"
-        return f"at least {self.at_least:,.4g}" if self.at_least is not None else ""
+            return f"at most {written(self.at_most)}"
+        return f"at least {written(self.at_least)}" if self.at_least is not None else ""
 
     @property
     def title(self) -> str:
@@ -51,8 +51,14 @@ class Figure:
 
     def line(self) -> str:
         """Return value, bound and remedy in a line."""
-        value = "not measured" if self.value is None else f"{self.value:,.4g}"
-        return f"{self.title} is {value}, {self.bound}: {self.mend}"
+        return f"{self.title} is {written(self.value)}, {self.bound}: {self.mend}"
+
+
+def written(value: float | None) -> str:
+    """Return a value as people read it; a dash for none."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

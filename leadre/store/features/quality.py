@@ -1,7 +1,7 @@
 """What the quality of features is read from: samples of users and ads, their rows in PostgreSQL and in Redis.
 
-LEADRE §4.4.1. One pass over `user_state` (a narrow row a user) draws the sample, the same at every call: the users whose
-ids' hashes are the smallest. All else is bounded by it: LATERAL with LIMIT looks rows up, whatever a planner would like.
+LEADRE §4.4.1. One pass over `user_state` (a narrow row a user) draws the sample, the same at every call: the users
+whose ids' hashes are the smallest. All else is bounded by it: LATERAL with LIMIT looks rows up, and scans nothing.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ def active_users(connection: Connection, *, since: datetime, now: datetime, size
     """Sample the users with a positive behavior after `since` and up to `now`."""
     statement = text(
         """
-        WITH some AS (
+        WITH drawn AS (
             SELECT user_id FROM user_state WHERE newest_behavior_at > :since ORDER BY hashint8(user_id), user_id
             LIMIT :size
         )
-        SELECT user_id FROM some CROSS JOIN LATERAL (
-            SELECT FROM behaviors b WHERE b.user_id = some.user_id AND b.occurred_at > :since
+        SELECT user_id FROM drawn CROSS JOIN LATERAL (
+            SELECT FROM behaviors b WHERE b.user_id = drawn.user_id AND b.occurred_at > :since
             AND b.occurred_at <= :now AND b.action = ANY(:positive) LIMIT 1
         ) AS one ORDER BY hashint8(user_id), user_id
         """
