@@ -116,7 +116,7 @@ class World:
         return check_features(self.database, self.features.store, now=now, bounds=bounded, training_set=training_set)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def healthy(services: Services, applied_database: str) -> Iterator[Healthy]:
     _administer(services, f"CREATE DATABASE healthy TEMPLATE {applied_database} STRATEGY file_copy")
     settings = _settings(services, "healthy")
