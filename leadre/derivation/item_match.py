@@ -1,98 +1,31 @@
 """Item-side ranking features: how a target ad matches its user's retrieval list.
 
 LEADRE §5.3. `match` is the one function behind the on-demand view, the point-in-time join, the backfill and the fast
-reader; docs/features.md has its formulas. Probabilities are multiples of 2^-32 and cosines of 2^-20, so every sum and
-product here is exact: a row has the same bits in any batch, order and language.
+reader; docs/features.md has its formulas. Probabilities are multiples of 2^-32 and directions whole numbers, so every
+sum is exact: a row has the same bits in any batch, order and language.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from leadre.derivation.key_places import KeyPlaces
-from leadre.derivation.lists import SHARE, Lists
-from leadre.derivation.neutral import LIST_TTL_S, NEUTRAL, PREFIX_LEVELS
-
-COSINE_STEP = 2.0**-20
-"""Cosines are whole multiples of it."""
+from leadre.derivation.lists import SHARE, Lists, living
+from leadre.derivation.neutral import LIST_TTL_S, NEUTRAL
+from leadre.derivation.targets import AD, KEYS, NOBODY, PACKED, PREFIX, Targets, ad_keys
 
 _BLOCK = 2**18  # pairs of a target and a listed ad looked at together: what a core's cache holds; changes no value
-_EXACT_WIDTH = 2**24 // 127**2  # up to here float32 adds products of directions exactly, float64 beyond
-_PACKED = 4  # leading codes that one key holds, 16 bits each
-_KEYS = ("ad", "prefix 1", "prefix 2", "prefix 3", "prefix 4", "first category", "both categories", "advertiser")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Targets:
-    """T ads that rows may have for their target, as an index has them.
-
-    Args:
-        keys: uint64[T, 7], `ad_keys` of each with the numbers of `category_numbers`.
-        category_numbers: the number of each category name.
-        versions: int32[T], the index of each ad, a position in `version_names`.
-        version_names: index versions.
-        levels: uint8[T], codes of an S-ID, the disambiguation code included.
-        codes: integers[T, L], S-IDs; any value beyond an ad's levels.
-        widths: uint16[T], numbers of an embedding.
-        directions: int8[T, width] (`user_side.directions`); zero beyond an ad's width.
-    """
-
-    keys: NDArray[np.uint64]
-    category_numbers: Mapping[str, int]
-    versions: NDArray[np.int32]
-    version_names: tuple[str, ...]
-    levels: NDArray[np.uint8]
-    codes: NDArray[np.integer[Any]]
-    widths: NDArray[np.uint16]
-    directions: NDArray[np.int8]
-
-
-def ad_keys(
-    codes: NDArray[np.integer[Any]],
-    levels: NDArray[np.integer[Any]],
-    *,
-    first_categories: NDArray[np.integer[Any]],
-    second_categories: NDArray[np.integer[Any]],
-    advertiser_ids: NDArray[np.integer[Any]],
-) -> NDArray[np.uint64]:
-    """Return what N ads may share with others, as keys that are equal where they share it: uint64[N, 7].
-
-    The leading 1, 2, 3 and 4 codes of the S-ID, the first category, both categories, the advertiser; 0 is none.
-
-    Args:
-        codes: [N, L], 0 to 65,534.
-        levels: [N], codes of each S-ID; the last is the disambiguation code, which counts for nothing.
-        first_categories: [N] numbers of names; -1 is no category.
-        second_categories: [N], likewise.
-        advertiser_ids: [N]; 0 is unknown.
-    """
-    keys = np.zeros((len(codes), len(_KEYS) - 1), dtype=np.uint64)
-    prefix = np.zeros(len(codes), dtype=np.uint64)
-    for depth in range(min(_PACKED, codes.shape[1] - 1)):
-        prefix |= (codes[:, depth].astype(np.uint64) + np.uint64(1)) << np.uint64(48 - 16 * depth)
-        keys[:, depth] = np.where(levels - 1 > depth, prefix, 0)
-    first, second = ((side.astype(np.int64) + 1).astype(np.uint64) for side in (first_categories, second_categories))
-    keys[:, 4] = first
-    keys[:, 5] = np.where((first > 0) & (second > 0), first << np.uint64(32) | second, 0)
-    keys[:, 6] = advertiser_ids
-    return keys
-
-
-_NOBODY = Targets(
-    keys=np.zeros((1, len(_KEYS) - 1), np.uint64),
-    category_numbers={},
-    versions=np.full(1, -1, np.int32),
-    version_names=(),
-    levels=np.zeros(1, np.uint8),
-    codes=np.zeros((1, 0), np.int32),
-    widths=np.zeros(1, np.uint16),
-    directions=np.zeros((1, 0), np.int8),
-)
+_INTEGERS = ("hit", "rank", "longest_shared_prefix")
+_MASSES = (
+    "probability",
+    *(f"prefix_mass_{depth}" for depth in range(1, PACKED + 1)),
+    *("first_category_mass", "second_category_mass", "advertiser_mass"),
+)  # in the order of keys
+_FLOATS = (*_MASSES, "max_cosine", "mean_cosine", "list_age_s")
 
 
 def match(
@@ -121,67 +54,37 @@ def match(
     Returns:
         [R] values for every name in `NEUTRAL`, int64 or float64.
     """
-    rows = len(list_of_row)
-    matched: dict[str, NDArray[Any]] = {
-        name: np.zeros(rows, np.int64 if isinstance(value, int) else np.float64) for name, value in NEUTRAL.items()
-    }
-    age = list_ages(lists, request_time_s, list_of_row)
-    alive = (lists.present & (lists.counts > 0))[list_of_row] & ~(age > ttl_s) & ~(age < 0)
-    matched["list_age_s"][:] = np.where(alive & np.isfinite(age), age, NEUTRAL["list_age_s"])
-    targets = targets if len(targets.versions) else _NOBODY
-    numbers = np.array([*(targets.category_numbers.get(name, -1) if name else -1 for name in lists.category_names), -1])
-    versions = {name: number for number, name in enumerate(targets.version_names) if name}
-    side = _ListSide(
-        lists=lists,
-        versions=np.array([versions.get(name, -1) for name in lists.index_versions]),
-        keys=ad_keys(
-            lists.codes,
-            np.repeat(lists.levels, lists.counts),
-            first_categories=numbers[lists.first_categories],
-            second_categories=numbers[lists.second_categories],
-            advertiser_ids=lists.advertiser_ids,
-        ),
-    )
-    for chosen, block in _blocks(np.asarray(list_of_row), alive, lists.counts):
-        found = _match_block(side, targets, chosen, ad_of_row[block], target_of_row[block])
-        for name, values in found.items():
-            matched[name][block] = values
-    return matched
-
-
-def list_ages(lists: Lists, request_time_s: ArrayLike, list_of_row: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the seconds from each row's list to its request, [R]; NaN without a request time."""
-    ages: NDArray[np.float64] = np.asarray(request_time_s, dtype=np.float64) - lists.generated_at_s[list_of_row]
-    return ages
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _ListSide:
-    """The lists with their versions and the keys of their ads in the targets' numbers."""
-
-    lists: Lists
-    versions: NDArray[np.int64]
-    keys: NDArray[np.uint64]
+    integers = np.zeros((len(_INTEGERS), len(list_of_row)), dtype=np.int64)
+    floats = np.zeros((len(_FLOATS), len(list_of_row)), dtype=np.float64)
+    alive, floats[-1] = living(lists, list_of_row, request_time_s=request_time_s, ttl_s=ttl_s)
+    side = _ListSide(lists, targets if len(targets.keys) else NOBODY)
+    for chosen, where, shape in _blocks(list_of_row, alive, lists.counts):
+        ads, places = ad_of_row[where].reshape(shape), target_of_row[where].reshape(shape)
+        found = side.match(chosen, ads, places)
+        integers[1, where], integers[2, where], floats[: len(_MASSES), where], floats[len(_MASSES) : -1, where] = found
+    np.minimum(integers[1], 1, out=integers[0])
+    columns = {**dict(zip(_INTEGERS, integers, strict=True)), **dict(zip(_FLOATS, floats, strict=True))}
+    return {name: columns[name] for name in NEUTRAL}
 
 
 def _blocks(
     list_of_row: NDArray[np.integer[Any]], alive: NDArray[np.bool_], counts: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Cut the living rows into blocks of B lists with T rows each: lists [B], rows [B, T].
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64] | slice, tuple[int, int]]]:
+    """Cut the living rows into blocks of B lists with T rows each: the lists, the rows [B * T], (B, T).
 
     Lists of about as many rows and ads go together; those with fewer rows repeat their last, which changes nothing.
     """
     rows = np.flatnonzero(alive)
     owners = list_of_row[rows]
-    if (owners[1:] < owners[:-1]).any():
+    in_order = not (owners[1:] < owners[:-1]).any()
+    if not in_order:
         order = np.argsort(owners, kind="stable")
         rows, owners = rows[order], owners[order]
-    begins = np.flatnonzero(np.concatenate(([True], owners[1:] != owners[:-1]))) if len(rows) else rows
-    groups: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+    begins = np.flatnonzero(np.concatenate((owners[:1] >= 0, owners[1:] != owners[:-1])))
     ends = [*begins[1:].tolist(), len(rows)]
-    for owner, n, begin, end in zip(
-        owners[begins].tolist(), counts[owners[begins]].tolist(), begins.tolist(), ends, strict=False
-    ):
+    lists = owners[begins]
+    groups: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+    for owner, n, begin, end in zip(lists.tolist(), counts[lists].tolist(), begins.tolist(), ends, strict=False):
         most = max(_BLOCK // n, 1)
         for start in range(begin, end, most):
             size = min(most, end - start)
@@ -189,8 +92,15 @@ def _blocks(
     for (size, n), members in groups.items():
         together = max(_BLOCK // (size * n), 1)
         for at in range(0, len(members), together):
-            lists, starts, sizes = np.array(members[at : at + together]).T[:, :, None]
-            yield lists[:, 0], rows[starts + np.minimum(np.arange(size), sizes - 1)]
+            part = members[at : at + together]
+            chosen, starts, sizes = np.array(part).T
+            total, last = sizes.sum(), starts[-1] + sizes[-1]
+            shape = (len(part), int(sizes.max()))
+            if in_order and last - starts[0] == total == shape[0] * shape[1] == rows[last - 1] - rows[starts[0]] + 1:
+                yield chosen, slice(int(rows[starts[0]]), int(rows[last - 1]) + 1), shape
+            else:
+                within = np.minimum(np.arange(shape[1]), sizes[:, None] - 1)
+                yield chosen, rows[(starts[:, None] + within).reshape(-1)], shape
 
 
 def _rounded_up(size: int) -> int:
@@ -199,102 +109,129 @@ def _rounded_up(size: int) -> int:
     return -(-size // step) * step
 
 
-def _match_block(
-    side: _ListSide,
-    targets: Targets,
-    chosen: NDArray[np.int64],
-    ads: NDArray[np.integer[Any]],
-    places: NDArray[np.integer[Any]],
-) -> dict[str, NDArray[Any]]:
-    """Match B lists, n ads at most, with T targets each: [B, T] values by name."""
-    lists = side.lists
-    counts = lists.counts[chosen, None]
-    position = np.arange(counts.max())
-    entries = lists.offsets[chosen, None] + np.minimum(position, counts - 1)  # beyond a list: its last ad again,
-    p = np.where(position < counts, lists.shares[entries] * SHARE, 0.0)  # without a share
-    known = places >= 0
-    version = targets.versions[places]
-    same_index = known & (side.versions[chosen, None] == version) & (version >= 0)
-    same_levels = same_index & (lists.levels[chosen, None] == targets.levels[places])
+class _ListSide:
+    """The lists' half of a comparison, made once for all their targets."""
 
-    b, n = entries.shape
-    listed = _keys_first(lists.ad_ids[entries], side.keys[entries])
-    asked = _keys_first(np.maximum(ads, -1), targets.keys.take(places, axis=0))
-    if not known.all():
-        asked[1:] *= known
-    if not same_levels.all():
-        asked[1 : 1 + _PACKED] *= same_levels
-    tables = KeyPlaces(listed.reshape(-1, n))
-    own, found = tables.own, tables.find(asked.reshape(len(_KEYS) * b, -1))
-    group = np.arange(len(own))[:, None] * (n + 1)
-    weights = np.broadcast_to(p, (len(_KEYS), b, n))
-    masses = np.bincount((own + group).reshape(-1), weights=weights.reshape(-1), minlength=len(own) * (n + 1))
-    masses.reshape(-1, n + 1)[:, 0] = 0.0
-    mass = np.minimum(masses, 1.0).take(found + group).reshape(asked.shape)
-    found = found.reshape(asked.shape)
+    def __init__(self, lists: Lists, targets: Targets) -> None:
+        self._lists, self._targets = lists, targets
+        owner = np.repeat(np.arange(len(lists)), lists.counts)
+        numbers = [targets.category_numbers.get(name, -1) if name else -1 for name in lists.category_names]
+        of_name = np.array([*numbers, -1])
+        self._keys = ad_keys(
+            lists.codes,
+            levels=lists.levels[owner],
+            first_categories=of_name[lists.first_categories],
+            second_categories=of_name[lists.second_categories],
+            advertiser_ids=lists.advertiser_ids,
+        )
+        self._keys[AD] = lists.ad_ids + 1
+        same_index = np.array(
+            [[bool(v) and v == it.index_version for it in targets.shapes] for v in lists.index_versions]
+        )
+        shapes = np.array([shape[1:] for shape in targets.shapes])
+        # [U, indexes]: whose S-IDs, and whose embeddings, may be compared
+        self._same_levels = same_index & (lists.levels[:, None] == shapes[:, 0])
+        self._same_width = same_index & (lists.widths[:, None] == shapes[:, 1]) & (shapes[:, 1] > 0)
+        self._width = min(lists.directions.shape[1], targets.directions.shape[1])
+        self._units, self._unit = _units(lists.directions[:, : self._width])
+        if len(targets.shapes) == 1:  # with one index it can be said of a list alone
+            self._keys[PREFIX : PREFIX + PACKED] *= self._same_levels[owner, 0]
+            self._units *= self._same_width[owner]
 
-    comparable = same_index & (lists.widths[chosen, None] == targets.widths[places]) & (lists.widths[chosen, None] > 0)
-    width = min(lists.directions.shape[1], targets.directions.shape[1])
-    best, mean = _cosines(lists.directions[entries, :width], targets.directions.take(places, axis=0)[..., :width], p)
-    return {
-        "hit": found[0] > 0,
-        "rank": found[0],
-        "probability": mass[0],
-        **{f"prefix_mass_{depth}": mass[depth] for depth in range(1, PREFIX_LEVELS + 1)},
-        "longest_shared_prefix": _longest(lists, targets, entries, places, found[1 : 1 + _PACKED], same_levels),
-        "first_category_mass": mass[5],
-        "second_category_mass": mass[6],
-        "advertiser_mass": mass[7],
-        "max_cosine": np.where(comparable, best, 0.0),
-        "mean_cosine": np.where(comparable, mean, 0.0),
-    }
+    def match(
+        self, chosen: NDArray[np.int64], ads: NDArray[np.integer[Any]], places: NDArray[np.integer[Any]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Match B lists, n ads at most, with T targets each.
+
+        Args:
+            chosen: [B], the lists.
+            ads: [B, T] ids.
+            places: [B, T] places in the targets.
+
+        Returns:
+            Rank and longest prefix, [B * T] both; `_MASSES`, [8, B * T]; greatest and mean cosine, [2, B * T].
+        """
+        counts = self._lists.counts[chosen, None]
+        position = np.arange(counts.max())
+        entries = self._lists.offsets[chosen, None] + np.minimum(position, counts - 1)  # beyond a list: its last ad
+        p = np.where(position < counts, self._lists.shares[entries] * SHARE, 0.0)  # again, without a share
+
+        b, n = entries.shape
+        asked, pointing = self._asked(chosen, ads, places)
+        tables = KeyPlaces(self._keys[:, entries].reshape(-1, n))
+        found = tables.find(asked.reshape(KEYS * b, -1))
+        group = np.arange(KEYS * b)[:, None] * (n + 1)
+        weights = np.broadcast_to(p, (KEYS, b, n)).reshape(-1)
+        masses = np.bincount((tables.own + group).reshape(-1), weights=weights, minlength=KEYS * b * (n + 1))
+        masses[:: n + 1] = 0.0  # what has no key
+        mass = np.minimum(masses, 1.0).take(np.add(found, group)).reshape(KEYS, -1)
+        found = found.reshape(KEYS, -1)
+        longest = np.minimum(found[PREFIX : PREFIX + PACKED], 1).sum(axis=0)
+        if min(self._lists.codes.shape[1], self._targets.codes.shape[1]) - 1 > PACKED:
+            longest += self._further(entries, chosen, places, found[PREFIX + PACKED - 1])
+        return found[AD], longest, mass, self._cosines(entries, places, pointing, p)
+
+    def _asked(
+        self, chosen: NDArray[np.int64], ads: NDArray[np.integer[Any]], places: NDArray[np.integer[Any]]
+    ) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
+        """Return the targets' keys, [8, B, T], and directions, [B, T, width]; what must not be compared is zero."""
+        asked = np.ascontiguousarray(self._targets.keys.take(places, axis=0).transpose(2, 0, 1))
+        asked[AD] = np.maximum(ads, -1) + 1
+        pointing = self._targets.directions.take(places, axis=0)[..., : self._width].astype(np.float32)
+        if places.min(initial=0) < 0:
+            asked[AD + 1 :] *= places >= 0
+            pointing *= (places >= 0)[..., None]
+        if self._targets.shape_of_ad is not None:
+            index = self._targets.shape_of_ad[places]
+            asked[PREFIX : PREFIX + PACKED] *= self._same_levels[chosen[:, None], index]
+            pointing *= self._same_width[chosen[:, None], index][..., None]
+        return asked, pointing
+
+    def _cosines(
+        self,
+        entries: NDArray[np.int64],
+        places: NDArray[np.integer[Any]],
+        pointing: NDArray[np.float32],
+        p: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Return the greatest and the mean cosine of each target with its list, [2, B * T]."""
+        units = self._units[entries]
+        best = (units @ pointing.swapaxes(1, 2)).max(axis=1)
+        mean = (p[:, None, :] @ units @ pointing.swapaxes(1, 2).astype(np.float64))[:, 0]
+        cosines = np.stack((best, mean))
+        cosines /= np.sqrt(np.maximum(self._targets.squares[places], 1.0)) * self._unit
+        np.clip(cosines, -1.0, 1.0, out=cosines)
+        cosines += 0.0  # no -0.0
+        return cosines.reshape(2, -1)
+
+    def _further(
+        self,
+        entries: NDArray[np.int64],
+        chosen: NDArray[np.int64],
+        places: NDArray[np.integer[Any]],
+        found: NDArray[np.int64],
+    ) -> NDArray[np.int64]:
+        """Count the codes shared beyond those of a key, for the few rows that share these: [B * T]."""
+        rows = np.flatnonzero(found)
+        of_row = rows // places.shape[1]
+        listed = self._lists.codes[entries[of_row]]
+        asked = self._targets.codes[places.reshape(-1)[rows], : listed.shape[2]]
+        deep = self._lists.levels[chosen[of_row], None, None] - 1 > np.arange(asked.shape[1])
+        same = (listed[..., : asked.shape[1]] == asked[:, None, :]) & deep
+        shared = np.logical_and.accumulate(same, axis=2).sum(axis=2).max(axis=1, initial=0)
+        further = np.zeros(places.size, dtype=np.int64)
+        further[rows] = shared - PACKED
+        return further
 
 
-def _keys_first(ads: NDArray[np.integer[Any]], keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return the keys of ads, the ad itself among them: [B, N] and [B, N, 7] to [8, B, N]."""
-    stacked = np.empty((len(_KEYS), *ads.shape), dtype=np.uint64)
-    stacked[0] = (ads + 1).astype(np.uint64)
-    stacked[1:] = keys.transpose(2, 0, 1)
-    return stacked
+def _units(directions: NDArray[np.int8]) -> tuple[NDArray[np.float32], float]:
+    """Return directions as whole numbers of one length, and that length: 2^k, as long as mean cosines are exact.
 
-
-def _longest(
-    lists: Lists,
-    targets: Targets,
-    entries: NDArray[np.int64],
-    places: NDArray[np.integer[Any]],
-    found: NDArray[np.int64],
-    same_levels: NDArray[np.bool_],
-) -> NDArray[np.int64]:
-    """Return the most leading codes that each target shares with an ad of its list, [B, T]."""
-    longest: NDArray[np.int64] = (found > 0).sum(axis=0)
-    deepest = int((targets.levels[places] * same_levels).max(initial=0)) - 1
-    if deepest > _PACKED:
-        same = found[-1][:, None, :] > 0
-        for depth in range(deepest):
-            ours, theirs = lists.codes[entries, depth], targets.codes[places, depth]
-            same = same & (ours[:, :, None] == theirs[:, None, :]) & (targets.levels[places] > depth + 1)[:, None, :]
-            if depth >= _PACKED:
-                longest += same.any(axis=1)
-    return longest
-
-
-def _cosines(
-    listed: NDArray[np.int8], directions: NDArray[np.int8], p: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the greatest and the mean cosine of each target with its list: [B, n, width], [B, T, width] to [B, T]."""
-    exact = np.float32 if listed.shape[2] <= _EXACT_WIDTH else np.float64
-    ours, theirs = listed.astype(exact), directions.astype(exact)
-    dots = (ours @ theirs.swapaxes(1, 2)).astype(np.float32, copy=False)
-    norms = (_norms(ours) * np.float32(COSINE_STEP))[:, :, None] * _norms(theirs)[:, None, :]
-    cosines = np.rint(np.divide(dots, norms, out=dots), out=dots)  # cannot exceed 1 / COSINE_STEP: it is rounded
-    best = cosines.max(axis=1).astype(np.float64) * COSINE_STEP
-    mean = (p[:, None, :] @ cosines.astype(np.float64))[:, 0] * COSINE_STEP
-    return best + 0.0, mean + 0.0  # no -0.0
-
-
-def _norms(vectors: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the lengths of directions, [B, N, width] to [B, N]; 1 for a zero one, whose products are all 0."""
-    squares = np.einsum("bnw,bnw->bn", vectors, vectors).astype(np.float32, copy=False)
-    norms: NDArray[np.float32] = np.sqrt(np.where(squares > 0, squares, np.float32(1)))
-    return norms
+    A mean cosine adds products of a share (32 bits), a unit (k bits) and a direction no longer than 127 sqrt(width):
+    together at most the 53 bits of float64.
+    """
+    unit = 2.0 ** (21 - ((127**2 * directions.shape[1]).bit_length() + 1) // 2)
+    vectors = directions.astype(np.float64)
+    lengths = np.sqrt(np.einsum("ew,ew->e", vectors, vectors))
+    lengths[lengths == 0] = 1.0
+    return np.rint(vectors / lengths[:, None] * unit).astype(np.float32), unit

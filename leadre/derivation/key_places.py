@@ -54,14 +54,12 @@ class KeyPlaces:
         slot += group * self._slots
         holder = self._table.take(slot)
         other = holder * (self._listed.take(np.add(holder, group * width, out=slot)) != asked)  # another key's slot
-        places = (holder - other).astype(np.int64)
+        places: NDArray[np.int64] = (holder - other).astype(np.int64)
         if self._probes > 1:
             self._find_further(asked, places, np.flatnonzero(other != 0))
         return places
 
-    def _find_further(
-        self, asked: NDArray[np.uint64], places: NDArray[np.int64], waiting: NDArray[np.int64]
-    ) -> None:
+    def _find_further(self, asked: NDArray[np.uint64], places: NDArray[np.int64], waiting: NDArray[np.int64]) -> None:
         """Look in the next slots for the few keys whose first slot is another's."""
         width = len(self._listed) // len(asked)
         for probe in range(1, self._probes):

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 SHARE = 2.0**-32
 """The unit of `Lists.shares`."""
+NO_AGE = -1.0
+"""The age of a list that does not count, or when nobody says what time it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -115,3 +118,27 @@ class Lists:
             releases=tuple(releases),
             index_versions=tuple(index_versions),
         )
+
+
+def living(
+    lists: Lists, list_of_row: NDArray[np.integer[Any]], *, request_time_s: ArrayLike, ttl_s: float
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Say which of R rows have a list that counts: there, with ads, not too old and not of the future.
+
+    Args:
+        lists: U lists.
+        list_of_row: [R], 0 to U - 1.
+        request_time_s: [R] Unix times, or one for all; with NaN the age is not known and any will do.
+        ttl_s: how old a list may be.
+
+    Returns:
+        Whether it counts, bool[R], and its age in seconds, float64[R]; `NO_AGE` where it does not.
+    """
+    asked = np.asarray(request_time_s, dtype=np.float64)
+    sound, made = lists.present & (lists.counts > 0), lists.generated_at_s
+    if asked.ndim:  # a time a row: otherwise one look at each list is enough
+        sound, made = sound[list_of_row], made[list_of_row]
+    age = asked - made
+    alive = sound & ~(age > ttl_s) & ~(age < 0)
+    age = np.where(alive & np.isfinite(age), age, NO_AGE)
+    return (alive, age) if asked.ndim else (alive[list_of_row], age[list_of_row])

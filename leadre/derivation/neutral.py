@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from leadre.derivation.lists import NO_AGE
+
 LIST_TTL_S = 7 * 86_400.0
 """A list older than this counts as absent (ours); the feature view's ttl and the settings' default are the same."""
 
@@ -25,7 +27,7 @@ NEUTRAL: Mapping[str, int | float] = {
     "advertiser_mass": 0.0,
     "max_cosine": 0.0,
     "mean_cosine": 0.0,
-    "list_age_s": -1.0,
+    "list_age_s": NO_AGE,
 }
 """The item-side features: of a target ad and its user's list."""
 

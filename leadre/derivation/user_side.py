@@ -1,4 +1,4 @@
-"""User-side ranking features: derived from ad facts when a list is written.
+"""User-side ranking features: derived from ad facts when a list is written, and given by name when it is read.
 
 LEADRE §4.4.1, §5.3. What cannot be computed twice with the same bits (exp, log, means) is computed here, once, and kept
 in the record; probabilities are rounded here to whole multiples of 2^-32, so that every sum of them is exact.
@@ -7,12 +7,16 @@ in the record; probabilities are rounded here to whole multiples of 2^-32, so th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from leadre.derivation.lists import SHARE, Lists
+from leadre.derivation.lists import SHARE, Lists, living
+from leadre.derivation.neutral import LIST_TTL_S, USER_NEUTRAL
+from leadre.derivation.targets import MOST_CODE
+from leadre.domain.semantic_id import LETTERS
 from leadre.errors import InvalidInput
 
 
@@ -39,7 +43,7 @@ def derive(
         counts: U list lengths, adding up to E.
         ad_ids: E.
         log_probabilities: E finite natural logarithms of the ads' probabilities.
-        codes: [E, L] S-IDs, 0 to 65,535.
+        codes: [E, L] S-IDs, 0 to 65,534.
         first_categories: E positions in `category_names`.
         second_categories: E, likewise.
         category_names: names of both levels; "" is no category.
@@ -74,8 +78,8 @@ def derive(
         raise InvalidInput(problem).about(ads=[int(ads[bad])])
     if not np.isfinite(made).all():
         raise InvalidInput("a list was generated at no time: generated_at_s is a finite Unix time")
-    if sids.size and (sids.min() < 0 or sids.max() > 65_535):
-        raise InvalidInput(f"codes from {sids.min()} to {sids.max()}: a list record holds 0 to 65,535")
+    if sids.size and (sids.min() < 0 or sids.max() > MOST_CODE):
+        raise InvalidInput(f"codes from {sids.min()} to {sids.max()}: a list record holds 0 to {MOST_CODE}")
 
     owner = np.repeat(np.arange(lists), lengths)
     shares = _shares(scores, owner, lists)
@@ -116,6 +120,106 @@ def directions(embeddings: NDArray[Any]) -> NDArray[np.int8]:
     sound = (peak > 0) & np.isfinite(peak)
     scaled = np.where(sound, vectors, np.float32(0)) / np.where(sound, peak, np.float32(1))
     return np.rint(scaled * np.float32(127)).astype(np.int8)
+
+
+def user_numbers(lists: Lists, alive: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    """Return the user-side features that are numbers, by name: U values each, `mean_embedding` [U, width].
+
+    Args:
+        lists: U lists.
+        alive: bool[U], whose lists count; the others are neutral.
+    """
+    counts, p = lists.counts, lists.shares * SHARE
+    full = np.flatnonzero(counts)
+    starts = lists.offsets[full]
+    top = np.zeros(len(lists))
+    concentration = np.zeros(len(lists))
+    if len(full):
+        top[full] = np.maximum.reduceat(p, starts)
+        size = len(lists.category_names)
+        keys, group = np.unique(
+            np.repeat(np.arange(len(lists)) * size, counts) + lists.first_categories, return_inverse=True
+        )
+        masses = np.minimum(np.bincount(group, weights=p), 1.0)
+        owner = keys // size
+        concentration[full] = np.maximum.reduceat(masses, np.flatnonzero(np.diff(owner, prepend=-1)))
+    return {
+        "retrieved_count": counts * alive,
+        "top_probability": top * alive,
+        "entropy": np.where(alive, lists.entropy, 0.0),
+        "category_concentration": concentration * alive,
+        "mean_embedding": np.where(alive[:, None], lists.mean_embedding, np.float32(0)),
+        "expected_ecpm": np.where(alive, lists.expected_ecpm, 0.0),
+        "generated_at_s": np.where(alive, lists.generated_at_s, 0.0),
+        "behavior_at_s": np.where(alive & ~np.isnan(lists.behavior_at_s), lists.behavior_at_s, 0.0),
+    }
+
+
+def user_columns(
+    lists: Lists, *, list_of_row: NDArray[np.integer[Any]], request_time_s: ArrayLike, ttl_s: float = LIST_TTL_S
+) -> dict[str, list[Any]]:
+    """Return the user-side features of R rows by name, as plain Python values.
+
+    Args:
+        lists: U lists.
+        list_of_row: [R], 0 to U - 1.
+        request_time_s: [R] Unix times, or one for all; NaN leaves the lists' age unchecked.
+        ttl_s: a list older than this is absent, and so is one generated after the request.
+    """
+    values = _plain_columns(lists)
+    alive, _ = living(lists, list_of_row, request_time_s=request_time_s, ttl_s=ttl_s)
+    rows = np.where(alive, list_of_row, len(lists)).tolist()  # beyond the lists: what is neutral
+    columns = {}
+    for name, neutral in USER_NEUTRAL.items():
+        of_list = [*values[name], [] if neutral == () else neutral]
+        columns[name] = [of_list[row] for row in rows]
+    return columns
+
+
+def _plain_columns(lists: Lists) -> dict[str, list[Any]]:
+    """Return the user-side features of every list, as plain Python values."""
+    bounds, names = lists.offsets.tolist(), lists.category_names
+    spans = [slice(begin, end) for begin, end in pairwise(bounds)]
+    firsts = [names[number] for number in lists.first_categories.tolist()]
+    shares = lists.shares.tolist()
+    flat = {
+        "retrieved_ad_ids": lists.ad_ids.tolist(),
+        "retrieved_sids": [
+            f"<{', '.join(map('{}_{}'.format, LETTERS[:levels], codes))}>"
+            for codes, levels in zip(lists.codes.tolist(), np.repeat(lists.levels, lists.counts).tolist(), strict=True)
+        ],
+        "retrieved_log_probabilities": lists.log_probabilities.tolist(),
+        "retrieved_probabilities": (lists.shares * SHARE).tolist(),
+        "retrieved_first_categories": firsts,
+        "retrieved_second_categories": [names[number] for number in lists.second_categories.tolist()],
+        "retrieved_advertiser_ids": lists.advertiser_ids.tolist(),
+    }
+    categories = [_categories(firsts[span], shares[span]) for span in spans]
+    numbers = user_numbers(lists, np.ones(len(lists), dtype=np.bool_))
+    widths = lists.widths.tolist()
+    return {
+        **{name: [values[span] for span in spans] for name, values in flat.items()},
+        "retrieved_embeddings": [
+            (lists.directions[span, :width] / 127.0).ravel().tolist() for span, width in zip(spans, widths, strict=True)
+        ],
+        "categories": [[name for name, _ in of_list] for of_list in categories],
+        "category_probabilities": [[mass for _, mass in of_list] for of_list in categories],
+        **{name: values.tolist() for name, values in numbers.items()},
+        "mean_embedding": [
+            mean[:width] for mean, width in zip(numbers["mean_embedding"].tolist(), widths, strict=True)
+        ],
+        "release": list(lists.releases),
+        "index_version": list(lists.index_versions),
+    }
+
+
+def _categories(names: Sequence[str], shares: Sequence[int]) -> list[tuple[str, float]]:
+    """Return the categories of a list and their probabilities: the most probable first, then by name."""
+    totals: dict[str, int] = {}
+    for name, share in zip(names, shares, strict=True):
+        totals[name] = totals.get(name, 0) + share
+    ordered = sorted(totals.items(), key=lambda item: (-item[1], item[0]))
+    return [(name, min(total * SHARE, 1.0)) for name, total in ordered]
 
 
 def _shares(scores: NDArray[np.float32], owner: NDArray[np.int64], lists: int) -> NDArray[np.uint32]:

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
-
 from leadre.derivation import NEUTRAL, PREFIX_LEVELS
 
 
@@ -43,7 +41,7 @@ def item_match(
         ["probability", "first_category", "second_category", "advertiser", "cosine", *range(1, PREFIX_LEVELS + 1)],
         Fraction(0),
     )
-    cosines = []
+    cosines, scale = [], 1.0
     for place, listed in enumerate(of_list["ad_ids"]):
         p = Fraction(of_list["shares"][place], 2**32)
         if listed == ad_id:
@@ -70,10 +68,12 @@ def item_match(
                 mass[depth] += p * (shared >= depth)
         a, b = of_list["directions"][place], target["direction"]
         if len(a) == len(b) > 0:
-            dot = sum(x * y for x, y in zip(a, b, strict=True))
-            norms = [np.sqrt(np.float32(sum(x * x for x in vector) or 1)) for vector in (a, b)]
-            cosines.append(round(float(np.float32(dot) / (norms[0] * norms[1])) * 2**20))  # halves to the even number
-            mass["cosine"] += p * Fraction(cosines[-1], 2**20)
+            unit = 2 ** (21 - ((127**2 * len(a)).bit_length() + 1) // 2)
+            norms = [math.sqrt(sum(x * x for x in vector) or 1) for vector in (a, b)]
+            dot = sum(round(x / norms[0] * unit) * y for x, y in zip(a, b, strict=True))  # halves to the even number
+            cosines.append(dot)
+            mass["cosine"] += p * dot
+            scale = unit * norms[1]
     masses = {name: min(float(value), 1.0) for name, value in mass.items()}
     return {
         **row,
@@ -82,6 +82,6 @@ def item_match(
         "first_category_mass": masses["first_category"],
         "second_category_mass": masses["second_category"],
         "advertiser_mass": masses["advertiser"],
-        "max_cosine": max(cosines, default=0) / 2**20,
-        "mean_cosine": float(mass["cosine"]),
+        "max_cosine": min(max(max(cosines, default=0) / scale, -1.0), 1.0),
+        "mean_cosine": min(max(float(mass["cosine"]) / scale, -1.0), 1.0),
     }

@@ -23,7 +23,7 @@ TWO = {
     "counts": [2],
     "ad_ids": [11, 2**63 - 1],
     "log_probabilities": [-1.0, -2.5],
-    "codes": [[1, 2, 0], [1, 65_535, 7]],
+    "codes": [[1, 2, 0], [1, 65_534, 7]],
     "first_categories": [2, 2],
     "second_categories": [1, 0],
     "category_names": ("", "cars", "toys"),
@@ -64,7 +64,7 @@ def test_the_bytes_are_the_documented_ones() -> None:
     body += struct.pack("<dddd", 1000.25, 990.5, lists.entropy[0], lists.expected_ecpm[0])
     body += struct.pack("<2f", *lists.mean_embedding[0])
     body += struct.pack("<2q2q2I2f", 11, 2**63 - 1, 7, 0, *shares, -1.0, -2.5)
-    body += struct.pack("<6H", 1, 2, 0, 1, 65_535, 7)
+    body += struct.pack("<6H", 1, 2, 0, 1, 65_534, 7)
     body += bytes([2, 2, 1, 0])  # first categories, then second ones, by the names below
     body += struct.pack("<4b", 64, -127, 0, 0)
     body += struct.pack("<3H", 0, 4, 4) + "r1v☀carstoys".encode()

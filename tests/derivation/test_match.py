@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from leadre.derivation import NEUTRAL, item_match
-from leadre.derivation.item_match import Targets, ad_keys, match
+from leadre.derivation import NEUTRAL
+from leadre.derivation.item_match import match
 from leadre.derivation.list_record import pack, unpack
+from leadre.derivation.targets import Shape, Targets, ad_keys
 from leadre.derivation.user_side import directions
 from tests.derivation import reference
 from tests.derivation.worlds import NAMES, all_plain, derived, facts, target_facts
@@ -24,28 +25,33 @@ def targets_of(ads: list[dict[str, Any] | None]) -> tuple[Targets, list[int]]:
     """Return the ads in arrays, and the place of each; -1 for an unknown one."""
     known = [ad for ad in ads if ad is not None]
     numbers = {name: number for number, name in enumerate({*NAMES, "elsewhere"})}
-    levels = np.array([len(ad["codes"]) for ad in known], np.uint8)
-    widths = np.array([len(ad["embedding"]) for ad in known], np.uint16)
-    codes = np.zeros((len(known), levels.max(initial=1)), np.int64)
-    pointing = np.zeros((len(known), widths.max(initial=0)), np.int8)
+    shapes = sorted({Shape(ad["version"], len(ad["codes"]), len(ad["embedding"])) for ad in known})
+    codes = np.zeros((len(known), max((shape.levels for shape in shapes), default=0)), np.int64)
+    pointing = np.zeros((len(known), max((shape.width for shape in shapes), default=0)), np.int8)
     for row, ad in enumerate(known):
-        codes[row, : levels[row]] = ad["codes"]
-        pointing[row, : widths[row]] = directions(np.array([ad["embedding"]], np.float32).reshape(1, -1))[0]
-    number = {side: [numbers[ad[side]] if ad[side] else -1 for ad in known] for side in ("first_category", "second_category")}
+        codes[row, : len(ad["codes"])] = ad["codes"]
+        pointing[row, : len(ad["embedding"])] = directions(np.array([ad["embedding"]], np.float32).reshape(1, -1))[0]
+    first, second = (
+        [numbers[ad[side]] if ad[side] else -1 for ad in known] for side in ("first_category", "second_category")
+    )
     targets = Targets(
-        keys=ad_keys(
-            codes,
-            levels,
-            first_categories=np.array(number["first_category"], np.int64),
-            second_categories=np.array(number["second_category"], np.int64),
-            advertiser_ids=np.array([ad["advertiser_id"] for ad in known], np.int64),
+        shapes=tuple(shapes),
+        shape_of_ad=None
+        if len(shapes) == 1
+        else np.array(
+            [shapes.index((ad["version"], len(ad["codes"]), len(ad["embedding"]))) for ad in known], np.int32
+        ),
+        keys=np.ascontiguousarray(
+            ad_keys(
+                codes,
+                levels=[len(ad["codes"]) for ad in known],
+                first_categories=np.array(first, np.int64),
+                second_categories=np.array(second, np.int64),
+                advertiser_ids=np.array([ad["advertiser_id"] for ad in known], np.int64),
+            ).T
         ),
         category_numbers=numbers,
-        versions=np.array([["", "v1", "v2"].index(ad["version"]) for ad in known], np.int32),
-        version_names=("", "v1", "v2"),
-        levels=levels,
         codes=codes,
-        widths=widths,
         directions=pointing,
     )
     places = iter(range(len(known)))
@@ -147,7 +153,5 @@ def test_long_lists_and_many_targets_are_cut_without_a_seam(n: int) -> None:
     for number in range(0, 900, 9):
         ad = rows[number]
         target = {**ads[ad], "direction": targets.directions[ad].tolist()}
-        expected = reference.item_match(
-            plain[of_row[number]], target, ad_id=int(ad), request_time_s=5.0, ttl_s=TTL_S
-        )
+        expected = reference.item_match(plain[of_row[number]], target, ad_id=int(ad), request_time_s=5.0, ttl_s=TTL_S)
         assert {name: values[number].item() for name, values in found.items()} == expected

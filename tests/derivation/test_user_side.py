@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
+from leadre.derivation import USER_NEUTRAL, pack, unpack
 from leadre.derivation.lists import SHARE
-from leadre.derivation.user_side import derive, directions
+from leadre.derivation.user_side import derive, directions, user_columns
 from leadre.errors import InvalidInput
 from tests.derivation.worlds import all_plain, facts
 
@@ -82,10 +84,73 @@ def test_probabilities_of_a_list_add_up_to_one_and_entropy_is_bounded(of_lists: 
         ({"release": ["a", "b"]}, "one for each of 3 lists"),
         ({"counts": [2, 0, 2]}, "for lists of 4"),
         ({"generated_at_s": [1.0, math.nan, 2.0]}, "generated at no time"),
-        ({"codes": [[1, 0], [2, 65_536], [0, 0]]}, "65536"),
+        ({"codes": [[1, 0], [2, 65_535], [0, 0]]}, "65535"),
         ({"codes": [[1, 0], [-1, 0], [0, 0]]}, "-1"),
     ],
 )
 def test_what_is_no_list_is_refused(change: dict[str, Any], problem: str) -> None:
     with pytest.raises(InvalidInput, match=problem):
         derive(**{**THREE, **change})
+
+
+# ---- as it is read ----
+
+
+def test_the_user_side_as_it_is_read_by_hand() -> None:
+    columns = user_columns(
+        derive(**THREE), list_of_row=np.array([0, 1, 2, 0]), request_time_s=[1001.0] * 2 + [1003, 9e9]
+    )
+    row = {name: values[0] for name, values in columns.items()}
+    shares = derive(**THREE).shares[:2].tolist()
+    assert list(row) == list(USER_NEUTRAL)
+    assert row == {
+        "retrieved_ad_ids": [11, 12],
+        "retrieved_sids": ["<a_1, b_0>", "<a_2, b_0>"],
+        "retrieved_log_probabilities": [float(np.float32(math.log(0.03))), float(np.float32(math.log(0.01)))],
+        "retrieved_probabilities": [share / 2**32 for share in shares],
+        "retrieved_first_categories": ["toys", "tea"],
+        "retrieved_second_categories": ["", ""],
+        "retrieved_advertiser_ids": [7, 8],
+        "retrieved_embeddings": [32 / 127, 0.0, 1.0, 0.0, 64 / 127, 1.0],
+        "retrieved_count": 2,
+        "top_probability": shares[0] / 2**32,
+        "entropy": pytest.approx(-0.75 * math.log(0.75) - 0.25 * math.log(0.25)),
+        "categories": ["toys", "tea"],
+        "category_probabilities": [share / 2**32 for share in shares],
+        "category_concentration": shares[0] / 2**32,
+        "mean_embedding": [0.75, 0.5, 4.0],
+        "expected_ecpm": pytest.approx(12.5),
+        "generated_at_s": 1000.5,
+        "behavior_at_s": 0.0,
+        "release": "r",
+        "index_version": "v",
+    }
+    for empty_or_expired in (1, 3):
+        found = {name: values[empty_or_expired] for name, values in columns.items()}
+        assert found == {name: [] if value == () else value for name, value in USER_NEUTRAL.items()}
+    assert columns["behavior_at_s"][2] == 6.0
+
+
+def test_categories_of_equal_probability_are_in_the_order_of_their_names() -> None:
+    lists = derive(
+        **{**THREE, "counts": [0, 0, 3], "log_probabilities": [0.0, 0.0, 0.0], "first_categories": [1, 2, 0]}
+    )
+    columns = user_columns(lists, list_of_row=np.array([2]), request_time_s=1002.0)
+    assert columns["categories"] == [["", "tea", "toys"]]
+
+
+@given(facts(), st.lists(st.sampled_from([0.0, 1e9, 4e9, math.nan]), min_size=5, max_size=5))
+def test_the_user_side_of_a_row_does_not_depend_on_the_rows_beside_it(
+    of_lists: dict[str, Any], at: list[float]
+) -> None:
+    lists = unpack([*pack(derive(**of_lists)), None])
+    of_row, asked = np.arange(5) % len(lists), np.array(at)
+    columns = user_columns(lists, list_of_row=of_row, request_time_s=asked)
+    for row in range(5):
+        (alone,) = [user_columns(lists, list_of_row=of_row[row : row + 1], request_time_s=asked[row : row + 1])]
+        assert {name: values[row] for name, values in columns.items()} == {name: v[0] for name, v in alone.items()}
+        count, masses = columns["retrieved_count"][row], columns["category_probabilities"][row]
+        assert sum(masses) == pytest.approx(1 if count else 0)
+        assert columns["category_concentration"][row] == max(masses, default=0.0)
+        assert columns["top_probability"][row] == max(columns["retrieved_probabilities"][row], default=0.0)
+        assert len(columns["retrieved_sids"][row]) == count

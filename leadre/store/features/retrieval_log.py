@@ -13,9 +13,11 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+import psycopg2
 from numpy.typing import NDArray
 from sqlalchemy import Connection, select, text
 from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.exc import DBAPIError
 
 from leadre.derivation import Lists
 from leadre.errors import InvalidInput
@@ -26,19 +28,19 @@ COLUMNS = ("user_id", "event_at", "release", "index_version", "behavior_at", "re
 """The columns of a row, as `append` writes and `newest` gives them."""
 
 _STAGE = f"""
-CREATE TEMPORARY TABLE IF NOT EXISTS staged_lists ON COMMIT DELETE ROWS
+CREATE TEMPORARY TABLE IF NOT EXISTS staged_retrieval_log ON COMMIT DELETE ROWS
 AS SELECT {", ".join(COLUMNS)} FROM retrieval_log WITH NO DATA
 """  # noqa: S608 - our own names
-_COPY = f"COPY staged_lists ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)"
+_COPY = f"COPY staged_retrieval_log ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)"
 # By key, so that two writers of the same lists never deadlock.
 _APPEND = text(f"""
     INSERT INTO retrieval_log ({", ".join(COLUMNS)})
-    SELECT {", ".join(COLUMNS)} FROM staged_lists ORDER BY user_id, event_at, release ON CONFLICT DO NOTHING
+    SELECT {", ".join(COLUMNS)} FROM staged_retrieval_log ORDER BY user_id, event_at, release ON CONFLICT DO NOTHING
 """)  # noqa: S608
 # A list made from no behavior counts as made from everything before it.
 _ADVANCE = text("""
     INSERT INTO user_state AS t (user_id, listed_at, list_behavior_at)
-    SELECT DISTINCT ON (user_id) user_id, event_at, coalesce(behavior_at, event_at) FROM staged_lists
+    SELECT DISTINCT ON (user_id) user_id, event_at, coalesce(behavior_at, event_at) FROM staged_retrieval_log
     ORDER BY user_id, event_at DESC
     ON CONFLICT (user_id) DO UPDATE
     SET listed_at = excluded.listed_at, list_behavior_at = excluded.list_behavior_at
@@ -76,7 +78,10 @@ def append(connection: Connection, user_ids: NDArray[np.int64], lists: Lists, re
     ensure_months(connection, "retrieval_log", [month.item().replace(tzinfo=UTC) for month in months.astype("M8[us]")])
     connection.execute(text(_STAGE))
     with closing(connection.connection.cursor()) as cursor:
-        cursor.copy_expert(_COPY, BytesIO(_copied(user_ids, lists, records, generated_us)))
+        try:
+            cursor.copy_expert(_COPY, BytesIO(_copied(user_ids, lists, records, generated_us)))
+        except psycopg2.Error as error:  # SQLAlchemy does not see what goes past it; `transaction` tells them apart
+            raise DBAPIError.instance(_COPY, None, error, psycopg2.Error) from error
     written = connection.execute(_APPEND).rowcount
     connection.execute(_ADVANCE)
     return written

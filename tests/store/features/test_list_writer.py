@@ -283,6 +283,15 @@ def test_a_value_that_is_no_record_reads_as_no_list(
         assert _online_ads(online, 7, 8) == [None, (100,)]
 
 
+def test_a_users_features_are_one_packed_piece_of_memory(
+    write: Callable[..., Any], online: redis.Redis, make_list: MakeList
+) -> None:
+    write(make_list(7, *range(100, 120)))
+    (key,) = online.scan_iter()
+    online.hset(key, mapping={f"{number:04}": b"x" * 50 for number in range(60)})
+    assert online.object("encoding", key) in (b"ziplist", b"listpack")
+
+
 def test_expected_ecpm_is_what_impressions_earned_or_else_the_bid_and_is_read_again_after_an_hour(
     write: Callable[..., Any], database: Engine, make_list: MakeList
 ) -> None:

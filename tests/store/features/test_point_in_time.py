@@ -16,8 +16,7 @@ from leadre.domain.identity import id_of
 from leadre.domain.retrieval import RetrievalList
 from leadre.errors import FeatureRowMismatch, InvalidInput
 from leadre.indexing.ad_index import AdIndex
-from leadre.store.features.client import FeatureClient, retrieval_log
-from leadre.store.records.database import transaction
+from leadre.store.features.client import FeatureClient
 
 MakeList = Callable[..., RetrievalList]
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -123,8 +122,8 @@ def test_the_join_on_analysed_tables_plans_no_nested_loops(
     features: FeatureClient, promoted: None, index: AdIndex, make_list: MakeList, database: Engine
 ) -> None:
     lists = [make_list(user, *range(100, 105), at=NOW - timedelta(hours=h)) for user in range(1500) for h in (1, 2)]
-    with transaction(database) as connection:
-        retrieval_log.append(connection, retrieval_log.list_rows(lists, index=index, ecpms={}))
+    features.push_lists(lists[::2], index=index)  # at most one a user
+    features.push_lists(lists[1::2], index=index)
     with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("ANALYZE")
     rows = training_rows(*((n % 1500, 100 + n % 30, timedelta(seconds=n)) for n in range(3000)))
