@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leadre.derivation.list_record import unpack
-from leadre.derivation.neutral import LIST_TTL_S
-from leadre.derivation.user_side import user_columns
+from leadre.derivation import LIST_TTL_S, unpack
+from leadre.derivation.user_side import user_numbers
 from leadre.evaluation.drift import MUCH_DRIFT
-from leadre.pipelines.feature_quality.drift import drift_figures
+from leadre.pipelines.feature_quality.drift import drift_figures, read_training_set
 from leadre.pipelines.feature_quality.figures import Figure, Histogram
 from leadre.serving.metrics import Gauge
 from leadre.store.features import quality
@@ -153,6 +152,7 @@ def check_features(
         InvalidInput: the training set cannot be read.
     """
     settled = now - timedelta(seconds=bounds.grace_s)
+    reference = read_training_set(training_set, rows=10 * sample) if training_set else None
     with transaction(database) as connection:
         users = quality.active_users(connection, since=now - TTL, now=settled, size=sample)
         if not len(users.ids):
@@ -172,7 +172,7 @@ def check_features(
             drifted, rows = drift_figures(
                 connection,
                 now=now,
-                training_set=training_set,
+                reference=reference,
                 sample=sample,
                 max_psi=bounds.max_psi,
                 min_rows=bounds.min_rows,
@@ -226,10 +226,8 @@ def _lists(
 ) -> tuple[list[Figure], tuple[Histogram, ...]]:
     stored = quality.newest_lists(connection, users.ids, after=now - TTL, until=now)
     lists = unpack(stored.records)
-    columns = user_columns(lists, request_time_s=now.timestamp())
-    read = {
-        name: np.asarray(columns[name])[lists.present] for name in ("retrieved_count", "top_probability", "entropy")
-    }
+    numbers = user_numbers(lists, lists.present)
+    read = {name: numbers[name][lists.present] for name in ("retrieved_count", "top_probability", "entropy")}
     live = live_release(connection)
     made = Counter(zip(stored.index_versions, stored.releases, strict=True))
     of_live = [version == live.index_version for version in stored.index_versions] if live else []

@@ -6,7 +6,7 @@ without a word.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leadre.derivation.item_match import match
-from leadre.derivation.list_record import unpack
-from leadre.derivation.neutral import LIST_TTL_S, NEUTRAL, USER_NEUTRAL
-from leadre.derivation.user_side import user_columns
+from leadre.derivation import LIST_TTL_S, NEUTRAL, USER_NEUTRAL, item_match, unpack
+from leadre.derivation.user_side import user_numbers
 from leadre.errors import InvalidInput
 from leadre.evaluation.drift import drift
 from leadre.pipelines.feature_quality.figures import Figure
 from leadre.store.features import quality
-from leadre.store.features.shown import shown, targets
+from leadre.store.features.shown import shown, target_facts
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -39,6 +37,7 @@ USER_SIDE = tuple(
 )
 """The user-side features that are numbers; times always move."""
 ITEM_SIDE = tuple(NEUTRAL)
+FEATURES = (*USER_SIDE, *ITEM_SIDE)
 
 _MEND = (
     "look what changed (release, inventory, a source of behaviors); train the ranker on newer rows, or go back: "
@@ -50,7 +49,7 @@ def drift_figures(
     connection: Connection,
     *,
     now: datetime,
-    training_set: Path | None,
+    reference: Columns | None,
     sample: int,
     max_psi: float,
     min_rows: int,
@@ -63,20 +62,16 @@ def drift_figures(
     Args:
         connection: any.
         now: the end of the day.
-        training_set: folder of Parquet files with columns called as the features; None takes the week before.
+        reference: rows to compare with, as `read_training_set` gives them; None takes those of the week before.
         sample: users looked at.
         max_psi: bound of the index.
         min_rows: rows of either side below which a feature is not judged.
-
-    Raises:
-        InvalidInput: the training set cannot be read.
     """
     day, week = now - DAY, now - DAY - WEEK
     rows = sample // USERS_OF_ROWS
     current = dict(_rows(connection, after=day, until=now, users=rows))
-    if training_set is not None:
-        reference = read_training_set(training_set, (*USER_SIDE, *ITEM_SIDE), rows=10 * sample)
-        against = f"{_length(reference):,} rows of {training_set}"
+    if reference is not None:
+        against = f"{_length(reference, FEATURES):,} rows of the training set"
     else:
         current.update(_user_side(connection, after=day, until=now, users=sample))
         reference = {
@@ -88,7 +83,7 @@ def drift_figures(
         f"{_length(current, ITEM_SIDE):,} impressions and {_length(current):,} lists of the last day, beside {against}"
     )
     figures = []
-    for name in (*USER_SIDE, *ITEM_SIDE):
+    for name in FEATURES:
         counts = [len(columns.get(name, ())) for columns in (current, reference)]
         index = drift(reference[name], current[name]) if min(counts) >= max(min_rows, 1) else None
         figures.append(
@@ -104,16 +99,15 @@ def drift_figures(
     return figures, [said]
 
 
-def read_training_set(folder: Path, names: tuple[str, ...], *, rows: int) -> dict[str, NDArray[np.float64]]:
-    """Read a sample of a training set: rows at even distances of row groups at even distances.
+def read_training_set(folder: Path, *, rows: int) -> dict[str, NDArray[np.float64]]:
+    """Read a sample of a training set's `FEATURES`: rows at even distances of row groups at even distances.
 
     Args:
-        folder: of Parquet files, at any depth.
-        names: columns wanted; those that are not there are left out.
+        folder: of Parquet files, at any depth, whose columns are called as the features; some may be missing.
         rows: about how many, at most.
 
     Raises:
-        InvalidInput: no Parquet file, one that cannot be read, or none of the columns.
+        InvalidInput: no Parquet file, one that cannot be read, or none of the features.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -128,7 +122,7 @@ def read_training_set(folder: Path, names: tuple[str, ...], *, rows: int) -> dic
             with parquet.ParquetFile(path) as file:
                 groups = range(file.num_row_groups)
                 some = groups[:: -(-len(groups) * len(chosen) // PIECES)]
-                known = [name for name in names if name in file.schema_arrow.names]
+                known = [name for name in FEATURES if name in file.schema_arrow.names]
                 quota = max(1, rows // (len(chosen) * max(len(some), 1)))
                 for group in some:
                     table = file.read_row_group(group, columns=known)
@@ -139,7 +133,7 @@ def read_training_set(folder: Path, names: tuple[str, ...], *, rows: int) -> dic
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InvalidInput(f"cannot be read as a training set: {error}", source=str(path)) from error
     if not parts:
-        raise InvalidInput(f"has none of the columns {', '.join(names)}", source=str(chosen[0]))
+        raise InvalidInput(f"has none of the columns {', '.join(FEATURES)}", source=str(chosen[0]))
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
@@ -147,27 +141,31 @@ def _rows(connection: Connection, *, after: datetime, until: datetime, users: in
     """Return the features of impressions, a row each: item-side and user-side."""
     some = quality.changed_users(connection, since=after, size=users)
     seen = shown(connection, some.ids, after=after, until=until, ttl=timedelta(seconds=LIST_TTL_S))
-    facts, target_of_row = targets(connection, seen.ad_ids, seen.times_s)
-    lists = unpack(seen.records)
-    item_side = match(
-        lists,
-        facts,
-        list_of_row=seen.list_of,
-        ad_of_row=seen.ad_ids,
-        target_of_row=target_of_row,
-        request_time_s=seen.times_s,
-    )
-    user_side = user_columns(lists, request_time_s=lists.generated_at_s)  # which list counts, `shown` knows
-    return {**item_side, **{name: np.asarray(user_side[name])[seen.list_of] for name in USER_SIDE}}
+    if not seen["ad_id"]:
+        return dict.fromkeys(FEATURES, np.empty(0))
+    facts = target_facts(connection, seen["ad_id"], seen["request_time_s"])
+    records = {record: place for place, record in enumerate(dict.fromkeys(seen["retrieved_list"]))}
+    numbers = _numbers(list(records))
+    list_of_row = np.array([records[record] for record in seen["retrieved_list"]], dtype=np.int64)
+    matched = item_match({**seen, **facts})
+    return {
+        **{name: np.asarray(values) for name, values in matched.items()},
+        **{name: values[list_of_row] for name, values in numbers.items()},
+    }
 
 
 def _user_side(connection: Connection, *, after: datetime, until: datetime, users: int) -> Columns:
     """Return the user-side features of lists, the newest of each user."""
     some = quality.changed_users(connection, since=after, size=users)
-    lists = unpack(quality.newest_lists(connection, some.ids, after=after, until=until).records)
-    columns = user_columns(lists, request_time_s=lists.generated_at_s)
-    return {name: np.asarray(columns[name]) for name in USER_SIDE}
+    return _numbers(quality.newest_lists(connection, some.ids, after=after, until=until).records)
 
 
-def _length(columns: Columns, names: tuple[str, ...] = USER_SIDE) -> int:
+def _numbers(records: Sequence[bytes | None]) -> Columns:
+    """Return the user-side features that are numbers, of lists that counted when they were looked up."""
+    lists = unpack(records)
+    numbers = user_numbers(lists, lists.present & (lists.counts > 0))
+    return {name: numbers[name] for name in USER_SIDE}
+
+
+def _length(columns: Columns, names: Sequence[str] = USER_SIDE) -> int:
     return max((len(columns[name]) for name in names if name in columns), default=0)

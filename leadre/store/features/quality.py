@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import redis
 from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
 from leadre.domain.behavior import POSITIVE
+from leadre.errors import Unavailable
 
 if TYPE_CHECKING:
     from feast import FeatureStore, FeatureView
@@ -130,7 +132,10 @@ def _online(
     if not len(ids):
         return np.empty(0), []
     key = view.join_keys[0]
-    response = store.get_online_features([f"{view.name}:{feature}"], [{key: number} for number in ids.tolist()])
+    try:
+        response = store.get_online_features([f"{view.name}:{feature}"], [{key: number} for number in ids.tolist()])
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise Unavailable(f"Redis does not answer: {error}; try again, or look whether it runs") from error
     # Of an absent key Feast says PRESENT and null; only its time, 1970, tells.
     position = list(response.proto.metadata.feature_names.val).index(feature)
     times = np.array([at.seconds + at.nanos / 1e9 for at in response.proto.results[position].event_timestamps])

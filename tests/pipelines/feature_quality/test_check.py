@@ -140,10 +140,10 @@ def test_what_cannot_be_checked_is_told_apart_from_what_is_out_of_bounds(
     done = run(now="2027-01-01")
     assert done.exit_code == 2
     assert "nobody had a positive behavior in the 7 days before 2027-01-01" in done.output
-    monkeypatch.setenv("LEADRE_REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("LEADRE_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
     done = run()
     assert done.exit_code == 2
-    assert "Redis does not answer" in done.output
+    assert "PostgreSQL does not answer" in done.output
 
 
 def test_too_few_rows_are_not_judged(world: World) -> None:

@@ -57,10 +57,12 @@ def test_a_day_like_the_training_set_is_well_and_one_unlike_it_is_not(world: Wor
 def test_a_training_set_that_cannot_be_read_is_one_line_and_exit_code_2(
     world: World, tmp_path: Path, broken: bytes
 ) -> None:
-    arguments = ["features", "check", "--now", NOW.isoformat(), "--training-set", str(tmp_path)]
+    folder = tmp_path / "set"
+    folder.mkdir()
+    arguments = ["features", "check", "--now", NOW.isoformat(), "--training-set", str(folder)]
     done = CliRunner().invoke(cli, arguments)
     assert (done.exit_code, "holds no Parquet file" in done.output) == (2, True)
-    (tmp_path / "part-0.parquet").write_bytes(broken)
+    (folder / "part-0.parquet").write_bytes(broken)
     done = CliRunner().invoke(cli, arguments)
     assert (done.exit_code, "cannot be read as a training set" in done.output) == (2, True)
 
@@ -68,12 +70,13 @@ def test_a_training_set_that_cannot_be_read_is_one_line_and_exit_code_2(
 def test_of_a_large_training_set_rows_of_all_its_days_are_read_and_no_more_than_asked(tmp_path: Path) -> None:
     values = np.arange(30_000.0)
     folder = write(tmp_path, {"rank": values, "hit": np.where(values > 1e4, np.nan, 1.0)}, group=500)
-    read = read_training_set(folder, ("rank", "hit", "entropy"), rows=300)
+    read = read_training_set(folder, rows=300)
     assert set(read) == {"rank", "hit"}
     assert 200 <= len(read["rank"]) <= 450
     assert np.bincount((read["rank"] // 10_000).astype(int)).min() >= 60
-    with pytest.raises(InvalidInput, match="none of the columns entropy"):
-        read_training_set(folder, ("entropy",), rows=300)
+    other = write(tmp_path / "other", {"clicked": values})
+    with pytest.raises(InvalidInput, match="none of the columns retrieved_count, top_probability"):
+        read_training_set(other, rows=300)
 
 
 def test_an_impression_is_matched_with_the_list_of_its_time(world: World) -> None:

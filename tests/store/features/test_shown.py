@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from leadre.derivation.list_record import pack, unpack
 from leadre.derivation.user_side import derive
 from leadre.store.features import retrieval_log
-from leadre.store.features.shown import shown, targets
+from leadre.store.features.shown import shown, target_facts
 from leadre.store.release.records import record_index, record_release, record_sids
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
@@ -56,10 +56,10 @@ def test_the_list_of_an_impression_is_the_newest_that_counted_when_it_was_made(c
     )
     after, until = NOW - timedelta(days=5), NOW
     found = shown(connection, np.arange(1, 10), after=after, until=until, ttl=TTL)
-    generated = unpack(found.records).generated_at_s[found.list_of]
+    generated = unpack(found["retrieved_list"]).generated_at_s
     within = {i for i, (_, at) in enumerate(seen) if after < at <= until}
-    assert set(found.ad_ids.tolist()) == within
-    for ad_id, at_s, generated_s in zip(found.ad_ids.tolist(), found.times_s, generated, strict=True):
+    assert set(found["ad_id"]) == within
+    for ad_id, at_s, generated_s in zip(found["ad_id"], found["request_time_s"], generated, strict=True):
         user, at = seen[ad_id]
         assert at_s == at.timestamp()
         counted = [time.timestamp() for of, time in lists if of == user and at - TTL <= time <= at]
@@ -76,12 +76,13 @@ def test_one_user_does_not_fill_the_sample(connection: Connection) -> None:
         {"now": NOW},
     )
     found = shown(connection, np.array([1, 2]), after=NOW - 2 * HOUR, until=NOW, ttl=TTL)
-    assert sorted(found.ad_ids.tolist()) == list(range(1, 51))  # the newest fifty
-    assert found.records == (None,)
-    assert len(shown(connection, np.array([], np.int64), after=NOW - HOUR, until=NOW, ttl=TTL).ad_ids) == 0
+    assert sorted(found["ad_id"]) == list(range(1, 51))  # the newest fifty
+    assert set(found["retrieved_list"]) == {None}
+    nothing = shown(connection, np.array([], np.int64), after=NOW - HOUR, until=NOW, ttl=TTL)
+    assert set(map(len, nothing.values())) == {0}
 
 
-def test_targets_are_those_of_the_index_that_was_live_and_not_of_ads_it_did_not_know_yet(
+def test_facts_are_those_of_the_index_that_was_live_and_not_of_ads_it_did_not_know_yet(
     connection: Connection,
 ) -> None:
     for number, (version, levels) in enumerate({"i1": 3, "i2": 2}.items()):
@@ -101,12 +102,11 @@ def test_targets_are_those_of_the_index_that_was_live_and_not_of_ads_it_did_not_
     connection.execute(text("UPDATE semantic_ids SET event_at = :at WHERE ad_id = 2"), {"at": NOW - 2 * HOUR})
     connection.execute(text("UPDATE semantic_ids SET first_category = 'toys' WHERE ad_id = 1"))
 
-    hours = np.array([7, 5, 3, 1, 1, 1])
-    times = NOW.timestamp() - 3600 * hours
-    facts, of_row = targets(connection, np.array([1, 1, 1, 1, 2, 3]), times)
-    version = [facts.version_names[facts.versions[row]] if row >= 0 else "" for row in of_row.tolist()]
-    assert version == ["", "i1", "i2", "i2", "i2", ""]
-    assert facts.levels[of_row[[1, 2]]].tolist() == facts.widths[of_row[[1, 2]]].tolist() == [3, 2]
-    assert facts.category_numbers["toys"] >= 0
-    facts, of_row = targets(connection, np.array([2]), times[2:3])  # its S-ID came an hour later
-    assert of_row.tolist() == [-1]
+    times = [NOW.timestamp() - 3600 * hours for hours in (7, 5, 3, 1, 1, 1, 3)]
+    facts = target_facts(connection, [1, 1, 1, 1, 2, 3, 2], times)
+    # Nothing was live; either index; an ad of none; and one whose S-ID came an hour after it was shown.
+    assert facts["ad_index_version"] == [None, "i1", "i2", "i2", "i2", None, None]
+    assert facts["sid"] == [None, "<i1 1>", "<i2 1>", "<i2 1>", "<i2 2>", None, None]
+    assert facts["indexed_first_category"][:5] == [None, "toys", "toys", "toys", ""]
+    assert facts["embedding"][4] == [0, 1]
+    assert set(map(len, target_facts(connection, [], []).values())) == {0}
