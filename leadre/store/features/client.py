@@ -36,7 +36,7 @@ from leadre.store.features.materialization.definitions import find_views
 from leadre.store.features.materialization.processes import Servers
 from leadre.store.features.materialization.run import Materialized, Share, materialize
 from leadre.store.features.materialization.shards import Report, copy_online, write_shard
-from leadre.store.features.online_store import online_client
+from leadre.store.features.online_store import key_ttl_s, online_client
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.discretion import discreet
 
@@ -97,7 +97,7 @@ class FeatureClient:
                 redis_type=str(self.store.config.online_store.redis_type.value),  # Feast's own type imports Feast
                 sentinel_master=self.store.config.online_store.sentinel_master,
             )
-        ttl_s = self.store.config.online_store.key_ttl_seconds or 0
+        ttl_s = key_ttl_s(self.store.config.online_store, ["user_id"])
         self._writer = ListWriter(database=self._database, online=self._online, project=self.store.project, ttl_s=ttl_s)
         self.retrieval_lists([0])  # warm: the first read opens the connection
 

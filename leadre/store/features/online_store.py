@@ -7,7 +7,7 @@ of an equal time. Here a row is set by one script (set_row.lua). Layout and read
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -48,7 +48,9 @@ class LeadreRedisOnlineStore(RedisOnlineStore):
     ) -> None:
         """Write a batch; of rows with one key and time the first counts, as in Feast, but see `updated_in_place`."""
         client, rows = self._get_client(config.online_store), _rows(config, table, data)
-        set_rows(client, rows, ttl_s=key_ttl_s(config, table), replace_equal=updated_in_place(table))
+        set_rows(
+            client, rows, ttl_s=key_ttl_s(config.online_store, table.join_keys), replace_equal=updated_in_place(table)
+        )
         if progress:
             progress(len(data))
 
@@ -57,15 +59,11 @@ class LeadreRedisOnlineStore(RedisOnlineStore):
     ) -> None:
         """As `online_write_batch`."""
         client, rows = await self._get_client_async(config.online_store), _rows(config, table, data)
-        await set_rows_async(client, rows, ttl_s=key_ttl_s(config, table), replace_equal=updated_in_place(table))
+        await set_rows_async(
+            client, rows, ttl_s=key_ttl_s(config.online_store, table.join_keys), replace_equal=updated_in_place(table)
+        )
         if progress:
             progress(len(data))
-
-
-def key_ttl_s(config: RepoConfig, table: FeatureView) -> int:
-    """Return the seconds after its last write at which a key of the view's entity expires; 0: never."""
-    store = config.online_store
-    return (store.key_ttl_seconds or 0) if set(table.join_keys) <= set(store.key_ttl_join_keys) else 0
 
 
 def updated_in_place(table: FeatureView) -> bool:
@@ -99,3 +97,9 @@ def _rows(config: RepoConfig, table: FeatureView, data: Data) -> list[Row]:
             fields += [field(view, name), value.SerializeToString()]
         rows.append((_redis_key(project, entity, entity_key_serialization_version=version), fields))
     return rows
+
+
+def key_ttl_s(store: RedisOnlineStoreConfig, join_keys: Collection[str]) -> int:
+    """Return the seconds from a write at which keys of an entity expire; 0 where they do not."""
+    expiring = getattr(store, "key_ttl_join_keys", join_keys)  # with Feast's own store all do
+    return (store.key_ttl_seconds or 0) if set(join_keys) <= set(expiring) else 0

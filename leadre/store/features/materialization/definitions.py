@@ -88,5 +88,5 @@ def _view(store: FeatureStore, view: FeatureView) -> View:
         created_at=source.created_timestamp_column or None,
         features=tuple((field.name, str(field.dtype)) for field in view.features),
         in_place=updated_in_place(view),
-        ttl_s=key_ttl_s(store.config, view),
+        ttl_s=key_ttl_s(store.config.online_store, view.join_keys),
     )
