@@ -31,11 +31,11 @@ from leadre.errors import ConfigError, FeatureRowMismatch, InvalidInput, Unavail
 from leadre.store.features.context import context_of
 from leadre.store.features.list_reader import RetrievedRow, read_lists
 from leadre.store.features.list_writer import ListWriter
+from leadre.store.features.materialization import runs
 from leadre.store.features.materialization.definitions import find_views
 from leadre.store.features.materialization.processes import Servers
 from leadre.store.features.materialization.run import Materialized, Share, materialize
-from leadre.store.features.materialization.runs import SHARD_ENTITIES
-from leadre.store.features.materialization.shards import Report, copy_online
+from leadre.store.features.materialization.shards import Report, copy_online, write_shard
 from leadre.store.features.online_store import key_ttl_s, online_client
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.discretion import discreet
@@ -97,7 +97,6 @@ class FeatureClient:
                 redis_type=str(self.store.config.online_store.redis_type.value),  # Feast's own type imports Feast
                 sentinel_master=self.store.config.online_store.sentinel_master,
             )
-            self._list_features = [field.name for field in self.store.get_feature_view("retrieved_ads").features]
         ttl_s = key_ttl_s(self.store.config.online_store, ["user_id"])
         self._writer = ListWriter(database=self._database, online=self._online, project=self.store.project, ttl_s=ttl_s)
         self.retrieval_lists([0])  # warm: the first read opens the connection
@@ -157,7 +156,8 @@ class FeatureClient:
     ) -> dict[str, list[Any]]:
         """Return the ranker's features of a user and its target ads, through Feast's on-demand view.
 
-        As in the point-in-time join, a list that is older than the view's ttl or later than `now` counts as absent.
+        A list that is older than the view's ttl or later than `now` counts as absent, as it does in the point-in-time
+        join: the features have their neutral values.
 
         Args:
             user_id: the user, as its owner names it: a number or a text.
@@ -177,9 +177,6 @@ class FeatureClient:
             return {}
         request = {"user_id": id_of(user_id), "request_time_s": now.timestamp()}
         columns = self._read(self._ranker_features, [{**request, "ad_id": ad_id} for ad_id in ids_of(ad_ids)])
-        for name in self._list_features:  # Feast applies ttl to the join, not online
-            pairs = zip(columns[name], columns["list_age_s"], strict=True)
-            columns[name] = [value if age >= 0 else None for value, age in pairs]
         return {"ad_id": list(ad_ids), **{name: columns[name] for name in self._ranker_names}}
 
     def point_in_time(self, entity_frame: pd.DataFrame) -> pd.DataFrame:
@@ -228,7 +225,7 @@ class FeatureClient:
         now: datetime,
         views: Collection[str] = (),
         full: bool = False,
-        shard_entities: int = SHARD_ENTITIES,
+        shard_entities: int = runs.SHARD_ENTITIES,
         share: Share = lambda _, __: None,
         report: Report = lambda _, __: None,
     ) -> Materialized:
@@ -251,6 +248,18 @@ class FeatureClient:
                 share=share,
                 report=report,
             )
+
+    def materialize_shard(self) -> bool:
+        """Write one shard of the materializations under way that nobody works on; return whether there was one.
+
+        Raises:
+            FeatureRowMismatch, Unavailable: as `materialize`.
+        """
+        views = {view.name: view for view in find_views(self.store)}
+        with transaction(self._database) as connection:
+            under_way = runs.unfinished(connection, views)
+        with _available():
+            return write_shard(self._database, self._online, views, under_way)
 
     def materialize_incremental(self, now: datetime) -> dict[str, int]:
         """Bring the online store up to `now` and return the rows read by view. See `materialize`."""
