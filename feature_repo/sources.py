@@ -1,4 +1,8 @@
-"""Where features come from: the tables of the system of record. `event_at` is when a row became true."""
+"""Where features come from: the tables of the system of record.
+
+`event_at` is when a row became true; `changed_in` is the number of the transaction that wrote it, by which
+`leadre materialize` tells what is new.
+"""
 
 import os
 
@@ -75,10 +79,12 @@ ads = stored(
 semantic_ids = stored(
     name="semantic_ids",
     query="""
-        SELECT s.ad_id, s.sid, s.embedding, s.index_version AS ad_index_version, became.event_at, s.created_at
+        SELECT s.ad_id, s.sid, s.embedding, s.index_version AS ad_index_version, became.event_at, s.created_at,
+               greatest(s.changed_in, promoted.changed_in) AS changed_in
         FROM semantic_ids s
         JOIN (
-            SELECT index_version, min(promoted_at) AS first_at, max(promoted_at) AS last_at
+            SELECT index_version, min(promoted_at) AS first_at, max(promoted_at) AS last_at,
+                   max(changed_in) AS changed_in
             FROM releases WHERE promoted_at IS NOT NULL GROUP BY index_version
         ) promoted USING (index_version)
         CROSS JOIN LATERAL (

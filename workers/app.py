@@ -101,7 +101,7 @@ app = Celery(
     task_cls=PatientTask,
     include=[
         f"{__package__}.{module}"
-        for module in ("retrieval", "indexing", "training", "materialization", "dataset", "doorbell")
+        for module in ("retrieval", "indexing", "training", "materialization", "dataset", "features", "doorbell")
     ],
     set_as_current=True,
 )

@@ -316,6 +316,35 @@ retrieval_log = Table(
     comment="Every list ever written, with its user-side features: the offline half of the view retrieved_ads.",
 )
 
+materializations = Table(
+    "materializations",
+    metadata,
+    Column("run", BigInteger, Identity(always=True), primary_key=True),
+    Column("view", Text, nullable=False),
+    Column("written_from", BigInteger, nullable=False, comment="new is what this transaction or later wrote"),
+    Column("waiting_from", BigInteger, nullable=False, comment="oldest that may have been before its time"),
+    Column("true_after", TIME, comment="new is also what has become true since"),
+    Column("until", TIME, nullable=False, comment="rows of a later event time wait"),
+    Column("next_written_from", BigInteger, nullable=False, comment="where the next run begins"),
+    Column("next_waiting_from", BigInteger, nullable=False),
+    Column("entities", BigInteger, nullable=False, comment="with new rows, when the run was planned"),
+    Column("started_at", TIME, nullable=False, server_default=func.now()),
+    Column("finished_at", TIME),
+    Index("uq_materializations_view", "view", unique=True, postgresql_where=text("finished_at IS NULL")),
+    comment="The newest finished run of each feature view, and the one under way.",
+)
+
+materialization_shards = Table(
+    "materialization_shards",
+    metadata,
+    Column("run", BigInteger, ForeignKey("materializations.run", ondelete="CASCADE"), primary_key=True),
+    Column("shard", BigInteger, primary_key=True, autoincrement=False),
+    Column("low", BigInteger, comment="least entity id; null: no bound"),
+    Column("high", BigInteger, comment="where the next shard begins; null: no bound"),
+    Column("read", BigInteger, comment="rows; null until the shard is finished"),
+    Column("written", BigInteger, comment="of them, those newer than what was online"),
+)
+
 backfill_shards = Table(
     "backfill_shards",
     metadata,
