@@ -111,6 +111,11 @@ class RankerJoin:
             names=tuple(field.name for view in views for field in view.features),
         )
 
+    def close(self) -> None:
+        """Close the connections this join opened."""
+        if self.database is not None:
+            self.database.dispose()
+
     @property
     def schema(self) -> pa.Schema:
         """The features' types."""
