@@ -61,10 +61,10 @@ def _keys(column: pd.Series) -> NDArray[np.int64]:
         and not column.hasnans
         and 0 <= column.min() <= column.max() <= MAX_ID
     ):
-        return column.to_numpy(np.int64)
+        return np.asarray(column, np.int64)
     different = column.unique()
     try:
         keys = dict(zip(different, ids_of(different), strict=True))
     except InvalidInput as error:
         raise InvalidInput(error.problem, column=str(column.name)) from None
-    return column.map(keys).to_numpy(np.int64)
+    return np.asarray(column.map(keys), np.int64)
