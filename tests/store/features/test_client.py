@@ -10,7 +10,7 @@ import pytest
 from feast import FeatureStore
 from sqlalchemy import Engine
 
-from leadre.derivation import NEUTRAL, pack
+from leadre.derivation import NEUTRAL, USER_NEUTRAL, pack
 from leadre.domain.behavior import Action, Domain, Impression
 from leadre.domain.identity import id_of
 from leadre.domain.retrieval import RetrievalList
@@ -154,7 +154,9 @@ def test_ranker_features_of_present_absent_expired_and_future_lists(
     for user_id, now in ((8, NOW), (7, NOW + timedelta(days=7, seconds=1)), (7, NOW - timedelta(seconds=1))):
         absent = features.ranker_features(user_id, [100], now=now)
         assert {name: absent[name][0] for name in NEUTRAL} == NEUTRAL
-        assert absent["entropy"] == absent["retrieved_ad_ids"] == [None]
+        assert {name: absent[name][0] for name in USER_NEUTRAL} == {
+            name: [] if value == () else value for name, value in USER_NEUTRAL.items()
+        }
     assert features.ranker_features(7, [], now=NOW) == {}
 
 
