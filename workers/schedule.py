@@ -25,6 +25,7 @@ BEAT_SCHEDULE: dict[str, Entry] = {
     "drain": _every("workers.retrieval.refresh_users", 3.0),
     "reconcile": _every("workers.materialization.reconcile", 60.0),
     "index-new-ads": _every("workers.indexing.index_new_ads", 20.0),
+    "past-lists": _every("workers.dataset.make_past_lists", 10.0),
     "materialize": _every("workers.materialization.materialize", 300.0),
     "summarize": _every("workers.materialization.summarize", 3600.0),
     "check-features": _every("workers.features.check_state", 300.0),

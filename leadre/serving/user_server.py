@@ -169,7 +169,7 @@ def create_app(settings: Settings) -> Starlette:
 
     def append(user_id: int, behaviors: Sequence[Behavior]) -> Appended:
         with transaction(database) as connection:
-            append_behaviors(connection, behaviors)
+            append_behaviors(connection, behaviors, arrived_at=datetime.now(UTC))
             unknown = unknown_items(connection, behaviors)
             return Appended(
                 group=arpu_groups(connection, [user_id])[0],
