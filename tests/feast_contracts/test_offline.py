@@ -87,10 +87,15 @@ def test_postgresql_returns_naive_times(postgres_store: MakeStore, postgres: psy
     assert set(found["event_timestamp"]) == {at.replace(tzinfo=None) for at in ASKED["event_timestamp"]}
 
 
+@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
 def test_a_list_that_is_there_is_an_array_and_one_that_is_not_is_none(
-    postgres_store: MakeStore, postgres: psycopg2.extensions.cursor
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    tiny = postgres_store(view(postgres_source(postgres), SCORE, IDS))
+    make = request.getfixturevalue(f"{kind}_store")
+    if kind == "postgres":
+        tiny = make(view(postgres_source(request.getfixturevalue("postgres")), SCORE, IDS))
+    else:
+        tiny = make(view(source(tmp_path, {**ROWS, "ids": [[1, 2]]}), SCORE, IDS))
     there, absent = joined(tiny, ASKED, "facts:ids").sort_values("row")["ids"].iloc[[0, 2]]
     assert isinstance(there, np.ndarray)
     assert there.tolist() == [1, 2]

@@ -24,6 +24,7 @@ from tests.feast_contracts.tiny import HOUR, NOON, SCORE, frame, joined, online,
 
 STORES = {
     "feast": "redis",
+    "ours": "leadre.store.features.online_store.LeadreRedisOnlineStore",
 }
 """Types as feature_store.yaml names them."""
 

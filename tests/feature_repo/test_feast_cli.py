@@ -197,11 +197,11 @@ def answer(url: str, body: object = None) -> bytes:
     """Ask until the server is up."""
     request = urllib.request.Request(url, headers={"Content-Type": "application/json"})
     request.data = None if body is None else json.dumps(body).encode()
-    for attempt in range(600):
+    for attempt in range(1200):
         try:
             return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10).read()
         except (urllib.error.URLError, ConnectionError) as error:
-            if attempt == 599 or isinstance(error, urllib.error.HTTPError):
+            if attempt == 1199 or isinstance(error, urllib.error.HTTPError):
                 raise
             time.sleep(0.1)
     raise AssertionError
