@@ -196,6 +196,7 @@ impressions = Table(
     Column("simulated", Boolean, nullable=False, server_default=text("false"), comment="the eCPM is not a real one"),
     _created_at(),
     _known_at(),
+    Column("outcome_at", TIME, comment="from when its click or conversion was known, if that was after the row"),
     Index("ix_impressions_user", "user_id", "occurred_at"),
     Index("ix_impressions_occurred_at", "occurred_at", postgresql_using="brin"),
     comment="eCPM is revenue per 1,000 impressions, as the ranking phase estimated it.",
