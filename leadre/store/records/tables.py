@@ -322,7 +322,7 @@ materializations = Table(
     metadata,
     Column("run", BigInteger, Identity(always=True), primary_key=True),
     Column("view", Text, nullable=False),
-    Column("written_from", BigInteger, nullable=False, comment="new is what this transaction or later wrote"),
+    Column("written_from", BigInteger, nullable=False, comment="new is what it or a later one wrote"),
     Column("waiting_from", BigInteger, nullable=False, comment="oldest that may have been before its time"),
     Column("true_after", TIME, comment="new is also what has become true since"),
     Column("until", TIME, nullable=False, comment="rows of a later event time wait"),

@@ -130,9 +130,8 @@ class ContextBuilder:
         user_id = int(self._sequences.users[user])
         times = self._sequences.occurred_at_s[first : first + upto]
         start = window_start(now, days=self._recipe.window_days)
-        oldest, end = (
-            first + int(np.searchsorted(times, at.timestamp(), side)) for at, side in ((start, "left"), (now, "right"))
-        )
+        oldest = first + int(np.searchsorted(times, start.timestamp(), "left"))
+        end = first + int(np.searchsorted(times, now.timestamp(), "right"))
         return Context(
             profile=self._profiles.get(user_id) or Profile(user_id=user_id),
             summary=InterestSummary(
