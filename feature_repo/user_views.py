@@ -26,7 +26,7 @@ user_profile = FeatureView(
     online=True,
     description="Profile fields of the prompt and of targeting, and the ARPU group of the refresh queue.",
     owner="leadre",
-    tags={"paper": "§4.2.1 (2)"},
+    tags={"paper": "§4.2.1 (2)", "rows": "updated in place"},
 )
 
 interest_summary = FeatureView(

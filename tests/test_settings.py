@@ -29,6 +29,13 @@ def test_the_environment_is_read_and_the_rest_has_defaults(tmp_path: Path) -> No
     assert settings.indexes == tmp_path / "indexes"
     assert settings.releases == tmp_path / "releases"
     assert settings.feature_repo.is_absolute()
+    assert (settings.retention_days, settings.retention_export) == (None, None)
+
+
+def test_retention_is_in_whole_days_and_a_folder(tmp_path: Path) -> None:
+    changes = {"LEADRE_RETENTION_DAYS": "400", "LEADRE_RETENTION_EXPORT": str(tmp_path / "archive")}
+    settings = Settings.from_environment(environment(tmp_path, **changes))
+    assert (settings.retention_days, settings.retention_export) == (400, tmp_path / "archive")
 
 
 def test_embedded_servers_are_found_and_the_environment_outranks_them(tmp_path: Path) -> None:
@@ -40,9 +47,10 @@ def test_embedded_servers_are_found_and_the_environment_outranks_them(tmp_path: 
 
 
 def test_secrets_are_not_printed(tmp_path: Path) -> None:
-    printed = repr(Settings.from_environment(environment(tmp_path)))
-    assert "pa%2Fss" not in printed
-    assert "se%3Acret" not in printed
+    more = {"LEADRE_REGISTRY_URL": DATABASE.replace("rita", "registrar"), "LEADRE_REDIS_CLUSTER": "n:1,password=open"}
+    printed = repr(Settings.from_environment(environment(tmp_path, **more)))
+    for secret in ("pa%2Fss", "se%3Acret", "password=open"):
+        assert secret not in printed
 
 
 @pytest.mark.parametrize(
@@ -52,11 +60,13 @@ def test_secrets_are_not_printed(tmp_path: Path) -> None:
         ({"LEADRE_REDIS_URL": ""}, "LEADRE_REDIS_URL is not set.*leadre services up"),
         ({"LEADRE_DATABASE_URL": "sqlite:///x"}, "must start with postgresql://"),
         ({"LEADRE_REDIS_URL": "cache.example:6379"}, "must start with redis://"),
+        ({"LEADRE_REGISTRY_URL": "mysql://h/registry"}, "LEADRE_REGISTRY_URL must start with postgresql://"),
         ({"LEADRE_REDIS_URL": "redis://:a%2Cb@cache.example"}, "holds a comma"),
         ({"LEADRE_BEAM_WIDTH": "wide"}, "LEADRE_BEAM_WIDTH='wide' is not a number"),
         ({"LEADRE_BEAM_WIDTH": "nan"}, "LEADRE_BEAM_WIDTH=nan is out of range: 1 to 1024"),
         ({"LEADRE_BEAM_WIDTH": "0"}, "LEADRE_BEAM_WIDTH=0 is out of range: 1 to 1024"),
         ({"LEADRE_REFRESH_BATCH": "2.5"}, "LEADRE_REFRESH_BATCH='2.5' is not a whole number"),
+        ({"LEADRE_RETENTION_DAYS": "7"}, "LEADRE_RETENTION_DAYS=7 is out of range: 30 to"),
         ({"LEADRE_LEASE_S": "1e9"}, "LEADRE_LEASE_S=1e9 is out of range"),
         ({"LEADRE_ENGINE": "magic"}, "LEADRE_ENGINE='magic' is not one of auto"),
     ],
@@ -87,6 +97,17 @@ def test_feast_gets_its_variables_from_the_two_urls(tmp_path: Path) -> None:
             "?sslmode=require&options=-csearch_path%3Dfeast_registry"
         ),
     }
+
+
+def test_feast_gets_a_registry_and_a_cluster_of_their_own_where_they_are_named(tmp_path: Path) -> None:
+    more = {
+        "LEADRE_REGISTRY_URL": "postgresql://r:p@registry.example/feast",
+        "LEADRE_REDIS_CLUSTER": "a:1,b:2,ssl=true",
+    }
+    variables = Settings.from_environment(environment(tmp_path, **more)).feast_environment()
+    assert variables["LEADRE_FEAST_REGISTRY_URL"] == "postgresql+psycopg2://r:p@registry.example/feast"
+    assert variables["LEADRE_FEAST_REDIS_CLUSTER"].startswith("a:1,b:2,ssl=true,socket_timeout=")
+    assert variables["LEADRE_FEAST_REDIS"].startswith("cache.example:6380,")  # the queue stays where it was
 
 
 @given(user=st.text(min_size=1, max_size=12), password=st.text(min_size=1, max_size=12))

@@ -25,9 +25,13 @@ BEAT_SCHEDULE: dict[str, Entry] = {
     "drain": _every("workers.retrieval.refresh_users", 3.0),
     "reconcile": _every("workers.materialization.reconcile", 60.0),
     "index-new-ads": _every("workers.indexing.index_new_ads", 20.0),
+    "past-lists": _every("workers.dataset.make_past_lists", 10.0),
     "materialize": _every("workers.materialization.materialize", 300.0),
     "summarize": _every("workers.materialization.summarize", 3600.0),
+    "check-features": _every("workers.features.check_state", 300.0),
+    "check-drift": _daily("workers.features.check_drift", hour=6),
     "train": _daily("workers.training.train_daily", hour=2),
+    "retention": _daily("workers.materialization.drop_old_months", hour=4),
     "revive": _daily("workers.retrieval.revive_dead", hour=5, minute=30),
 }
 """Times are UTC."""

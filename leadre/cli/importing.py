@@ -1,4 +1,4 @@
-"""`leadre import` and `leadre summarize`: data in, and what prompts are made of."""
+"""`leadre import`, `leadre summarize`, `leadre materialize`: data in, what prompts are made of, and online."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from leadre.cli.console import console, print_table, progress_bars
-from leadre.cli.session import now_option, settings
+from leadre.cli.session import features, now_option, settings
 
 if TYPE_CHECKING:
     from leadre.store.importers.load import ImportCounts, Progress
@@ -178,6 +178,63 @@ def summarize(now: datetime, *, window_days: int | None) -> None:
     with progress_bars() as progress:
         counts = run(settings().database_url, now=now, window_days=window_days, progress=progress)
     print_table("Written", ("table", "rows"), list(asdict(counts).items()))
+
+
+@click.command()
+@click.option("--views", help="Only these, e.g. user_profile,ad_features; without it, all.")
+@click.option("--full", is_flag=True, help="Everything, not what is new: when the online store's keys were lost.")
+@click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="On this machine.")
+@now_option
+def materialize(*, views: str | None, full: bool, processes: int, now: datetime) -> None:
+    """Copy what is new in the feature views' sources to the online store. Beat runs it every five minutes.
+
+    New is what was written since the last time, whatever its event time: late events and imports of old logs count. A
+    killed one goes on where it was.
+
+    Example: leadre materialize --views retrieved_ads --full --processes 4
+    """
+    from leadre.pipelines.materialize import materialize as run
+
+    names = [name.strip() for name in views.split(",")] if views else []
+    opened = features(settings())
+    try:
+        with progress_bars() as progress:
+            done = run(opened, now=now, views=names, full=full, processes=processes, progress=progress)
+    finally:
+        opened.close()
+    for line in done.said:
+        console.print(f"[yellow]![/] {line}", soft_wrap=True)
+    rows = [(view, read, done.written[view]) for view, read in done.read.items()]
+    print_table("Materialized", ("view", "rows", "newer than online"), rows)
+
+
+@click.command()
+@click.option("--days", type=click.IntRange(min=30), help="Retention; default: LEADRE_RETENTION_DAYS.")
+@click.option(
+    "--export",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for Parquet files of what is dropped; default: LEADRE_RETENTION_EXPORT.",
+)
+@now_option
+def retention(days: int | None, *, export: Path | None, now: datetime) -> None:
+    """Drop months of lists, summaries and sequences that are older than some days. Beat runs it daily.
+
+    Example: leadre retention --days 400 --export /archive/leadre
+    """
+    from leadre.pipelines.retention import drop_old_months
+    from leadre.store.records.database import connect
+
+    found = settings()
+    days, export = days or found.retention_days, export or found.retention_export
+    if days is None:
+        raise click.UsageError("everything is kept: say --days, or set LEADRE_RETENTION_DAYS")
+    database = connect(found.database_url, application_name="leadre retention")
+    try:
+        months = drop_old_months(database, now=now, days=days, export=export)
+    finally:
+        database.dispose()
+    rows = [(it.name, "kept" if it.still_valid else "dropped", it.still_valid, it.exported or "") for it in months]
+    print_table(f"Months older than {days} days", ("month", "", "rows that hold now", "file"), rows)
 
 
 def _folder_name(folder: Path) -> str:

@@ -6,7 +6,9 @@ LEADRE §3.2: M codes, coarse to fine, plus one disambiguation code; written `<a
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from leadre.errors import InvalidSemanticId
 
@@ -68,3 +70,14 @@ class SemanticId:
 def code_token(level: int, code: int) -> str:
     """Return the special token of a code: level 0, code 51 is `<a_51>`."""
     return f"<{LETTERS[level]}_{code}>"
+
+
+def sid_texts(codes: Sequence[Sequence[int]]) -> list[str]:
+    """Write S-IDs of one length in the paper's notation: what `str(SemanticId(...))` gives, many at once."""
+    template = _template(len(codes[0])) if codes else ""
+    return [template % tuple(of_ad) for of_ad in codes]
+
+
+@cache
+def _template(levels: int) -> str:
+    return f"<{', '.join(f'{letter}_%d' for letter in LETTERS[:levels])}>"

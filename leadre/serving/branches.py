@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from leadre.errors import Unavailable
 
 if TYPE_CHECKING:
-    from leadre.store.features.client import RetrievedRow
+    from leadre.store.features.list_reader import RetrievedRow
 
 logger = logging.getLogger(__name__)
 

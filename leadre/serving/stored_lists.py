@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from leadre.store.features.client import FeatureClient, RetrievedRow
+    from leadre.store.features.client import FeatureClient
+    from leadre.store.features.list_reader import RetrievedRow
 
 
 class StoredLists:

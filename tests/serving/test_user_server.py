@@ -19,7 +19,7 @@ from leadre.errors import Unavailable
 from leadre.logs import JsonFormatter
 from leadre.serving.reported import Appended
 from leadre.serving.user_server import UserServer, application
-from leadre.store.features.client import RetrievedRow
+from leadre.store.features.list_reader import RetrievedRow
 from leadre.store.records.source_ids import AdNames
 
 NOW = datetime(2025, 3, 1, 12, tzinfo=UTC)
@@ -32,7 +32,6 @@ LIST = RetrievedRow(
     ad_ids=(11, 12),
     sids=("<a_11, b_0>", "<a_12, b_0>"),
     log_probabilities=(-0.5, -1.5),
-    features={},
 )
 NAMES = AdNames(ad_ids=np.array([11, 12]), texts=pa.array(["SKU-11", ""]), cursor=1)
 APPENDED = Appended(group=3, unknown_ads=0, unknown_content_items=0)

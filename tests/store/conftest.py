@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from feast import FeatureStore, RepoConfig
+from feast.infra.online_stores.redis import RedisOnlineStore
 from sqlalchemy import Connection, Engine
 
 from leadre.domain.retrieval import Beam, RetrievalList
@@ -39,6 +41,17 @@ def database(applied: Settings) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+@pytest.fixture
+def stock(features: FeatureClient) -> FeatureStore:
+    """The same feature store, with the Redis store that Feast brings instead of ours: what a stock SDK is."""
+    config = features.store.config
+    values = config.model_dump(by_alias=True, exclude_none=True, exclude={"repo_path"})
+    values["online_store"] = {"type": "redis", "connection_string": config.online_store.connection_string}
+    made = FeatureStore(config=RepoConfig(**values, repo_path=config.repo_path))
+    assert type(made._get_provider().online_store) is RedisOnlineStore
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -109,6 +122,9 @@ def promoted(database: Engine, index: AdIndex) -> None:
             sids=[str(index.sid_at(row)) for row in everything],
             codes=index.codes,
             embeddings=index.embeddings,
+            first_categories=first,
+            second_categories=second,
+            advertiser_ids=index.advertiser_ids,
             event_at=PROMOTED,
         )
         record_release(connection, "release-1", index_version=index.version, uri="", recipe={}, metrics={})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -12,8 +13,9 @@ from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.retrieval.priority import GROUPS, arpu_groups
 from leadre.store.records import events, request_path
 from leadre.store.records.database import transaction
+from leadre.store.records.partitions import ensure_months, months_before
 from leadre.store.records.summaries import ARPU_GROUPS
-from workers.materialization import materialize, reconcile, summarize
+from workers.materialization import drop_old_months, materialize, reconcile, summarize
 from workers.resources import Resources, resources
 from workers.retrieval import refresh_users, revive_dead
 
@@ -90,3 +92,17 @@ def test_dead_users_get_another_chance(held: Resources) -> None:
     revive_dead.run()
     assert (held.queue.dead(), held.queue.depth()) == ([], 1)
     assert held.features is not None
+
+
+def test_old_months_go_only_where_the_settings_say_so(held: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
+    def months() -> list[str]:
+        with transaction(held.database) as connection:
+            return months_before(connection, "retrieval_log", datetime.now(UTC))
+
+    with transaction(held.database) as connection:
+        ensure_months(connection, "retrieval_log", [datetime(2020, 2, 1, tzinfo=UTC)])
+    drop_old_months.run()
+    assert months() == ["retrieval_log_2020_02"]
+    monkeypatch.setattr(held, "settings", replace(held.settings, retention_days=30))
+    drop_old_months.run()
+    assert months() == []

@@ -12,7 +12,8 @@ from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.pipelines.refresh import LiveRetriever
 from leadre.retrieval.refresh_queue import RefreshQueue
 from leadre.retrieval.retriever import LIVE_ADS_AGE
-from leadre.store.features.client import FeatureClient, retrieval_log
+from leadre.store.features import retrieval_log
+from leadre.store.features.client import FeatureClient
 from leadre.store.records import catalog, events
 from leadre.store.records.database import connect, transaction
 from leadre.store.release import records as releases

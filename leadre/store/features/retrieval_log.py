@@ -1,115 +1,96 @@
-"""The retrieval log: every list ever written, with its user-side features. LEADRE §5.3.
+"""The retrieval log: every list ever written, as its record. LEADRE §5.3.
 
 The offline half of the feature view `retrieved_ads`: what a ranker's training set joins to its impressions.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from contextlib import closing
+from datetime import UTC, datetime
+from io import BytesIO
+from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, select
-from sqlalchemy.dialects.postgresql import distinct_on, insert
+import psycopg2
+from numpy.typing import NDArray
+from sqlalchemy import Connection, select, text
+from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.exc import DBAPIError
 
-from leadre.derivation import user_side
-from leadre.domain.retrieval import RetrievalList
-from leadre.errors import InvalidInput, ReleaseMismatch, UnknownAd
+from leadre.derivation import Lists
+from leadre.errors import InvalidInput
+from leadre.store.records.partitions import ensure_months
 from leadre.store.records.tables import retrieval_log
 
-if TYPE_CHECKING:
-    from leadre.indexing.ad_index import AdIndex
+COLUMNS = ("user_id", "event_at", "release", "index_version", "behavior_at", "retrieved_ad_ids", "record")
+"""The columns of a row, as `append` writes and `newest` gives them."""
 
-COLUMNS = tuple(column.name for column in retrieval_log.columns if column.name not in ("log_id", "created_at"))
-"""The columns of a row, as `append` takes and `newest` gives them."""
+_STAGE = f"""
+CREATE TEMPORARY TABLE IF NOT EXISTS staged_retrieval_log ON COMMIT DELETE ROWS
+AS SELECT {", ".join(COLUMNS)} FROM retrieval_log WITH NO DATA
+"""  # noqa: S608 - our own names
+_COPY = f"COPY staged_retrieval_log ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)"
+# By key, so that two writers of the same lists never deadlock.
+_APPEND = text(f"""
+    INSERT INTO retrieval_log ({", ".join(COLUMNS)})
+    SELECT {", ".join(COLUMNS)} FROM staged_retrieval_log ORDER BY user_id, event_at, release ON CONFLICT DO NOTHING
+""")  # noqa: S608
+# A list made from no behavior counts as made from everything before it.
+_ADVANCE = text("""
+    INSERT INTO user_state AS t (user_id, listed_at, list_behavior_at)
+    SELECT DISTINCT ON (user_id) user_id, event_at, coalesce(behavior_at, event_at) FROM staged_retrieval_log
+    ORDER BY user_id, event_at DESC
+    ON CONFLICT (user_id) DO UPDATE
+    SET listed_at = excluded.listed_at, list_behavior_at = excluded.list_behavior_at
+    WHERE t.listed_at IS NULL OR t.listed_at < excluded.listed_at
+""")
 
-
-def list_rows(lists: Sequence[RetrievalList], *, index: AdIndex, ecpms: Mapping[int, float]) -> list[dict[str, Any]]:
-    """Derive the rows of lists: the columns of `retrieval_log` and the features of `retrieved_ads`. Pure.
-
-    Args:
-        lists: all made under `index`.
-        index: gives categories, advertisers and embeddings.
-        ecpms: eCPM of ads; an ad without one counts 0.
-
-    Raises:
-        ReleaseMismatch: a list of another index version.
-        UnknownAd: a list holds an ad that the index does not.
-        InvalidInput: a log-probability that is not finite.
-    """
-    for of_user in lists:
-        if of_user.index_version != index.version:
-            raise ReleaseMismatch(
-                f"a list is from index {of_user.index_version!r}, the index given is {index.version!r}: write it with "
-                "its own index"
-            )
-    beams = [beam for of_user in lists for beam in of_user.beams]
-    ad_ids = np.array([beam.ad_id for beam in beams], dtype=np.int64)
-    log_probabilities = np.array([beam.log_probability for beam in beams], dtype=np.float64)
-    rows = index.rows(ad_ids)
-    if (rows < 0).any():
-        unknown = int(ad_ids[rows < 0][0])
-        problem = f"ad {unknown} is not in index {index.version!r}: load the index's newest revision"
-        raise UnknownAd(problem).about(ads=[unknown])
-    if not np.isfinite(log_probabilities).all():
-        bad = beams[int(np.flatnonzero(~np.isfinite(log_probabilities))[0])]
-        problem = f"ad {bad.ad_id} has log-probability {bad.log_probability}; only finite ones have an order"
-        raise InvalidInput(problem).about(ads=[bad.ad_id])
-    first_categories, second_categories = index.categories_at(rows)
-    embeddings = np.asarray(index.embeddings[rows], dtype=np.float32)
-    per_ad: dict[str, list[Any]] = {
-        "retrieved_ad_ids": ad_ids.tolist(),
-        "retrieved_sids": [str(beam.sid) for beam in beams],
-        "retrieved_log_probabilities": log_probabilities.tolist(),
-        "retrieved_first_categories": first_categories,
-        "retrieved_second_categories": second_categories,
-        "retrieved_advertiser_ids": index.advertiser_ids[rows].tolist(),
-    }
-    derived = user_side(
-        counts=[len(of_user.beams) for of_user in lists],
-        log_probabilities=per_ad["retrieved_log_probabilities"],
-        first_categories=first_categories,
-        embeddings=embeddings,
-        ecpms=[ecpms.get(ad_id, 0.0) for ad_id in per_ad["retrieved_ad_ids"]],
-    )
-    written, start = [], 0
-    for number, of_user in enumerate(lists):
-        end = start + len(of_user.beams)
-        written.append(
-            {
-                "user_id": of_user.user_id,
-                "event_at": of_user.generated_at,
-                "generated_at_s": of_user.generated_at.timestamp(),
-                "behavior_at": of_user.event_at,
-                "behavior_at_s": None if of_user.event_at is None else of_user.event_at.timestamp(),
-                "release": of_user.release,
-                "index_version": of_user.index_version,
-                **{name: values[start:end] for name, values in per_ad.items()},
-                "retrieved_embeddings": embeddings[start:end].ravel().tolist(),
-                **{name: values[number] for name, values in derived.items()},
-            }
-        )
-        start = end
-    return written
+_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_END = b"\xff\xff"
+_POSTGRES_EPOCH_US = 946_684_800_000_000
+"""2000-01-01, from which PostgreSQL counts, in Unix microseconds."""
+_INT8_OID = 20
+_HEAD = np.dtype([("columns", ">i2"), ("n1", ">i4"), ("user_id", ">i8"), ("n2", ">i4"), ("event_at", ">i8")])
+_NUMBER = np.dtype([("bytes", ">i4"), ("value", ">i8")])
 
 
-def append(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows in one statement. A user has one list an instant: writing it again changes nothing.
+def append(connection: Connection, user_ids: NDArray[np.int64], lists: Lists, records: Sequence[bytes]) -> int:
+    """Write lists, and note in `user_state` from when each user's newest one is. Writing them again changes nothing.
 
     Args:
         connection: in a transaction.
-        rows: `COLUMNS` by name.
+        user_ids: whose the lists are, int64[U].
+        lists: all present.
+        records: the lists as `pack` gives them.
+
+    Returns:
+        How many are new: (user, time, release) was not in the log.
+
+    Raises:
+        InvalidInput: a release or index version that PostgreSQL cannot hold.
     """
-    if rows:
-        values = [{name: row[name] for name in COLUMNS} for row in rows]
-        connection.execute(insert(retrieval_log).on_conflict_do_nothing(), values)
+    if not records:
+        return 0
+    generated_us = microseconds(lists.generated_at_s)
+    months = np.unique(generated_us.astype("datetime64[us]").astype("datetime64[M]"))
+    ensure_months(connection, "retrieval_log", [month.item().replace(tzinfo=UTC) for month in months.astype("M8[us]")])
+    connection.execute(text(_STAGE))
+    with closing(connection.connection.cursor()) as cursor:
+        try:
+            cursor.copy_expert(_COPY, BytesIO(_copied(user_ids, lists, records, generated_us)))
+        except psycopg2.Error as error:  # SQLAlchemy does not see what goes past it; `transaction` tells them apart
+            raise DBAPIError.instance(_COPY, None, error, psycopg2.Error) from error
+    written = connection.execute(_APPEND).rowcount
+    connection.execute(_ADVANCE)
+    return written
 
 
 def newest(
     connection: Connection, user_ids: Sequence[int], *, at: datetime | None = None
 ) -> dict[int, Mapping[str, Any]]:
-    """Return each user's newest row, users without one left out.
+    """Return each user's newest row, `COLUMNS` by name; users without one are left out.
 
     Args:
         connection: any.
@@ -123,3 +104,61 @@ def newest(
         retrieval_log.c.user_id, retrieval_log.c.event_at.desc()
     )
     return {row["user_id"]: dict(row) for row in connection.execute(statement).mappings()}
+
+
+def microseconds(seconds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return Unix times in whole microseconds, int64; exact for times that datetime.timestamp() gave."""
+    return np.rint(seconds * 1e6).astype(np.int64)
+
+
+def _copied(
+    user_ids: NDArray[np.int64], lists: Lists, records: Sequence[bytes], generated_us: NDArray[np.int64]
+) -> bytes:
+    """Return rows in COPY's binary format: nothing is written as text, or read from it."""
+    count = len(records)
+    heads = np.empty(count, _HEAD)
+    heads["columns"], heads["n1"], heads["n2"] = len(COLUMNS), 8, 8
+    heads["user_id"], heads["event_at"] = user_ids, generated_us - _POSTGRES_EPOCH_US
+    without = np.isnan(lists.behavior_at_s)
+    behaved = _numbers(microseconds(np.where(without, 0.0, lists.behavior_at_s)) - _POSTGRES_EPOCH_US)
+    ads = _numbers(lists.ad_ids)
+    texts = {name: _text(name) for name in {*lists.releases, *lists.index_versions}}
+    arrays = {length: _array_head(length) for length in set(lists.counts.tolist())}
+    head = heads.tobytes()
+    edges, none = lists.offsets.tolist(), without.tolist()
+    parts = [_SIGNATURE]
+    for u, record in enumerate(records):
+        begin, end = edges[u], edges[u + 1]
+        parts += (
+            head[u * _HEAD.itemsize : (u + 1) * _HEAD.itemsize],
+            texts[lists.releases[u]],
+            texts[lists.index_versions[u]],
+            b"\xff\xff\xff\xff" if none[u] else behaved[u * 12 : u * 12 + 12],
+            arrays[end - begin],
+            ads[begin * 12 : end * 12],
+            len(record).to_bytes(4, "big"),
+            record,
+        )
+    parts.append(_END)
+    return b"".join(parts)
+
+
+def _numbers(values: NDArray[np.int64]) -> bytes:
+    """Return each number as a field or an element: its length, 8, before it."""
+    written = np.empty(len(values), _NUMBER)
+    written["bytes"], written["value"] = 8, values
+    return written.tobytes()
+
+
+def _array_head(length: int) -> bytes:
+    """Return what precedes the elements of a bigint[]."""
+    if not length:
+        return struct.pack(">iiiI", 12, 0, 0, _INT8_OID)
+    return struct.pack(">iiiIii", 20 + _NUMBER.itemsize * length, 1, 0, _INT8_OID, length, 1)
+
+
+def _text(name: str) -> bytes:
+    if "\0" in name:
+        raise InvalidInput("the name of a release or an index holds a NUL character, which PostgreSQL cannot store")
+    encoded = name.encode()
+    return len(encoded).to_bytes(4, "big") + encoded

@@ -202,16 +202,24 @@ def row_counts(connection: Connection) -> dict[str, int]:
     return {table.name: connection.scalar(select(func.count()).select_from(table)) or 0 for table in tables}
 
 
-def item_labels(connection: Connection, domain: Domain) -> dict[int, ItemLabel]:
-    """Return every item's title, category and SPU by id, worded exactly as `summaries.write_summaries` words them."""
+def item_labels(
+    connection: Connection, domain: Domain, *, item_ids: Collection[int] | None = None
+) -> dict[int, ItemLabel]:
+    """Return items' titles, categories and SPUs by id, worded exactly as `summaries.write_summaries` words them.
+
+    Args:
+        connection: any.
+        domain: of the items.
+        item_ids: only these; None: all.
+    """
     if domain is Domain.AD:
         query = f"SELECT ad_id, name, {AD_CATEGORY.format(table='ads')}, spu FROM ads"  # noqa: S608 - our own words
     else:
         query = f"SELECT content_id, {CONTENT_TITLE.format(table='content_items')}, category, spu FROM content_items"  # noqa: S608
-    return {
-        item: ItemLabel(title=title, category=category, spu=spu)
-        for item, title, category, spu in connection.execute(text(query))
-    }
+    if item_ids is not None:
+        query += f" WHERE {'ad_id' if domain is Domain.AD else 'content_id'} = ANY(:item_ids)"
+    rows = connection.execute(text(query), {} if item_ids is None else {"item_ids": [int(it) for it in item_ids]})
+    return {item: ItemLabel(title=title, category=category, spu=spu) for item, title, category, spu in rows}
 
 
 def _upsert(connection: Connection, table: Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:

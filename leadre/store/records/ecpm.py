@@ -12,9 +12,9 @@ from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, exists, func, or_, select
+from sqlalchemy import Connection, Double, Numeric, Subquery, cast, exists, func, or_, select
 
-from leadre.store.records.tables import ads, impressions
+from leadre.store.records.tables import ad_earnings, ads, impressions
 
 EXPECTED_CLICK_RATE = 0.01
 """Clicks an impression where the log holds none to tell (ours)."""
@@ -50,19 +50,17 @@ class EcpmLog:
 
 
 def read_ecpm_log(connection: Connection, *, before: datetime | None = None) -> EcpmLog:
-    """Read what every ad of the catalog earned: one pass over the impressions.
+    """Read what every ad of the catalog earned.
 
     Args:
         connection: to the system of record.
-        before: later impressions are not read; None: there are none.
+        before: later impressions do not count: one pass over the others. None: all count, by the sums that
+            `ad_earnings` keeps of them.
 
     Raises:
         Unavailable: PostgreSQL does not answer (from `transaction`).
     """
-    earned = select(impressions.c.ad_id, func.avg(impressions.c.ecpm).label("ecpm")).group_by(impressions.c.ad_id)
-    if before is not None:
-        earned = earned.where(impressions.c.occurred_at < before)
-    shown = earned.subquery()
+    shown = _earnings(before)
     rows = connection.execute(
         select(ads.c.ad_id, shown.c.ecpm, ads.c.bid).join(shown, ads.c.ad_id == shown.c.ad_id).order_by(ads.c.ad_id)
     )
@@ -73,6 +71,17 @@ def read_ecpm_log(connection: Connection, *, before: datetime | None = None) -> 
         means=means,
         click_rate=float(means.sum()) / paid / 1000 if paid else EXPECTED_CLICK_RATE,
     )
+
+
+def _earnings(before: datetime | None) -> Subquery:
+    """Return each shown ad with its eCPM. Sums are exact, so both ways give the same bits."""
+    if before is None:
+        columns = ad_earnings.c
+        mean = (cast(columns.ecpm_sum, Double) / columns.impressions).label("ecpm")
+        return select(columns.ad_id, mean).where(columns.impressions > 0).subquery()
+    mean = (cast(func.sum(cast(impressions.c.ecpm, Numeric)), Double) / func.count()).label("ecpm")
+    passed = select(impressions.c.ad_id, mean).where(impressions.c.occurred_at < before)
+    return passed.group_by(impressions.c.ad_id).subquery()
 
 
 def read_ecpm(connection: Connection, ad_ids: list[int], *, log: EcpmLog) -> dict[int, float]:

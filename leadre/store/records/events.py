@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from tempfile import TemporaryFile
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +98,7 @@ def read_sequences(
     which: Literal["positive", "all"] = "positive",
     domains: Collection[Domain] = DOMAINS,
     until: datetime | None = None,
+    user_ids: Collection[int] | None = None,
 ) -> Sequences:
     """Return every user's behaviors, for training and evaluation; a user without any is left out.
 
@@ -106,19 +107,23 @@ def read_sequences(
         which: positive behaviors only (what prompts are made of), or all.
         domains: which domains.
         until: later behaviors are left out: clocks that ran ahead, or a present in the data's past. None: all count.
+        user_ids: only these users; None: all.
     """
-    query = """
+    these = "true" if user_ids is None else "user_id = ANY(%s)"
+    query = f"""
         SELECT user_id, item_id, array_position(%s::text[], domain) - 1, array_position(%s::text[], action) - 1,
                extract(epoch FROM occurred_at)::float8, ordinal
-        FROM behaviors WHERE domain = ANY(%s) AND action = ANY(%s) AND occurred_at <= %s
-        ORDER BY user_id, occurred_at, ordinal, behavior_id
-    """
+        FROM behaviors WHERE domain = ANY(%s) AND action = ANY(%s) AND occurred_at <= %s AND {these}
+        ORDER BY user_id, occurred_at, ordinal, domain, behavior_id
+    """  # noqa: S608 - two words of ours
     actions = _POSITIVE if which == "positive" else list(ACTIONS)
     columns = ("user", "item", "domain", "action", "time", "ordinal")
     types = ("int64", "int64", "uint8", "uint8", "float64", "int64")
     with closing(connection.connection.cursor()) as cursor, TemporaryFile() as file:
-        parameters = [[str(word) for word in words] for words in (DOMAINS, ACTIONS, domains, actions)]
-        select_rows = cursor.mogrify(query, [*parameters, "infinity" if until is None else until]).decode()
+        parameters: list[Any] = [[str(word) for word in words] for words in (DOMAINS, ACTIONS, domains, actions)]
+        values = [*parameters, "infinity" if until is None else until]
+        values += [] if user_ids is None else [[int(user_id) for user_id in user_ids]]
+        select_rows = cursor.mogrify(query, values).decode()
         cursor.copy_expert(f"COPY ({select_rows}) TO STDOUT (FORMAT csv)", file)
         if file.tell() == 0:
             read = {column: np.empty(0, dtype) for column, dtype in zip(columns, types, strict=True)}
@@ -176,24 +181,20 @@ def recent_users(connection: Connection, *, now: datetime, limit: int) -> list[i
 def stale_users(connection: Connection, *, now: datetime, limit: int) -> list[int]:
     """Return users whose newest positive behavior is newer than the one their newest list was made from.
 
-    For the reconciler: what a lost queue entry left behind is found here. A list made from no behavior at all counts as
-    made from everything before it was generated.
+    For the reconciler: what a lost queue entry left behind is found here, by an index on `user_state`. A list made from
+    no behavior at all counts as made from everything before it was generated.
 
     Args:
         connection: in a transaction.
-        now: later behaviors do not count yet.
+        now: a user whose newest behavior is later is not stale yet.
         limit: at most so many, those with the newest behavior first.
     """
-    # A behavior time that has been through Unix seconds may come back a microsecond early: without the slack such a
-    # user would be refreshed for ever.
+    # The first condition is that of the index; the slack of the second is for times that went through Unix seconds.
     query = text("""
-        SELECT user_id
-        FROM (SELECT user_id, max(occurred_at) AS newest FROM behaviors
-              WHERE action = ANY(:positive) AND occurred_at <= :now GROUP BY user_id) AS behaved
-        LEFT JOIN (SELECT user_id, max(coalesce(behavior_at, event_at)) AS seen
-                   FROM retrieval_log GROUP BY user_id) AS listed
-        USING (user_id)
-        WHERE seen IS NULL OR newest > seen + interval '1 millisecond'
-        ORDER BY newest DESC, user_id LIMIT :limit
+        SELECT user_id FROM user_state
+        WHERE (listed_at IS NULL OR newest_behavior_at > list_behavior_at)
+        AND (listed_at IS NULL OR newest_behavior_at > list_behavior_at + interval '1 millisecond')
+        AND newest_behavior_at <= :now
+        ORDER BY newest_behavior_at DESC, user_id LIMIT :limit
     """)
-    return list(connection.scalars(query, {"positive": _POSITIVE, "now": now, "limit": limit}))
+    return list(connection.scalars(query, {"now": now, "limit": limit}))

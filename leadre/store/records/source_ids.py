@@ -121,12 +121,13 @@ def _named(connection: Connection, key: Column[int], ids: Collection[int]) -> di
 def example_ids(connection: Connection) -> tuple[int | str | None, int | str | None]:
     """Return how the owner names a user, one whose list is new if there are any, and an ad; None where there is none.
 
-    For commands that a reader may try: looks at a thousand lists, not at all.
+    For commands that a reader may try: looks at a thousand lists of the last week, not at all.
     """
     user = connection.scalar(
         text("""
-            SELECT source_id FROM (SELECT user_id, log_id FROM retrieval_log ORDER BY log_id DESC LIMIT 1000) AS newest
-            JOIN users USING (user_id) ORDER BY log_id DESC LIMIT 1
+            SELECT source_id FROM (
+                SELECT user_id, event_at FROM retrieval_log WHERE event_at > now() - interval '7 days' LIMIT 1000
+            ) AS newest JOIN users USING (user_id) ORDER BY event_at DESC LIMIT 1
         """)
     )
     if user is None:

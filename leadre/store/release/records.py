@@ -24,11 +24,16 @@ from leadre.store.records.tables import index_versions, releases, semantic_ids
 from leadre.store.release.guard import shortfalls
 
 Status = Literal["candidate", "live", "retired"]
+ROLLING = "rolling"
+"""In the figures of a release that was trained to decode the past."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseRow:
-    """A release. `promoted_at` is None for one that was never live, or was rolled back."""
+    """A release. `promoted_at` is None for one that was never live, or was rolled back.
+
+    Its training read no behavior after `trained_until`; None where that is not recorded.
+    """
 
     release: str
     index_version: str
@@ -38,9 +43,13 @@ class ReleaseRow:
     status: Status
     promoted_at: datetime | None
     sequence: int
+    trained_until: datetime | None
 
 
-_SID_COLUMNS = ("index_version", "ad_id", "sid", "codes", "embedding", "event_at")
+_SID_COLUMNS = (
+    *("index_version", "ad_id", "sid", "codes", "embedding", "event_at"),
+    *("first_category", "second_category", "advertiser_id"),
+)
 _COLUMNS = [releases.c[name] for name in ReleaseRow.__dataclass_fields__]
 
 
@@ -76,9 +85,12 @@ def record_sids(
     sids: Sequence[str],
     codes: NDArray[np.integer[Any]],
     embeddings: NDArray[np.float32],
+    first_categories: Sequence[str],
+    second_categories: Sequence[str],
+    advertiser_ids: NDArray[np.int64],
     event_at: datetime,
 ) -> int:
-    """Write the S-IDs of ads: all of a new index version, or those of ads added to one. Writing twice is harmless.
+    """Write what an index has of ads: all of a new version, or those added to one. Writing twice is harmless.
 
     Args:
         connection: in a transaction.
@@ -87,6 +99,9 @@ def record_sids(
         sids: N S-IDs in the paper's notation.
         codes: [N, M + 1].
         embeddings: z_a of Eq. 4, [N, width].
+        first_categories: N names, as the index has them; "" is none.
+        second_categories: likewise.
+        advertiser_ids: [N]; 0 is unknown.
         event_at: when the rows became true.
 
     Returns:
@@ -95,10 +110,10 @@ def record_sids(
     Raises:
         InvalidInput: an ad already has another S-ID in this version, or an S-ID already names another ad.
     """
-    if not len(ad_ids) == len(sids) == len(codes) == len(embeddings):
+    columns = (sids, codes, embeddings, first_categories, second_categories, advertiser_ids)
+    if {len(column) for column in columns} - {len(ad_ids)}:
         raise InvalidInput(
-            f"{len(ad_ids)} ads with {len(sids)} S-IDs, {len(codes)} rows of codes and {len(embeddings)} embeddings: "
-            "pass as many of each"
+            f"{len(ad_ids)} ads with columns of {[len(column) for column in columns]}: pass as many of each"
         )
     rows = zip(
         repeat(index_version),
@@ -107,6 +122,9 @@ def record_sids(
         codes.tolist(),
         embeddings.tolist(),
         repeat(event_at),
+        first_categories,
+        second_categories,
+        advertiser_ids.tolist(),
         strict=False,
     )
     with staged(connection, semantic_ids, _SID_COLUMNS, rows) as source:
@@ -130,6 +148,7 @@ def record_release(
     uri: str,
     recipe: Mapping[str, Any],
     metrics: Mapping[str, Any],
+    trained_until: datetime | None = None,
 ) -> ReleaseRow:
     """Note a trained release as a candidate.
 
@@ -140,6 +159,7 @@ def record_release(
         uri: where the artifact is.
         recipe: in plain form.
         metrics: of the evaluation; may be nested.
+        trained_until: its training read no later behavior; None: unknown.
 
     Raises:
         ConfigError: the name is taken, or the index version was never recorded.
@@ -155,6 +175,7 @@ def record_release(
         recipe=dict(recipe),
         metrics=dict(metrics),
         status="candidate",
+        trained_until=trained_until,
     )
     row = connection.execute(
         statement.on_conflict_do_nothing(index_elements=["release"]).returning(*_COLUMNS)
@@ -239,6 +260,15 @@ def list_releases(connection: Connection) -> list[ReleaseRow]:
     """Return all releases, newest first."""
     rows = connection.execute(select(*_COLUMNS).order_by(releases.c.created_at.desc(), releases.c.sequence.desc()))
     return [_release(row) for row in rows]
+
+
+def indexes_seen_until(connection: Connection) -> dict[str, datetime]:
+    """Return, for every index whose codebooks were fitted on behaviors, until when they were read; others read none."""
+    query = text("""
+        SELECT index_version, min(event_at) FROM semantic_ids JOIN index_versions USING (index_version)
+        WHERE recipe ->> 'signal' = 'collaborative' GROUP BY index_version
+    """)
+    return {version: until for version, until in connection.execute(query)}  # noqa: C416 - rows are not pairs to mypy
 
 
 def _lock(connection: Connection) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,9 +130,8 @@ class ContextBuilder:
         user_id = int(self._sequences.users[user])
         times = self._sequences.occurred_at_s[first : first + upto]
         start = window_start(now, days=self._recipe.window_days)
-        oldest, end = (
-            first + int(np.searchsorted(times, at.timestamp(), side)) for at, side in ((start, "left"), (now, "right"))
-        )
+        oldest = first + int(np.searchsorted(times, start.timestamp(), "left"))
+        end = first + int(np.searchsorted(times, now.timestamp(), "right"))
         return Context(
             profile=self._profiles.get(user_id) or Profile(user_id=user_id),
             summary=InterestSummary(
@@ -175,15 +174,26 @@ class ContextBuilder:
         )
 
 
-def read_contexts(connection: Connection, sequences: BehaviorArrays, *, recipe: PromptRecipe) -> ContextBuilder:
+def read_contexts(
+    connection: Connection,
+    sequences: BehaviorArrays,
+    *,
+    recipe: PromptRecipe,
+    items: Literal["all", "named"] = "all",
+) -> ContextBuilder:
     """Return the builder over `sequences` with the catalog's profiles, titles and categories.
 
     Args:
         connection: in a transaction.
         sequences: as leadre.store.records.events.read_sequences gives them, positive behaviors only.
         recipe: the release's.
+        items: of which titles and categories are read: all, or only those that `sequences` names.
     """
-    ads, content = (catalog.item_labels(connection, domain) for domain in DOMAINS)
+    named = [None, None] if items == "all" else [sequences.item_ids[sequences.domains == code] for code in (0, 1)]
+    ads, content = (
+        catalog.item_labels(connection, domain, item_ids=None if ids is None else np.unique(ids).tolist())
+        for domain, ids in zip(DOMAINS, named, strict=True)
+    )
 
     def texts(name: str) -> ItemTexts:
         each = [{item: getattr(label, name) for item, label in of.items()} for of in (ads, content)]

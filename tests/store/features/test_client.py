@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from feast import FeatureStore
 from sqlalchemy import Engine
 
-from leadre.derivation import NEUTRAL
+from leadre.derivation import NEUTRAL, USER_NEUTRAL, pack
 from leadre.domain.behavior import Action, Domain, Impression
 from leadre.domain.identity import id_of
-from leadre.domain.retrieval import Beam, RetrievalList
+from leadre.domain.retrieval import RetrievalList
 from leadre.domain.users import InterestSummary, Profile
-from leadre.errors import FeatureRowMismatch, InvalidInput, ReleaseMismatch, Unavailable, UnknownAd
+from leadre.errors import FeatureRowMismatch, InvalidInput, Unavailable
 from leadre.evaluation.diversity import mean_ecpm
 from leadre.indexing.ad_index import AdIndex
-from leadre.store.features.client import ECPM_AGE, FeatureClient, retrieval_log
+from leadre.store.features.client import FeatureClient
 from leadre.store.records.database import transaction
-from leadre.store.records.ecpm import EXPECTED_CLICK_RATE, read_ecpm, read_ecpm_log
+from leadre.store.records.ecpm import read_ecpm, read_ecpm_log
 from leadre.store.records.events import upsert_impressions
 from leadre.store.records.partitions import ensure_months
 from leadre.store.records.tables import behavior_sequences, interest_summaries, users
@@ -92,33 +92,25 @@ def test_a_sequence_with_unequal_lists_is_refused_not_cut(
         features.contexts([1], now=NOW)
 
 
-def test_pushed_lists_are_read_back_equal_from_redis_and_from_the_log(
-    features: FeatureClient, promoted: None, index: AdIndex, make_list: MakeList, database: Engine
-) -> None:
-    lists = [make_list(7, 100, 104, 101), make_list(8), make_list(9, 129)]
-    rows = features.push_lists(lists, index=index)
-    features.push_lists(lists, index=index)  # again: harmless
-
-    three, none, one, unknown = features.retrieval_lists([7, 8, 9, 10])
-
+def test_pushed_lists_are_read_back(features: FeatureClient, index: AdIndex, make_list: MakeList) -> None:
+    features.push_lists([make_list(7, 100, 104, 101), make_list(8)], index=index)
+    three, none, unknown = features.retrieval_lists([7, 8, 9])
     assert unknown is None
     assert three is not None
     assert none is not None
-    assert one is not None
-    assert three.ad_ids == (100, 104, 101)
-    assert three.sids == tuple(str(index.sid(ad_id)) for ad_id in three.ad_ids)
-    assert three.log_probabilities == (-1.0, -1.5, -2.0)
-    assert (three.generated_at, three.behavior_at) == (NOW, NOW - timedelta(hours=1))
-    assert (none.ad_ids, none.features["retrieved_count"], none.features["expected_ecpm"]) == ((), 0, 0.0)
-    # the bid at the click rate expected without impressions, as the only ad has all the probability
-    assert one.features["expected_ecpm"] == pytest.approx(1.29 * 1000 * EXPECTED_CLICK_RATE)
-    assert three.features == {name: rows[0][name] for name in three.features}
-    with transaction(database) as connection:
-        logged = retrieval_log.newest(connection, [7, 8, 10])
-        assert retrieval_log.newest(connection, [7], at=NOW - timedelta(seconds=1)) == {}
-    assert set(logged) == {7, 8}
-    for name in retrieval_log.COLUMNS:
-        assert logged[7][name] == (pytest.approx(rows[0][name]) if "embedding" in name else rows[0][name])
+    assert (three.ad_ids, none.ad_ids) == ((100, 104, 101), ())
+    assert features.retrieval_lists([]) == []
+
+
+def test_a_stock_sdk_reads_the_record_that_was_written(
+    features: FeatureClient, stock: FeatureStore, index: AdIndex, make_list: MakeList
+) -> None:
+    written = features.push_lists([make_list(7, 100, 104, 101), make_list(8)], index=index)
+    asked = [{"user_id": user_id} for user_id in (7, 8, 9)]
+    read = stock.get_online_features(["retrieved_ads:retrieved_list"], asked)
+    assert read.to_dict()["retrieved_list"] == [*pack(written), None]
+    times = read.proto.results[list(read.proto.metadata.feature_names.val).index("retrieved_list")].event_timestamps
+    assert times[0].ToDatetime(UTC) == NOW
 
 
 def test_the_expected_ecpm_is_in_the_unit_of_the_log_and_of_evaluation(
@@ -141,58 +133,11 @@ def test_the_expected_ecpm_is_in_the_unit_of_the_log_and_of_evaluation(
         upsert_impressions(connection, shown, arrived_at=NOW)
         ecpm = read_ecpm(connection, [100, 104, 101], log=read_ecpm_log(connection))
     alike, other = make_list(7, 100, 104, 101), make_list(8, 129)  # ad 129 was never shown, and bids 1.29
-    rows = features.push_lists([alike, other], index=index)
+    written = features.push_lists([alike, other], index=index)
 
-    assert rows[0]["expected_ecpm"] == pytest.approx(284.0)
+    assert written.expected_ecpm[0] == pytest.approx(284.0)
     assert mean_ecpm(np.array([[ecpm[ad] for ad in (100, 104, 101)]]), cutoff=8) == pytest.approx(284.0)
-    assert rows[1]["expected_ecpm"] == pytest.approx(3 * 284.0 / (1.0 + 1.04 + 1.01) * 1.29)
-
-
-def test_what_ads_earned_is_read_again_after_an_hour(
-    features: FeatureClient, promoted: None, index: AdIndex, make_list: MakeList, database: Engine
-) -> None:
-    def pushed(at: datetime) -> float:
-        (row,) = features.push_lists([make_list(7, 100, at=at)], index=index)
-        return float(row["expected_ecpm"])
-
-    before = pushed(NOW)
-    with transaction(database) as connection:
-        upsert_impressions(
-            connection,
-            [
-                Impression(
-                    user_id=1, ad_id=100, occurred_at=NOW, ecpm=5.0, clicked=False, converted=False, simulated=False
-                )
-            ],
-            arrived_at=NOW,
-        )
-    assert pushed(NOW + ECPM_AGE - timedelta(seconds=1)) == before
-    assert pushed(NOW + ECPM_AGE) == 5.0
-
-
-def test_an_older_list_never_replaces_a_newer_one(
-    features: FeatureClient, promoted: None, index: AdIndex, make_list: MakeList
-) -> None:
-    features.push_lists([make_list(7, 100)], index=index)
-    features.push_lists([make_list(7, 101, at=NOW - timedelta(seconds=1))], index=index)
-    (row,) = features.retrieval_lists([7])
-    assert row is not None
-    assert row.ad_ids == (100,)
-
-
-@pytest.mark.parametrize(
-    ("change", "error"),
-    [
-        ({"index_version": "another"}, ReleaseMismatch),
-        ({"beams": (Beam(sid=None, ad_id=5, log_probability=-1.0),)}, UnknownAd),  # type: ignore[arg-type]
-        ({"beams": (Beam(sid=None, ad_id=100, log_probability=float("nan")),)}, InvalidInput),  # type: ignore[arg-type]
-    ],
-)
-def test_a_list_that_cannot_be_a_feature_is_refused(
-    index: AdIndex, make_list: MakeList, change: dict[str, object], error: type[Exception]
-) -> None:
-    with pytest.raises(error):
-        retrieval_log.list_rows([replace(make_list(7), **change)], index=index, ecpms={})  # type: ignore[arg-type]
+    assert written.expected_ecpm[1] == pytest.approx(3 * 284.0 / (1.0 + 1.04 + 1.01) * 1.29)
 
 
 def test_ranker_features_of_present_absent_expired_and_future_lists(
@@ -212,7 +157,9 @@ def test_ranker_features_of_present_absent_expired_and_future_lists(
     for user_id, now in ((8, NOW), (7, NOW + timedelta(days=7, seconds=1)), (7, NOW - timedelta(seconds=1))):
         absent = features.ranker_features(user_id, [100], now=now)
         assert {name: absent[name][0] for name in NEUTRAL} == NEUTRAL
-        assert absent["entropy"] == absent["retrieved_ad_ids"] == [None]
+        assert {name: absent[name][0] for name in USER_NEUTRAL} == {
+            name: [] if value == () else value for name, value in USER_NEUTRAL.items()
+        }
     assert features.ranker_features(7, [], now=NOW) == {}
 
 

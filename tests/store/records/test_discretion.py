@@ -15,6 +15,8 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from leadre.derivation import pack
+from leadre.derivation.user_side import derive
 from leadre.domain.ads import Ad, ContentItem
 from leadre.domain.behavior import Action, Behavior, Domain, Impression
 from leadre.domain.identity import stable_id
@@ -22,7 +24,7 @@ from leadre.domain.users import Profile
 from leadre.errors import InvalidInput
 from leadre.logs import JsonFormatter
 from leadre.services import Services
-from leadre.store.features.client import retrieval_log
+from leadre.store.features import retrieval_log
 from leadre.store.records.bulk import copy_rows
 from leadre.store.records.catalog import upsert_ads, upsert_content_items, upsert_users
 from leadre.store.records.database import connect, transaction
@@ -40,20 +42,22 @@ AD = Ad(
     ad_id=NUMBER, source_id=WORD, name=WORD, ad_type=WORD, first_category=WORD, second_category=WORD,
     attributes=(WORD,), advertiser_id=NUMBER, bid=1.0, created_at=AT,
 )  # fmt: skip
-LOGGED = {
-    **dict.fromkeys(retrieval_log.COLUMNS, None),
-    "user_id": NUMBER,
-    "event_at": AT,
-    "release": WORD,
-    "index_version": WORD,
-    "retrieved_ad_ids": [NUMBER],
-}
+
+
+def write_list(connection: Connection) -> None:
+    lists = derive(
+        counts=[1], ad_ids=[NUMBER], log_probabilities=[-1.0], codes=[[0]], first_categories=[0],
+        second_categories=[0], category_names=[WORD], advertiser_ids=[NUMBER], embeddings=[[1.0]], ecpms=[1.0],
+        generated_at_s=[AT.timestamp()], behavior_at_s=[AT.timestamp()], release=WORD, index_version=WORD,
+    )  # fmt: skip
+    retrieval_log.append(connection, np.array([NUMBER]), lists, pack(lists))
 
 
 def write_sids(connection: Connection) -> None:
     record_sids(
         connection, WORD, ad_ids=np.array([NUMBER]), sids=[WORD], codes=np.array([[1]]),
-        embeddings=np.array([[0.5]], np.float32), event_at=AT,
+        embeddings=np.array([[0.5]], np.float32), first_categories=[WORD], second_categories=[WORD],
+        advertiser_ids=np.array([NUMBER]), event_at=AT,
     )  # fmt: skip
 
 
@@ -85,7 +89,7 @@ WRITES: dict[str, tuple[str, Callable[[Connection], object]]] = {
         "releases.uri",
         lambda c: record_release(c, WORD, index_version="known", uri=WORD, recipe={WORD: WORD}, metrics={}),
     ),
-    "retrieval log": ("retrieval_log.release", lambda c: retrieval_log.append(c, [LOGGED])),
+    "retrieval log": ("retrieval_log.release", write_list),
     "rows of any table": (
         "users.sex",
         lambda c: copy_rows(
@@ -130,7 +134,8 @@ def test_no_value_is_logged_of_a_refused_row(engine: Engine, services: Services,
         run()
     original = said_by_server(caught.value)
     hidden = WORD in original or str(NUMBER) in original
-    assert hidden or original.startswith("ERROR:  smallint out of range") or "type text[]" in original, original
+    known = ("smallint out of range", "incorrect binary data", "type text[]")
+    assert hidden or any(said in original for said in known), original
     server = (services.folder / "postgres.log").read_text()
     for place in (logged(caught.value), repr(caught.value), server):
         assert WORD not in place

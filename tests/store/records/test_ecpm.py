@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 from leadre.domain.ads import Ad
@@ -79,3 +83,30 @@ def test_figures_are_simulated_where_bids_impressions_or_the_click_rate_are(conn
     assert not ecpm_is_simulated(connection)
     upsert_ads(connection, [ad(2, bid=1.0, simulated=True)])
     assert ecpm_is_simulated(connection)
+
+
+@st.composite
+def writes(draw: st.DrawFn) -> list[Impression]:
+    row = st.builds(shown, st.integers(1, 4), st.floats(0, 1e6), hour=st.integers(0, 3))
+    return draw(st.lists(row, max_size=6))
+
+
+@hypothesis_settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    steps=st.lists(
+        writes() | st.sampled_from(["DELETE FROM impressions WHERE ad_id = 1", "TRUNCATE impressions"]), max_size=6
+    )
+)
+def test_the_kept_sums_are_those_of_the_impressions_bit_by_bit(connection: Connection, steps: list[object]) -> None:
+    with connection.begin_nested() as undone:
+        upsert_ads(connection, [ad(number, bid=number / 7) for number in (1, 2, 3)])
+        for step in steps:
+            if isinstance(step, str):
+                connection.exec_driver_sql(step)
+            else:
+                upsert_impressions(connection, step)
+        kept, passed = read_ecpm_log(connection), read_ecpm_log(connection, before=NOW + timedelta(days=9))
+        undone.rollback()
+    np.testing.assert_array_equal(kept.ad_ids, passed.ad_ids)
+    np.testing.assert_array_equal(kept.means, passed.means)
+    assert kept.click_rate == passed.click_rate

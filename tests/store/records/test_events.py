@@ -24,7 +24,7 @@ from leadre.store.records.events import (
     upsert_behaviors,
     upsert_impressions,
 )
-from leadre.store.records.tables import behaviors, impressions, retrieval_log
+from leadre.store.records.tables import behaviors, impressions, user_state
 
 NOW = datetime(2025, 6, 1, tzinfo=UTC)
 BEHAVIORS = st.lists(
@@ -50,28 +50,6 @@ def click(user_id: int, item_id: int, *, hours: float, action: Action = Action.C
         occurred_at=NOW - timedelta(hours=hours),
         ordinal=ordinal,
     )
-
-
-def log(connection: Connection, user_id: int, *, behavior_at: datetime | None, event_at: datetime = NOW) -> None:
-    empty = [
-        column.name
-        for column in retrieval_log.c
-        if column.name.startswith("retrieved_") and column.name != "retrieved_count"
-    ]
-    values: dict[str, object] = {
-        name: [] for name in [*empty, "categories", "category_probabilities", "mean_embedding"]
-    }
-    values |= dict.fromkeys(
-        ["retrieved_count", "top_probability", "entropy", "category_concentration", "expected_ecpm"], 0
-    )
-    values |= {
-        "user_id": user_id,
-        "event_at": event_at,
-        "behavior_at": behavior_at,
-        "release": "r",
-        "index_version": "i",
-    }
-    connection.execute(retrieval_log.insert(), [values])
 
 
 def test_writing_twice_changes_nothing(connection: Connection) -> None:
@@ -185,15 +163,37 @@ def test_the_newest_positive_behavior_is_neither_a_skip_nor_an_impression(connec
 
 
 def test_stale_are_those_whose_list_is_older_than_what_they_did(connection: Connection) -> None:
-    times = {user: NOW - timedelta(hours=user) for user in range(1, 7)}
-    upsert_behaviors(connection, [click(user, 5, hours=user) for user in times], arrived_at=NOW)
-    upsert_behaviors(connection, [click(7, 5, hours=-1), click(8, 5, hours=1, action=Action.SKIP)], arrived_at=NOW)
-    log(connection, 2, behavior_at=times[2])
-    log(connection, 3, behavior_at=times[3] - timedelta(hours=1))
-    log(connection, 4, behavior_at=times[4] - timedelta(microseconds=1))  # rounded somewhere
-    log(connection, 5, behavior_at=times[5] - timedelta(hours=1), event_at=NOW - timedelta(hours=1))
-    log(connection, 5, behavior_at=times[5])  # the newest list counts
-    log(connection, 6, behavior_at=None)  # made from nothing, after the behavior
-    assert stale_users(connection, now=NOW, limit=10) == [1, 3]
+    hour = timedelta(hours=1)
+    behaved = {user: NOW - timedelta(hours=user) for user in range(1, 7)} | {7: NOW + hour, 8: None}
+    made_from = {
+        2: behaved[2],
+        3: behaved[3] - hour,
+        4: behaved[4] - timedelta(microseconds=1),  # rounded somewhere
+        6: NOW,  # from nothing: from everything before it
+    }
+    rows = [
+        {
+            "user_id": user,
+            "newest_behavior_at": behaved_at,
+            "listed_at": NOW if user in made_from else None,
+            "list_behavior_at": made_from.get(user),
+        }
+        for user, behaved_at in behaved.items()
+    ]
+    connection.execute(user_state.insert(), rows)
+    assert stale_users(connection, now=NOW, limit=10) == [1, 3, 5]
     assert stale_users(connection, now=NOW, limit=1) == [1]
-    assert stale_users(connection, now=NOW + timedelta(hours=2), limit=10) == [7, 1, 3]
+    assert stale_users(connection, now=NOW + 2 * hour, limit=10) == [7, 1, 3, 5]
+
+
+def test_the_stale_are_found_by_an_index_that_holds_them_alone(connection: Connection) -> None:
+    connection.exec_driver_sql(
+        "INSERT INTO user_state (user_id, newest_behavior_at, listed_at, list_behavior_at) "
+        "SELECT n, now(), now(), now() - CASE WHEN mod(n, 1000) = 0 THEN interval '1 day' ELSE interval '0' END "
+        "FROM generate_series(1, 20000) n"
+    )
+    connection.exec_driver_sql("ANALYZE user_state")
+    scanned = "SELECT sum(idx_scan) FROM pg_stat_xact_user_tables WHERE relname = 'user_state'"
+    before = connection.exec_driver_sql(scanned).scalar_one()
+    assert len(stale_users(connection, now=datetime.now(UTC) + timedelta(days=1), limit=100)) == 20
+    assert connection.exec_driver_sql(scanned).scalar_one() == before + 1

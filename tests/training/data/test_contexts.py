@@ -101,7 +101,10 @@ def test_training_reads_of_a_user_what_serving_reads(connection):
     summaries = {row.user_id: dict(row._mapping) for row in connection.execute(text(query))}
     served = {user_id: {name: row[name] for name in names} for user_id, row in summaries.items()}
     for domain in Domain:
-        query = "SELECT DISTINCT ON (user_id) * FROM behavior_sequences WHERE domain = :domain ORDER BY user_id, event_at DESC"
+        query = (
+            "SELECT DISTINCT ON (user_id) * FROM behavior_sequences WHERE domain = :domain "
+            "ORDER BY user_id, event_at DESC"
+        )
         for row in connection.execute(text(query), {"domain": domain.value}).mappings():
             lists = ("item_ids", "actions", "titles", "occurred_at_s", "ordinals")
             served[row["user_id"]] |= {f"{domain}_{name}": row[name] for name in lists}

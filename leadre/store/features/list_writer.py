@@ -1,0 +1,160 @@
+"""The writer of lists: derive, pack, log, set online; a micro-batch at a time. LEADRE §4.4.1.
+
+In this order, so that what is online is in the log as well. A batch that is written again changes nothing, and an
+older list never replaces a newer one: whoever fails on the way writes the batch again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leadre.derivation import Lists, pack
+from leadre.derivation.user_side import derive
+from leadre.domain.retrieval import RetrievalList
+from leadre.errors import ReleaseMismatch, UnknownAd
+from leadre.store.features import retrieval_log
+from leadre.store.features.layout import bytes_value, field, timestamp_field, timestamp_value, user_keys
+from leadre.store.features.list_reader import FEATURE, VIEW
+from leadre.store.features.online_rows import set_rows
+from leadre.store.records.database import transaction
+from leadre.store.records.ecpm import EcpmLog, read_ecpm, read_ecpm_log
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from leadre.indexing.ad_index import AdIndex
+
+ECPM_AGE = timedelta(hours=1)
+"""How long what ads earned and bid counts as known (ours)."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class ListWriter:
+    """Writes lists to the retrieval log and to the online store. For one thread.
+
+    Args:
+        database: the system of record.
+        online: a client of the online store's Redis.
+        project: of feature_store.yaml.
+        ttl_s: seconds from a write at which a user's key expires; 0 leaves that as it is.
+    """
+
+    def __init__(self, *, database: Engine, online: Any, project: str, ttl_s: int) -> None:
+        self._database, self._online, self._project, self._ttl_s = database, online, project, ttl_s
+        self._earned: tuple[datetime, EcpmLog, dict[int, float]] | None = None
+
+    def write(self, lists: Sequence[RetrievalList], *, index: AdIndex) -> Lists:
+        """Write lists. What ads earned and bid is read anew when `ECPM_AGE` has passed, on the lists' clock.
+
+        Args:
+            lists: all made under `index`, at most one a user.
+            index: gives categories, advertisers, codes and embeddings.
+
+        Returns:
+            The lists with their features.
+
+        Raises:
+            ReleaseMismatch, UnknownAd, InvalidInput: as `derive_lists`.
+            Unavailable: PostgreSQL does not answer.
+            redis.RedisError: Redis does not.
+        """
+        user_ids = np.array([of_user.user_id for of_user in lists], dtype=np.int64)
+        with transaction(self._database) as connection:
+            ecpms = self._ecpms(connection, lists)
+            derived = derive_lists(lists, index=index, ecpms=ecpms)
+            records = pack(derived)
+            retrieval_log.append(connection, user_ids, derived, records)
+        set_lists(self._online, user_ids, derived, records, project=self._project, ttl_s=self._ttl_s)
+        return derived
+
+    def _ecpms(self, connection: Connection, lists: Sequence[RetrievalList]) -> Mapping[int, float]:
+        """Return the eCPM of every ad of the lists, 0 for one that the catalog does not hold."""
+        now = max((of_user.generated_at for of_user in lists), default=_EPOCH)
+        if self._earned is None or abs(now - self._earned[0]) >= ECPM_AGE:
+            self._earned = now, read_ecpm_log(connection), {}
+        _, log, known = self._earned
+        if new := {beam.ad_id for of_user in lists for beam in of_user.beams} - known.keys():
+            known.update(dict.fromkeys(new, 0.0) | read_ecpm(connection, list(new), log=log))
+        return known
+
+
+def derive_lists(lists: Sequence[RetrievalList], *, index: AdIndex, ecpms: Mapping[int, float]) -> Lists:
+    """Derive lists and their user-side features from what an engine gave. Pure.
+
+    Args:
+        lists: all made under `index`.
+        index: gives categories, advertisers, codes and embeddings.
+        ecpms: eCPM of ads; an ad without one counts 0.
+
+    Raises:
+        ReleaseMismatch: a list of another index version.
+        UnknownAd: a list holds an ad that the index does not.
+        InvalidInput: a log-probability that is not finite.
+    """
+    for of_user in lists:
+        if of_user.index_version != index.version:
+            raise ReleaseMismatch(
+                f"a list is from index {of_user.index_version!r}, the index given is {index.version!r}: write it with "
+                "its own index"
+            )
+    beams = [beam for of_user in lists for beam in of_user.beams]
+    ads = [beam.ad_id for beam in beams]
+    ad_ids = np.array(ads, dtype=np.int64)
+    rows = index.rows(ad_ids)
+    if (rows < 0).any():
+        unknown = int(ad_ids[rows < 0][0])
+        problem = f"ad {unknown} is not in index {index.version!r}: load the index's newest revision"
+        raise UnknownAd(problem).about(ads=[unknown])
+    return derive(
+        counts=[len(of_user.beams) for of_user in lists],
+        ad_ids=ad_ids,
+        log_probabilities=np.array([beam.log_probability for beam in beams], dtype=np.float64),
+        codes=index.codes[rows],
+        first_categories=index.first_categories[rows],
+        second_categories=index.second_categories[rows],
+        category_names=index.category_names,
+        advertiser_ids=index.advertiser_ids[rows],
+        embeddings=index.embeddings[rows],
+        ecpms=np.array([ecpms.get(ad_id, 0.0) for ad_id in ads], dtype=np.float64),
+        generated_at_s=np.array([of_user.generated_at.timestamp() for of_user in lists]),
+        behavior_at_s=np.array([_seconds(of_user.event_at) for of_user in lists], dtype=np.float64),
+        release=[of_user.release for of_user in lists],
+        index_version=index.version,
+    )
+
+
+def set_lists(
+    online: Any, user_ids: NDArray[np.int64], lists: Lists, records: Sequence[bytes], *, project: str, ttl_s: int
+) -> int:
+    """Set lists online, each where it is newer than the user's there.
+
+    Args:
+        online: a client of the online store's Redis.
+        user_ids: int64[U].
+        lists: all present.
+        records: the lists as `pack` gives them.
+        project: of feature_store.yaml.
+        ttl_s: seconds from now at which the users' keys expire; 0 leaves that as it is.
+
+    Returns:
+        How many were newer.
+
+    Raises:
+        redis.RedisError: Redis does not answer.
+    """
+    times_ns = (retrieval_log.microseconds(lists.generated_at_s) * 1000).tolist()
+    name, time_name = field(VIEW, FEATURE), timestamp_field(VIEW)
+    rows = [
+        (key, (time_name, timestamp_value(time_ns), name, bytes_value(record)))
+        for key, time_ns, record in zip(user_keys(user_ids, project), times_ns, records, strict=True)
+    ]
+    return set_rows(online, rows, ttl_s=ttl_s)
+
+
+def _seconds(time: datetime | None) -> float:
+    return float("nan") if time is None else time.timestamp()
