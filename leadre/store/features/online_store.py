@@ -47,10 +47,9 @@ class LeadreRedisOnlineStore(RedisOnlineStore):
         self, config: RepoConfig, table: FeatureView, data: Data, progress: Callable[[int], Any] | None
     ) -> None:
         """Write a batch; of rows with one key and time the first counts, as in Feast, but see `updated_in_place`."""
-        client, rows = self._get_client(config.online_store), _rows(config, table, data)
-        set_rows(
-            client, rows, ttl_s=key_ttl_s(config.online_store, table.join_keys), replace_equal=updated_in_place(table)
-        )
+        store, rows = config.online_store, _rows(config, table, data)
+        ttl_s = key_ttl_s(store, table.join_keys)
+        set_rows(self._get_client(store), rows, ttl_s=ttl_s, replace_equal=updated_in_place(table))
         if progress:
             progress(len(data))
 
@@ -58,10 +57,9 @@ class LeadreRedisOnlineStore(RedisOnlineStore):
         self, config: RepoConfig, table: FeatureView, data: Data, progress: Callable[[int], Any] | None
     ) -> None:
         """As `online_write_batch`."""
-        client, rows = await self._get_client_async(config.online_store), _rows(config, table, data)
-        await set_rows_async(
-            client, rows, ttl_s=key_ttl_s(config.online_store, table.join_keys), replace_equal=updated_in_place(table)
-        )
+        store, rows = config.online_store, _rows(config, table, data)
+        client, ttl_s = await self._get_client_async(store), key_ttl_s(store, table.join_keys)
+        await set_rows_async(client, rows, ttl_s=ttl_s, replace_equal=updated_in_place(table))
         if progress:
             progress(len(data))
 
