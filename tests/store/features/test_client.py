@@ -180,14 +180,6 @@ def test_a_ranker_asks_with_its_own_ids_and_gets_them_back(
             features.ranker_features(user, ads, now=NOW)
 
 
-def test_materialization_notices_a_key_that_did_not_arrive(
-    features: FeatureClient, promoted: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(features.store, "materialize", lambda **_: None)
-    with pytest.raises(FeatureRowMismatch, match="30 of 30 ad_ids of ad_features"):
-        features.materialize_incremental(NOW)
-
-
 def test_an_index_that_was_never_promoted_is_not_served(
     features: FeatureClient, promoted: None, database: Engine
 ) -> None:
