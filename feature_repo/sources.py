@@ -105,7 +105,7 @@ semantic_ids = stored(
 
 retrieval_log = stored(
     name="retrieval_log",
-    query="SELECT user_id, event_at, created_at, record AS retrieved_list FROM retrieval_log",
+    query="SELECT user_id, event_at, created_at, changed_in, record AS retrieved_list FROM retrieval_log",
     timestamp_field="event_at",
     created_timestamp_column="created_at",
     description="Every retrieval list ever written.",
