@@ -9,41 +9,45 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
 import psycopg
 import redis
-from feast import FeatureStore, FeatureView
+from feast import FeatureStore
 from feast.online_response import OnlineResponse
-from sqlalchemy import URL, text
+from sqlalchemy import URL
 from sqlalchemy.exc import OperationalError
 
-from leadre.domain.identity import MAX_ID, id_of, ids_of
+from leadre.domain.identity import id_of, ids_of
 from leadre.domain.retrieval import RetrievalList
 from leadre.domain.users import Context
-from leadre.errors import ConfigError, FeatureRowMismatch, InvalidInput, Unavailable
+from leadre.errors import ConfigError, FeatureRowMismatch, Unavailable
 from leadre.store.features.context import context_of
 from leadre.store.features.list_reader import RetrievedRow, read_lists
 from leadre.store.features.list_writer import ListWriter
-from leadre.store.features.online_store import online_client
+from leadre.store.features.materialization import runs
+from leadre.store.features.materialization.definitions import find_views
+from leadre.store.features.materialization.processes import Servers
+from leadre.store.features.materialization.run import Materialized, Share, materialize
+from leadre.store.features.materialization.shards import Report, copy_online, write_shard
+from leadre.store.features.online_store import key_ttl_s, online_client
+from leadre.store.features.point_in_time import RankerJoin
+from leadre.store.features.training_frame import joined_frame
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.discretion import discreet
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from leadre.derivation import Lists
     from leadre.indexing.ad_index import AdIndex
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 USER_VIEWS = ("user_profile", "interest_summary", "ad_behavior_sequence", "content_behavior_sequence")
-CHECKED_KEYS = 1000
-"""Keys looked up in the online store after a materialization (ours): a sample, as counting all would read all."""
-_ROW = "leadre_row"
 
 
 class FeatureClient:
@@ -81,19 +85,25 @@ class FeatureClient:
         )
         with _available():
             self.store = FeatureStore(repo_path=str(feature_repo))
+            self._user_views = find_views(self.store, USER_VIEWS)
             self._prompt_context = self.store.get_feature_service("prompt_context_v1")
             self._ranker_features = self.store.get_feature_service("ranker_features_v1")
-            self._ranker_names = [
-                field.name for view in self._ranker_features.feature_view_projections for field in view.features
-            ]
+            self._join = RankerJoin.over(self.store)
             self._online = online_client(self.store)
-        ttl_s = self.store.config.online_store.key_ttl_seconds or 0
+            self.servers = Servers(
+                database_url=self._database.url.render_as_string(hide_password=False),
+                online=self.store.config.online_store.connection_string,
+                redis_type=str(self.store.config.online_store.redis_type.value),  # Feast's own type imports Feast
+                sentinel_master=self.store.config.online_store.sentinel_master,
+            )
+        ttl_s = key_ttl_s(self.store.config.online_store, ["user_id"])
         self._writer = ListWriter(database=self._database, online=self._online, project=self.store.project, ttl_s=ttl_s)
         self.retrieval_lists([0])  # warm: the first read opens the connection
 
     def close(self) -> None:
         """Close the connections this client opened. Feast's own end with the process."""
         self._database.dispose()
+        self._join.close()
 
     def contexts(self, user_ids: Sequence[int], *, now: datetime) -> list[Context]:
         """Return the context of each user as of `now`, in one online read; of an unknown user, an empty one.
@@ -114,21 +124,15 @@ class FeatureClient:
     def refresh_user_features(self, user_ids: Sequence[int], *, now: datetime) -> None:
         """Copy the newest profile, summary and sequences of some users, as of `now`, to the online store.
 
-        What a materialization does for all users, for those about to be refreshed. A user without rows stays as it is.
+        What a materialization does for all users, for those about to be refreshed: each row with its own event time.
+        A user without rows stays as it is.
 
         Raises:
             Unavailable: PostgreSQL or Redis does not answer.
         """
-        for name in USER_VIEWS:
-            view = self.store.get_feature_view(name, allow_registry_cache=True)
-            statement = text(
-                f"SELECT DISTINCT ON (user_id) * FROM {_source(view)} AS source "  # noqa: S608 - our own definitions
-                "WHERE user_id = ANY(:user_ids) AND event_at <= :now ORDER BY user_id, event_at DESC, created_at DESC"
-            )
-            with transaction(self._database) as connection:
-                rows = connection.execute(statement, {"user_ids": list(user_ids), "now": now}).mappings().all()
-            # Feast keeps what it has when times are equal; a late behavior leaves its row's time as it was.
-            self._write(view, [{**row, "event_at": now} for row in rows])
+        for view in self._user_views:
+            with transaction(self._database) as connection, _available():
+                copy_online(connection, self._online, view, copy=view.copy_newest_of(user_ids, until=now))
 
     def push_lists(self, lists: Sequence[RetrievalList], *, index: AdIndex) -> Lists:
         """Write lists with their user-side features: to the retrieval log, then to the online store, a batch each.
@@ -173,95 +177,62 @@ class FeatureClient:
             return {}
         request = {"user_id": id_of(user_id), "request_time_s": now.timestamp()}
         columns = self._read(self._ranker_features, [{**request, "ad_id": ad_id} for ad_id in ids_of(ad_ids)])
-        return {"ad_id": list(ad_ids), **{name: columns[name] for name in self._ranker_names}}
+        return {"ad_id": list(ad_ids), **{name: columns[name] for name in self._join.names}}
 
-    def point_in_time(self, entity_frame: pd.DataFrame) -> pd.DataFrame:
+    def point_in_time(self, entity_frame: pd.DataFrame, *, features: Collection[str] | None = None) -> pd.DataFrame:
         """Join the ranker's features to training rows, each as of its own time.
 
-        Args:
-            entity_frame: `user_id` and `ad_id`, as their owner names them (numbers or texts), `event_timestamp` (aware)
-                and any further columns, e.g. labels. Several rows may share a user and an instant.
+        See `leadre.store.features.training_frame.joined_frame`, and there for what is raised; PostgreSQL's silence is
+        `Unavailable`.
+        """
+        with _available():
+            return joined_frame(self._join, entity_frame, features=features)
 
-        Returns:
-            The frame's columns and rows, in its order and as they came, and every feature of the service;
-            `event_timestamp` in UTC.
+    def materialize(
+        self,
+        *,
+        now: datetime,
+        views: Collection[str] = (),
+        full: bool = False,
+        shard_entities: int = runs.SHARD_ENTITIES,
+        share: Share = lambda _, __: None,
+        report: Report = lambda _, __: None,
+    ) -> Materialized:
+        """Bring the online store up to `now`. See `leadre.store.features.materialization.run.materialize`.
 
         Raises:
-            InvalidInput: a column is missing, times without a zone, or a value that is no id.
-            Unavailable: PostgreSQL does not answer.
-            FeatureRowMismatch: the join returned other rows than it was given.
+            ConfigError: there is no such view, or it cannot be materialized.
+            FeatureRowMismatch: rows did not arrive in the online store.
+            Unavailable: PostgreSQL or Redis does not answer.
         """
-        missing = {"user_id", "ad_id", "event_timestamp"} - set(entity_frame.columns)
-        if missing:
-            raise InvalidInput(f"training rows need the columns {sorted(missing)}")
-        if not isinstance(entity_frame["event_timestamp"].dtype, pd.DatetimeTZDtype):
-            raise InvalidInput("times need a zone, e.g. pandas.to_datetime(..., utc=True)", column="event_timestamp")
-        if entity_frame.empty:
-            raise InvalidInput("there are no training rows")
-        frame = entity_frame.reset_index(drop=True)
-        at = frame["event_timestamp"].dt.tz_convert("UTC").dt.as_unit("us")
-        # Whole microseconds divided once: the same float that datetime.timestamp() and PostgreSQL give.
-        keys = {name: _keys(frame[name]) for name in ("user_id", "ad_id")}
-        asked = frame.assign(**keys, event_timestamp=at, request_time_s=at.astype("int64") / 1e6)
-        asked[_ROW] = np.arange(len(frame))
         with _available():
-            joined = self.store.get_historical_features(entity_df=asked, features=self._ranker_features).to_df()
-        if len(joined) != len(frame) or not np.array_equal(np.sort(joined[_ROW].to_numpy()), asked[_ROW].to_numpy()):
-            raise FeatureRowMismatch(
-                f"the point-in-time join returned {len(joined)} rows for {len(frame)}: a source holds two rows of one "
-                "entity with equal event_at and created_at, or the offline store drops rows"
+            return materialize(
+                self.store,
+                self._database,
+                self._online,
+                now=now,
+                views=views,
+                full=full,
+                shard_entities=shard_entities,
+                share=share,
+                report=report,
             )
-        joined = joined.sort_values(_ROW, ignore_index=True)
-        joined = joined.assign(event_timestamp=at, user_id=frame["user_id"], ad_id=frame["ad_id"])
-        return joined[[*entity_frame.columns, *self._ranker_names]]  # Feast adds the inputs of the on-demand view
+
+    def materialize_shard(self) -> bool:
+        """Write one shard of the materializations under way that nobody works on; return whether there was one.
+
+        Raises:
+            FeatureRowMismatch, Unavailable: as `materialize`.
+        """
+        views = {view.name: view for view in find_views(self.store)}
+        with transaction(self._database) as connection:
+            under_way = runs.unfinished(connection, views)
+        with _available():
+            return write_shard(self._database, self._online, views, under_way)
 
     def materialize_incremental(self, now: datetime) -> dict[str, int]:
-        """Copy what is new in the sources up to `now` to the online store, all of it the first time.
-
-        `feast materialize-incremental`, which starts a year ago, and a check that a sample of the keys arrived.
-
-        Returns:
-            Keys checked, by view.
-
-        Raises:
-            Unavailable: PostgreSQL or Redis does not answer.
-            FeatureRowMismatch: a key of the source is not in the online store.
-        """
-        views = sorted(self.store.list_feature_views(), key=lambda view: view.name)
-        since = {view.name: view.most_recent_end_time or EPOCH for view in views}
-        fresh = [name for name, start in since.items() if start == EPOCH]
-        with _available():
-            if fresh:
-                self.store.materialize(start_date=EPOCH, end_date=now, feature_views=fresh)
-            if len(fresh) < len(views):
-                known = [view.name for view in views if view.name not in fresh]
-                self.store.materialize_incremental(end_date=now, feature_views=known)
-        return {view.name: self._check_materialized(view, start=since[view.name], end=now) for view in views}
-
-    def _check_materialized(self, view: FeatureView, *, start: datetime, end: datetime) -> int:
-        key = view.join_keys[0]
-        statement = text(
-            f"SELECT {key}, max(event_at) AS event_at FROM {_source(view)} AS source "  # noqa: S608 - our definitions
-            f"WHERE event_at BETWEEN :start AND :end GROUP BY {key} ORDER BY random() LIMIT :keys"
-        )
-        with transaction(self._database) as connection:
-            window = {"start": start, "end": end, "keys": CHECKED_KEYS}
-            newest = connection.execute(statement, window).all()
-        if not newest:
-            return 0
-        feature = view.features[0].name
-        with _available():
-            response = self.store.get_online_features([f"{view.name}:{feature}"], [{key: row[0]} for row in newest])
-        # Of an absent key Feast says PRESENT and null; only its time, 1970, tells.
-        position = list(response.proto.metadata.feature_names.val).index(feature)
-        written = [time.ToDatetime(UTC) for time in response.proto.results[position].event_timestamps]
-        older = sum(online < row.event_at for online, row in zip(written, newest, strict=True))
-        if older:
-            raise FeatureRowMismatch(
-                f"{older} of {len(newest)} {key}s of {view.name} are missing online, or older there, after the "
-                f"materialization up to {end.isoformat()}: run `feast materialize` over the whole time again"
-            )
-        return len(newest)
+        """Bring the online store up to `now` and return the rows read by view. See `materialize`."""
+        return dict(self.materialize(now=now).read)
 
     def _read(self, service: Any, rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
         with _available():
@@ -272,37 +243,6 @@ class FeatureClient:
                 f"{service.name} returned {sorted({len(v) for v in columns.values()})} values for {len(rows)} rows"
             )
         return columns
-
-    def _write(self, view: FeatureView, rows: Sequence[Mapping[str, Any]]) -> None:
-        if not rows:
-            return
-        columns = [*view.join_keys, "event_at", *(field.name for field in view.features)]
-        frame = pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in columns})
-        frame["event_at"] = pd.to_datetime(frame["event_at"], utc=True)
-        frame["created_at"] = frame["event_at"]
-        with _available():
-            self.store.write_to_online_store(view.name, df=frame)
-
-
-def _keys(column: pd.Series) -> pd.Series:
-    """Return the entity keys of a column of ids: int64, each different id looked at once."""
-    if (
-        pd.api.types.is_integer_dtype(column.dtype)
-        and not column.hasnans
-        and 0 <= column.min() <= column.max() <= MAX_ID
-    ):
-        return column.astype("int64")
-    different = column.unique()
-    try:
-        keys = dict(zip(different, ids_of(different), strict=True))
-    except InvalidInput as error:
-        raise InvalidInput(error.problem, column=str(column.name)) from None
-    return column.map(keys).astype("int64")
-
-
-def _source(view: FeatureView) -> str:
-    assert view.batch_source is not None  # noqa: S101 - every view of feature_repo has one
-    return str(view.batch_source.get_table_query_string())
 
 
 @contextmanager

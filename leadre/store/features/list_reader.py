@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -53,21 +54,26 @@ def read_lists(online: Any, user_ids: Sequence[int], *, project: str) -> list[Re
         for key in keys:
             pipeline.hget(key, name)
         values = pipeline.execute()
-    lists = unpack([read_bytes_value(value) for value in values])
-    return [_row(lists, u, user_id=user_id) for u, user_id in enumerate(user_ids)]
+    return _rows(unpack([read_bytes_value(value) for value in values]), user_ids)
 
 
-def _row(lists: Lists, u: int, *, user_id: int) -> RetrievedRow | None:
-    if not lists.present[u]:
-        return None
-    ads, behavior_at_s = slice(lists.offsets[u], lists.offsets[u + 1]), lists.behavior_at_s[u]
-    return RetrievedRow(
-        user_id=user_id,
-        release=lists.releases[u],
-        index_version=lists.index_versions[u],
-        generated_at=datetime.fromtimestamp(lists.generated_at_s[u], UTC),
-        behavior_at=None if np.isnan(behavior_at_s) else datetime.fromtimestamp(behavior_at_s, UTC),
-        ad_ids=tuple(lists.ad_ids[ads].tolist()),
-        sids=tuple(sid_texts(lists.codes[ads, : lists.levels[u]].tolist())),
-        log_probabilities=tuple(lists.log_probabilities[ads].tolist()),
-    )
+def _rows(lists: Lists, user_ids: Sequence[int]) -> list[RetrievedRow | None]:
+    # Out of NumPy once for all lists, not once a list.
+    ad_ids, scores, codes = lists.ad_ids.tolist(), lists.log_probabilities.tolist(), lists.codes.tolist()
+    edges, levels = lists.offsets.tolist(), lists.levels.tolist()
+    generated_at_s, behavior_at_s = lists.generated_at_s.tolist(), lists.behavior_at_s.tolist()
+    return [
+        RetrievedRow(
+            user_id=user_id,
+            release=lists.releases[u],
+            index_version=lists.index_versions[u],
+            generated_at=datetime.fromtimestamp(generated_at_s[u], UTC),
+            behavior_at=None if isnan(behavior_at_s[u]) else datetime.fromtimestamp(behavior_at_s[u], UTC),
+            ad_ids=tuple(ad_ids[edges[u] : edges[u + 1]]),
+            sids=tuple(sid_texts([sid[: levels[u]] for sid in codes[edges[u] : edges[u + 1]]])),
+            log_probabilities=tuple(scores[edges[u] : edges[u + 1]]),
+        )
+        if present
+        else None
+        for u, (user_id, present) in enumerate(zip(user_ids, lists.present.tolist(), strict=True))
+    ]

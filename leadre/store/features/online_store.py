@@ -7,7 +7,7 @@ of an equal time. Here a row is set by one script (set_row.lua). Layout and read
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -46,8 +46,10 @@ class LeadreRedisOnlineStore(RedisOnlineStore):
     def online_write_batch(
         self, config: RepoConfig, table: FeatureView, data: Data, progress: Callable[[int], Any] | None
     ) -> None:
-        """Write a batch; of rows with one key and time the first counts, as in Feast."""
-        set_rows(self._get_client(config.online_store), _rows(config, table, data), ttl_s=_ttl_s(config, table))
+        """Write a batch; of rows with one key and time the first counts, as in Feast, but see `updated_in_place`."""
+        store, rows = config.online_store, _rows(config, table, data)
+        ttl_s = key_ttl_s(store, table.join_keys)
+        set_rows(self._get_client(store), rows, ttl_s=ttl_s, replace_equal=updated_in_place(table))
         if progress:
             progress(len(data))
 
@@ -55,10 +57,19 @@ class LeadreRedisOnlineStore(RedisOnlineStore):
         self, config: RepoConfig, table: FeatureView, data: Data, progress: Callable[[int], Any] | None
     ) -> None:
         """As `online_write_batch`."""
-        client = await self._get_client_async(config.online_store)
-        await set_rows_async(client, _rows(config, table, data), ttl_s=_ttl_s(config, table))
+        store, rows = config.online_store, _rows(config, table, data)
+        client, ttl_s = await self._get_client_async(store), key_ttl_s(store, table.join_keys)
+        await set_rows_async(client, rows, ttl_s=ttl_s, replace_equal=updated_in_place(table))
         if progress:
             progress(len(data))
+
+
+def updated_in_place(table: FeatureView) -> bool:
+    """Return whether rows of the view's source are updated without a new event time, as the view's tags say.
+
+    Then the row that was read last counts, of equal times: an ad that was paused is as old as before.
+    """
+    return table.tags.get("rows") == "updated in place"
 
 
 def online_client(store: FeatureStore) -> Any:
@@ -86,6 +97,7 @@ def _rows(config: RepoConfig, table: FeatureView, data: Data) -> list[Row]:
     return rows
 
 
-def _ttl_s(config: RepoConfig, table: FeatureView) -> int:
-    store = config.online_store
-    return (store.key_ttl_seconds or 0) if set(table.join_keys) <= set(store.key_ttl_join_keys) else 0
+def key_ttl_s(store: RedisOnlineStoreConfig, join_keys: Collection[str]) -> int:
+    """Return the seconds from a write at which keys of an entity expire; 0 where they do not."""
+    expiring = getattr(store, "key_ttl_join_keys", join_keys)  # with Feast's own store all do
+    return (store.key_ttl_seconds or 0) if set(join_keys) <= set(expiring) else 0
