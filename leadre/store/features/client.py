@@ -29,11 +29,11 @@ from leadre.errors import ConfigError, FeatureRowMismatch, Unavailable
 from leadre.store.features.context import context_of
 from leadre.store.features.list_reader import RetrievedRow, read_lists
 from leadre.store.features.list_writer import ListWriter
+from leadre.store.features.materialization import runs
 from leadre.store.features.materialization.definitions import find_views
 from leadre.store.features.materialization.processes import Servers
 from leadre.store.features.materialization.run import Materialized, Share, materialize
-from leadre.store.features.materialization.runs import SHARD_ENTITIES
-from leadre.store.features.materialization.shards import Report, copy_online
+from leadre.store.features.materialization.shards import Report, copy_online, write_shard
 from leadre.store.features.online_store import key_ttl_s, online_client
 from leadre.store.features.point_in_time import RankerJoin
 from leadre.store.features.training_frame import joined_frame
@@ -194,7 +194,7 @@ class FeatureClient:
         now: datetime,
         views: Collection[str] = (),
         full: bool = False,
-        shard_entities: int = SHARD_ENTITIES,
+        shard_entities: int = runs.SHARD_ENTITIES,
         share: Share = lambda _, __: None,
         report: Report = lambda _, __: None,
     ) -> Materialized:
@@ -217,6 +217,18 @@ class FeatureClient:
                 share=share,
                 report=report,
             )
+
+    def materialize_shard(self) -> bool:
+        """Write one shard of the materializations under way that nobody works on; return whether there was one.
+
+        Raises:
+            FeatureRowMismatch, Unavailable: as `materialize`.
+        """
+        views = {view.name: view for view in find_views(self.store)}
+        with transaction(self._database) as connection:
+            under_way = runs.unfinished(connection, views)
+        with _available():
+            return write_shard(self._database, self._online, views, under_way)
 
     def materialize_incremental(self, now: datetime) -> dict[str, int]:
         """Bring the online store up to `now` and return the rows read by view. See `materialize`."""
