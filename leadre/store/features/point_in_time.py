@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv
-from sqlalchemy import text
+from sqlalchemy import URL, text
 
 from leadre.derivation import LIST_TTL_S, NEUTRAL, USER_NEUTRAL, Lists, unpack
 from leadre.derivation.columns import targets_of
@@ -26,10 +26,11 @@ from leadre.derivation.item_match import match
 from leadre.derivation.lists import living
 from leadre.derivation.user_side import user_columns, user_numbers
 from leadre.errors import FeatureRowMismatch
-from leadre.store.records.database import transaction
+from leadre.store.records.database import connect, transaction
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+    from feast.infra.utils.postgres.postgres_config import PostgreSQLConfig
     from sqlalchemy import Engine
 
 LIST = ("retrieved_ads:retrieved_list",)
@@ -47,9 +48,8 @@ _TYPES: dict[str, pa.DataType] = {
     **{name: pa.list_(pa.int64()) for name in ("retrieved_ad_ids", "retrieved_advertiser_ids")},
     **{name: pa.list_(pa.string()) for name in ("retrieved_sids", "categories")},
     **{f"retrieved_{level}_categories": pa.list_(pa.string()) for level in ("first", "second")},
-    **{f"retrieved_{name}": pa.list_(pa.float64()) for name in ("log_probabilities", "probabilities")},
-    **{name: pa.list_(pa.float32()) for name in ("retrieved_embeddings", "mean_embedding")},
-    "category_probabilities": pa.list_(pa.float64()),
+    **{f"retrieved_{name}": pa.list_(pa.float64()) for name in ("log_probabilities", "probabilities", "embeddings")},
+    **{name: pa.list_(pa.float64()) for name in ("mean_embedding", "category_probabilities")},
     "retrieved_count": pa.int64(),
     **{name: pa.float64() for name in ("top_probability", "entropy", "category_concentration", "expected_ecpm")},
     **{name: pa.float64() for name in ("generated_at_s", "behavior_at_s")},
@@ -91,7 +91,7 @@ class RankerJoin:
 
     Args:
         store: of the feature repository, over any offline store that keeps rows.
-        database: the system of record where the offline store is PostgreSQL: rows get there by COPY. None elsewhere.
+        database: the offline store where it is PostgreSQL, as Feast's own role: rows get there by COPY. None elsewhere.
         names: the service's features, in its order.
     """
 
@@ -100,10 +100,20 @@ class RankerJoin:
     names: tuple[str, ...]
 
     @classmethod
-    def over(cls, store: FeatureStore, database: Engine | None) -> RankerJoin:
+    def over(cls, store: FeatureStore) -> RankerJoin:
         """Return the join of the service as the store's registry has it."""
         views = store.get_feature_service("ranker_features_v1").feature_view_projections
-        return cls(store=store, database=database, names=tuple(field.name for view in views for field in view.features))
+        offline = store.config.offline_store
+        return cls(
+            store=store,
+            database=_connected(offline) if offline.type == "postgres" else None,
+            names=tuple(field.name for view in views for field in view.features),
+        )
+
+    def close(self) -> None:
+        """Close the connections this join opened."""
+        if self.database is not None:
+            self.database.dispose()
 
     @property
     def schema(self) -> pa.Schema:
@@ -200,6 +210,20 @@ def user_side(stored: Stored, names: Collection[str]) -> dict[str, pa.Array]:
     return {name: pa.array(of_list[name], _TYPES[name]).take(row) for name in USER_NEUTRAL if name in names}
 
 
+def _connected(offline: PostgreSQLConfig) -> Engine:
+    """Return connections as Feast's role, which may be another than ours (docs/operations.md)."""
+    url = URL.create(
+        "postgresql",
+        username=offline.user,
+        password=offline.password or None,
+        host=offline.host,
+        port=offline.port,
+        database=offline.database,
+        query={"sslmode": offline.sslmode or "prefer"},
+    )
+    return connect(url.render_as_string(hide_password=False), application_name="leadre point in time")
+
+
 def _different(keys: NDArray[np.int64], times: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return where each different pair stands first, and for every row its place among the pairs."""
     order = np.lexsort((keys, times))
@@ -217,7 +241,10 @@ def _joined(
     count = len(asked["event_timestamp"])
     table = pa.table({**asked, _ROW: np.arange(count)})
     table = table.set_column(1, "event_timestamp", table["event_timestamp"].cast(pa.timestamp("us")).cast(_TIME))
-    with _handed_over(database, table) as entities:
+    with _handed_over(database, table) as entities, warnings.catch_warnings():
+        # Feast asks through pandas, which knows psycopg 2 alone; ibis 12 calls what DuckDB 2 deprecates.
+        warnings.filterwarnings("ignore", "pandas only supports SQLAlchemy", UserWarning)
+        warnings.filterwarnings("ignore", "fetch_arrow_table", DeprecationWarning)
         found = store.get_historical_features(entity_df=entities, features=list(features)).to_arrow()
     rows = found[_ROW].to_numpy()
     order = np.argsort(rows, kind="stable")
@@ -244,9 +271,7 @@ def _handed_over(database: Engine | None, table: pa.Table) -> Iterator[Any]:
         connection.execute(text(f"CREATE UNLOGGED TABLE {name} ({columns})"))
         connection.connection.cursor().copy_expert(f"COPY {name} FROM STDIN (FORMAT csv)", written)
     try:
-        with warnings.catch_warnings():  # Feast asks through pandas, which knows psycopg 2 alone
-            warnings.filterwarnings("ignore", "pandas only supports SQLAlchemy", UserWarning)
-            yield f"SELECT * FROM {name}"  # noqa: S608 - a name of ours
+        yield f"SELECT * FROM {name}"  # noqa: S608 - a name of ours
     finally:
         with transaction(database) as connection:
             connection.execute(text(f"DROP TABLE {name}"))

@@ -56,7 +56,8 @@ def write_list(connection: Connection) -> None:
 def write_sids(connection: Connection) -> None:
     record_sids(
         connection, WORD, ad_ids=np.array([NUMBER]), sids=[WORD], codes=np.array([[1]]),
-        embeddings=np.array([[0.5]], np.float32), event_at=AT,
+        embeddings=np.array([[0.5]], np.float32), first_categories=[WORD], second_categories=[WORD],
+        advertiser_ids=np.array([NUMBER]), event_at=AT,
     )  # fmt: skip
 
 
@@ -69,7 +70,9 @@ WRITES: dict[str, tuple[str, Callable[[Connection], object]]] = {
     "behaviors of a request": ("behaviors.item_id", lambda c: append_behaviors(c, [BEHAVIOR], arrived_at=AT)),
     "impressions": (
         "impressions.ad_id",
-        lambda c: upsert_impressions(c, [Impression(user_id=NUMBER, ad_id=NUMBER, occurred_at=AT, ecpm=1.0)], arrived_at=AT),
+        lambda c: upsert_impressions(
+            c, [Impression(user_id=NUMBER, ad_id=NUMBER, occurred_at=AT, ecpm=1.0)], arrived_at=AT
+        ),
     ),
     "ads": ("ads.name", lambda c: upsert_ads(c, [AD])),
     "users": ("users.residence", lambda c: upsert_users(c, [Profile(user_id=NUMBER, residence=WORD)], event_at=AT)),
