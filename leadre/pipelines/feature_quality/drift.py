@@ -20,7 +20,7 @@ from leadre.errors import InvalidInput
 from leadre.evaluation.drift import drift
 from leadre.pipelines.feature_quality.figures import Figure
 from leadre.store.features import quality
-from leadre.store.features.shown import shown, target_facts
+from leadre.store.past.shown import shown, target_facts
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
