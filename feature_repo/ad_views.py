@@ -25,7 +25,7 @@ ad_features = FeatureView(
     online=True,
     description="The ad as its owner describes it.",
     owner="leadre",
-    tags={"paper": "§4.4.1"},
+    tags={"paper": "§4.4.1", "rows": "updated in place"},
 )
 
 ad_index = FeatureView(

@@ -8,6 +8,7 @@ user = Entity(
     value_type=ValueType.INT64,
     description="A person who sees ads; a 64-bit integer.",
     owner="leadre",
+    tags={"paper": "§4.4.1"},
 )
 
 ad = Entity(
@@ -16,4 +17,5 @@ ad = Entity(
     value_type=ValueType.INT64,
     description="An ad of the inventory; a 64-bit integer.",
     owner="leadre",
+    tags={"paper": "§4.4.1"},
 )

@@ -10,6 +10,7 @@ prompt_context_v1 = FeatureService(
     features=[user_profile, interest_summary, ad_behavior_sequence, content_behavior_sequence],
     description="All that a prompt says about a user.",
     owner="leadre",
+    tags={"paper": "§4.2.1"},
 )
 
 retrieval_list_v1 = FeatureService(
@@ -17,6 +18,7 @@ retrieval_list_v1 = FeatureService(
     features=[retrieved_ads],
     description="The user's retrieval list, for the user server.",
     owner="leadre",
+    tags={"paper": "§4.4.1"},
 )
 
 ranker_features_v1 = FeatureService(
@@ -28,4 +30,5 @@ ranker_features_v1 = FeatureService(
     ],
     description="What a downstream ranker reads for a user and a target ad.",
     owner="leadre",
+    tags={"paper": "§5.3"},
 )

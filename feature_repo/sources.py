@@ -1,10 +1,36 @@
-"""Where features come from: the tables of the system of record. `event_at` is when a row became true."""
+"""Where features come from: the tables of the system of record.
 
-from feast import Field, PushSource, RequestSource
+`event_at` is when a row became true; `changed_in` is the number of the transaction that wrote it, by which
+`leadre materialize` tells what is new.
+"""
+
+import os
+
+from feast import Field, FileSource, PushSource, RequestSource
+from feast.data_format import ParquetFormat
+from feast.data_source import DataSource
 from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import PostgreSQLSource
 from feast.types import Float64
 
-users = PostgreSQLSource(
+
+def stored(
+    *,
+    name: str,
+    timestamp_field: str,
+    created_timestamp_column: str,
+    description: str,
+    table: str = "",
+    query: str = "",
+) -> DataSource:
+    """Return a source: what PostgreSQL says, or the Parquet files of it that feature_store.duckdb.yaml joins."""
+    times = {"timestamp_field": timestamp_field, "created_timestamp_column": created_timestamp_column}
+    said = {"name": name, "description": description, "owner": "leadre"}
+    if folder := os.environ.get("LEADRE_FEAST_PARQUET"):
+        return FileSource(path=f"{folder}/{name}", file_format=ParquetFormat(), **times, **said)
+    return PostgreSQLSource(table=table, query=query, **times, **said)
+
+
+users = stored(
     name="users",
     table="users",
     timestamp_field="event_at",
@@ -12,35 +38,35 @@ users = PostgreSQLSource(
     description="Profiles.",
 )
 
-interest_summaries = PostgreSQLSource(
+interest_summaries = stored(
     name="interest_summaries",
     table="interest_summaries",
     timestamp_field="event_at",
     created_timestamp_column="created_at",
-    description="Interaction counts by category, one row a user and summary run.",
+    description="Interaction counts by category and SPU: a row for each instant at which they changed for a user.",
 )
 
 
-def behavior_sequences(domain: str) -> PostgreSQLSource:
+def behavior_sequences(domain: str) -> DataSource:
     """Return one domain's half of the table; the prefix keeps the two views' features apart in a service."""
-    return PostgreSQLSource(
+    return stored(
         name=f"{domain}_behavior_sequences",
         query=f"""
-            SELECT user_id, event_at, created_at,
+            SELECT user_id, event_at, created_at, changed_in, newest_at,
                    item_ids AS {domain}_item_ids, actions AS {domain}_actions, titles AS {domain}_titles,
                    occurred_at_s AS {domain}_occurred_at_s, ordinals AS {domain}_ordinals
             FROM behavior_sequences WHERE domain = '{domain}'
         """,  # noqa: S608 - the two calls below are the only ones
         timestamp_field="event_at",
         created_timestamp_column="created_at",
-        description=f"Positive behaviors of the last 90 days in the {domain} domain, oldest first.",
+        description=f"Positive behaviors of the {domain} domain in the window, oldest first: a row for each change.",
     )
 
 
 ad_behavior_sequences = behavior_sequences("ad")
 content_behavior_sequences = behavior_sequences("content")
 
-ads = PostgreSQLSource(
+ads = stored(
     name="ads",
     table="ads",
     timestamp_field="event_at",
@@ -50,13 +76,15 @@ ads = PostgreSQLSource(
 
 # An index counts from its first promotion on, so that a candidate never shadows the live one; its last promotion
 # repeats its rows, so that a rollback brings them back.
-semantic_ids = PostgreSQLSource(
+semantic_ids = stored(
     name="semantic_ids",
     query="""
-        SELECT s.ad_id, s.sid, s.embedding, s.index_version AS ad_index_version, became.event_at, s.created_at
+        SELECT s.ad_id, s.sid, s.embedding, s.index_version AS ad_index_version, became.event_at, s.created_at,
+               greatest(s.changed_in, promoted.changed_in) AS changed_in
         FROM semantic_ids s
         JOIN (
-            SELECT index_version, min(promoted_at) AS first_at, max(promoted_at) AS last_at
+            SELECT index_version, min(promoted_at) AS first_at, max(promoted_at) AS last_at,
+                   max(changed_in) AS changed_in
             FROM releases WHERE promoted_at IS NOT NULL GROUP BY index_version
         ) promoted USING (index_version)
         CROSS JOIN LATERAL (
@@ -68,7 +96,7 @@ semantic_ids = PostgreSQLSource(
     description="S-IDs and quantised embeddings of every index that was ever live.",
 )
 
-retrieval_log = PostgreSQLSource(
+retrieval_log = stored(
     name="retrieval_log",
     # As numbers: Feast's own timestamps lose what is below a second on their way through the online store.
     query="""
@@ -85,10 +113,12 @@ retrieved_ads_push = PushSource(
     name="retrieved_ads_push",
     batch_source=retrieval_log,
     description="Fresh retrieval lists from the nearline workers: to the online store only, the log is SQL.",
+    owner="leadre",
 )
 
 ranking_request = RequestSource(
     name="ranking_request",
     schema=[Field(name="request_time_s", dtype=Float64, description="Unix time of the ranking request, in seconds.")],
     description="What only the request knows.",
+    owner="leadre",
 )

@@ -26,7 +26,7 @@ user_profile = FeatureView(
     online=True,
     description="Profile fields of the prompt and of targeting, and the ARPU group of the refresh queue.",
     owner="leadre",
-    tags={"paper": "§4.2.1 (2)"},
+    tags={"paper": "§4.2.1 (2)", "rows": "updated in place"},
 )
 
 interest_summary = FeatureView(
@@ -40,10 +40,25 @@ interest_summary = FeatureView(
         Field(
             name="disliked_counts", dtype=Array(Int64), tags={"unit": "behaviors"}, description="Negative ones in each."
         ),
+        Field(name="spus", dtype=Array(String), description="Liked standard product units, most frequent first."),
+        Field(
+            name="spu_counts", dtype=Array(Int64), tags={"unit": "behaviors"}, description="Positive behaviors in each."
+        ),
+        Field(
+            name="disliked_spus",
+            dtype=Array(String),
+            description="Disliked standard product units, most frequent first.",
+        ),
+        Field(
+            name="disliked_spu_counts",
+            dtype=Array(Int64),
+            tags={"unit": "behaviors"},
+            description="Negative ones in each.",
+        ),
     ],
     source=interest_summaries,
     online=True,
-    description="Long-term interest by category.",
+    description="Long-term interest by category and by standard product unit (SPU).",
     owner="leadre",
     tags={"paper": "§4.2.1 (3)"},
 )

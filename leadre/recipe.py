@@ -102,7 +102,7 @@ class PromptRecipe(_Section, frozen=True):
     budget_tokens: PositiveInt = 2096
     """Longest prompt (paper: 2096); the oldest behaviors are dropped first."""
     window_days: PositiveInt = 90
-    """Behaviors older than this are left out (paper: 90)."""
+    """Behaviors of days (UTC) further back than this are left out, in prompts and in what serves them (paper: 90)."""
     summary_categories: Annotated[int, Meta(ge=0)] = 5
     """Categories in the interest summary (the paper's example has 5)."""
     content: bool = True

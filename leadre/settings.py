@@ -40,6 +40,9 @@ class Settings:
         retention_days: age at which months of lists, summaries and sequences are dropped (`LEADRE_RETENTION_DAYS`, 30
             or more); None, the default, keeps them all.
         retention_export: folder to which a month goes before it is dropped (`LEADRE_RETENTION_EXPORT`); default: none.
+        registry_url: of Feast's registry (`LEADRE_REGISTRY_URL`); default: a schema of its own in `database_url`.
+        redis_cluster: the online store's nodes under feature_store.production.yaml, as Feast writes them,
+            `host:port,host:port,password=...` (`LEADRE_REDIS_CLUSTER`).
     """
 
     home: Path
@@ -55,6 +58,8 @@ class Settings:
     list_ttl_s: float = 7 * 86_400.0
     retention_days: int | None = None
     retention_export: Path | None = None
+    registry_url: str = field(default="", repr=False)
+    redis_cluster: str = field(default="", repr=False)
 
     @property
     def indexes(self) -> Path:
@@ -98,6 +103,9 @@ class Settings:
             raise ConfigError(
                 "the password in LEADRE_REDIS_URL holds a comma, which Feast takes for its end: change it"
             )
+        registry_url = env.get("LEADRE_REGISTRY_URL", "")
+        if registry_url and not registry_url.startswith(("postgresql://", "postgresql+psycopg2://")):
+            raise ConfigError("LEADRE_REGISTRY_URL must start with postgresql://, like LEADRE_DATABASE_URL")
         return cls(
             home=home,
             database_url=urls["database_url"],
@@ -114,10 +122,12 @@ class Settings:
                 _whole(env, "LEADRE_RETENTION_DAYS", 0, 30, 100_000) if env.get("LEADRE_RETENTION_DAYS") else None
             ),
             retention_export=Path(export).absolute() if (export := env.get("LEADRE_RETENTION_EXPORT")) else None,
+            registry_url=registry_url,
+            redis_cluster=env.get("LEADRE_REDIS_CLUSTER", ""),
         )
 
     def feast_environment(self) -> dict[str, str]:
-        """Return the variables that feature_repo/feature_store.yaml expands, derived from the two URLs."""
+        """Return the variables that feature_repo/feature_store*.yaml expand, derived from the URLs."""
         database = urlsplit(self.database_url)
         query = parse_qs(database.query)
         redis = urlsplit(self.redis_url)
@@ -127,23 +137,27 @@ class Settings:
         host, name = database.hostname or "localhost", database.path.lstrip("/")
         sslmode = query.get("sslmode", ["prefer"])[0]
         login = f"{quote(user, safe='')}:{quote(password, safe='')}"
-        registry = (
-            f"postgresql+psycopg2://{login}@{host}:{database.port or 5432}/{name}"
+        registry = self.registry_url or (
+            f"postgresql://{login}@{host}:{database.port or 5432}/{name}"
             f"?sslmode={sslmode}&options=-csearch_path%3Dfeast_registry"
         )
-        return {
+        waits = "socket_timeout=5,socket_connect_timeout=1"
+        variables = {
             "LEADRE_FEAST_DB_HOST": host,
             "LEADRE_FEAST_DB_PORT": str(database.port or 5432),
             "LEADRE_FEAST_DB_NAME": name,
             "LEADRE_FEAST_DB_USER": user,
             "LEADRE_FEAST_DB_PASSWORD": password,
             "LEADRE_FEAST_DB_SSLMODE": sslmode,
-            "LEADRE_FEAST_REGISTRY_URL": registry,
+            "LEADRE_FEAST_REGISTRY_URL": registry.replace("postgresql://", "postgresql+psycopg2://", 1),
             "LEADRE_FEAST_REDIS": (
                 f"{redis.hostname or 'localhost'}:{redis.port or 6379},db={redis.path.lstrip('/') or '0'}"
-                f"{redis_password}{redis_ssl},socket_timeout=5,socket_connect_timeout=1"
+                f"{redis_password}{redis_ssl},{waits}"
             ),
         }
+        if self.redis_cluster:
+            variables["LEADRE_FEAST_REDIS_CLUSTER"] = f"{self.redis_cluster},{waits}"
+        return variables
 
 
 def _one_of(env: Mapping[str, str], name: str, known: tuple[str, ...], default: str) -> Any:

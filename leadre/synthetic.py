@@ -260,6 +260,7 @@ def _make_ads(
                 second_category=seconds[second],
                 attributes=(f"brand_{brand}", f"product_{product}", f"series_{brand} {variant}"),
                 advertiser_id=int(ad_brand[ad]),
+                spu=product,
                 bid=float(bids[ad]),
                 created_at=created_at,
             )
@@ -275,6 +276,7 @@ def _make_content(products: list[tuple[int, int, str]]) -> tuple[ContentItem, ..
             source_id=str(index * len(_TOPICS) + topic),
             title=f"{product} {word}",
             category=seconds[second],
+            spu=product,
         )
         for index, (_, second, product) in enumerate(products)
         for topic, word in enumerate(_TOPICS)

@@ -47,9 +47,10 @@ def test_embedded_servers_are_found_and_the_environment_outranks_them(tmp_path: 
 
 
 def test_secrets_are_not_printed(tmp_path: Path) -> None:
-    printed = repr(Settings.from_environment(environment(tmp_path)))
-    assert "pa%2Fss" not in printed
-    assert "se%3Acret" not in printed
+    more = {"LEADRE_REGISTRY_URL": DATABASE.replace("rita", "registrar"), "LEADRE_REDIS_CLUSTER": "n:1,password=open"}
+    printed = repr(Settings.from_environment(environment(tmp_path, **more)))
+    for secret in ("pa%2Fss", "se%3Acret", "password=open"):
+        assert secret not in printed
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,7 @@ def test_secrets_are_not_printed(tmp_path: Path) -> None:
         ({"LEADRE_REDIS_URL": ""}, "LEADRE_REDIS_URL is not set.*leadre services up"),
         ({"LEADRE_DATABASE_URL": "sqlite:///x"}, "must start with postgresql://"),
         ({"LEADRE_REDIS_URL": "cache.example:6379"}, "must start with redis://"),
+        ({"LEADRE_REGISTRY_URL": "mysql://h/registry"}, "LEADRE_REGISTRY_URL must start with postgresql://"),
         ({"LEADRE_REDIS_URL": "redis://:a%2Cb@cache.example"}, "holds a comma"),
         ({"LEADRE_BEAM_WIDTH": "wide"}, "LEADRE_BEAM_WIDTH='wide' is not a number"),
         ({"LEADRE_BEAM_WIDTH": "nan"}, "LEADRE_BEAM_WIDTH=nan is out of range: 1 to 1024"),
@@ -95,6 +97,17 @@ def test_feast_gets_its_variables_from_the_two_urls(tmp_path: Path) -> None:
             "?sslmode=require&options=-csearch_path%3Dfeast_registry"
         ),
     }
+
+
+def test_feast_gets_a_registry_and_a_cluster_of_their_own_where_they_are_named(tmp_path: Path) -> None:
+    more = {
+        "LEADRE_REGISTRY_URL": "postgresql://r:p@registry.example/feast",
+        "LEADRE_REDIS_CLUSTER": "a:1,b:2,ssl=true",
+    }
+    variables = Settings.from_environment(environment(tmp_path, **more)).feast_environment()
+    assert variables["LEADRE_FEAST_REGISTRY_URL"] == "postgresql+psycopg2://r:p@registry.example/feast"
+    assert variables["LEADRE_FEAST_REDIS_CLUSTER"].startswith("a:1,b:2,ssl=true,socket_timeout=")
+    assert variables["LEADRE_FEAST_REDIS"].startswith("cache.example:6380,")  # the queue stays where it was
 
 
 @given(user=st.text(min_size=1, max_size=12), password=st.text(min_size=1, max_size=12))

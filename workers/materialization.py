@@ -16,15 +16,17 @@ MOST_STALE = 10_000
 
 @app.task(name="workers.materialization.summarize", acks_late=False)  # type: ignore[untyped-decorator]
 def summarize() -> None:
-    """Compute all users' interest summaries, behavior sequences and ARPU groups anew."""
-    from leadre.store.records.database import transaction
-    from leadre.store.records.summaries import write_summaries
+    """Bring interest summaries, behavior sequences and ARPU groups up to date."""
+    from leadre.errors import InvalidInput
+    from leadre.pipelines.summarize import summarize
 
     held = resources()
     with held.alone("summarize", at_most_s=3600) as alone:
         if alone:
-            with transaction(held.database) as connection:
-                write_summaries(connection, now=datetime.now(UTC))
+            try:
+                summarize(held.settings.database_url, now=datetime.now(UTC))
+            except InvalidInput as error:  # an old log, for experiments: nothing is lost
+                logger.warning("nothing_summarized", extra={"error": str(error)})
 
 
 @app.task(name="workers.materialization.materialize", acks_late=False)  # type: ignore[untyped-decorator]

@@ -40,7 +40,7 @@ class Resources:
         self.draining = threading.Lock()
         self.stopping = threading.Event()
         self.indexed_until: dict[str, int] = {}  # by index version, see `add_new_ads`
-        self._redis = Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=1)
+        self.redis = Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=1)
 
     @cached_property
     def database(self) -> Database:
@@ -102,7 +102,7 @@ class Resources:
             task: the block's name.
             at_most_s: seconds after which a process that died in the block is forgotten.
         """
-        lock = self._redis.lock(f"{TAG}:alone:{task}", timeout=at_most_s, blocking=False)
+        lock = self.redis.lock(f"{TAG}:alone:{task}", timeout=at_most_s, blocking=False)
         acquired = lock.acquire()
         try:
             yield acquired

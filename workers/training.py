@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +28,7 @@ def train_daily() -> None:
     from leadre.store.records.database import transaction
     from leadre.store.release.promotion import promote_guarded
     from leadre.store.release.records import live_release
-    from leadre.training.learner.release_folder import load_recipe_of
+    from leadre.training.learner.release_folder import load_recipe_of, trained_until
 
     held = resources()
     database_url, now = held.settings.database_url, datetime.now(UTC)
@@ -49,7 +48,7 @@ def train_daily() -> None:
                 recipe=load_recipe_of(Path(live.uri)),
                 now=now,
                 warm_start=Path(live.uri),
-                since=_trained_until(Path(live.uri)),
+                since=trained_until(Path(live.uri)),
             )
         except InvalidInput as nothing:
             logger.warning("not_training", extra={"reason": str(nothing)})
@@ -61,12 +60,3 @@ def train_daily() -> None:
             logger.error("release_not_promoted", extra={"release": made.release, "reason": str(refused)})
         else:
             logger.info("release_promoted", extra={"release": made.release})
-
-
-def _trained_until(release: Path) -> datetime | None:
-    """Return until when the training of a release read behaviors; None of a release that does not say."""
-    from leadre.pipelines.learning.train import UNTIL
-    from leadre.training.learner.release_folder import METRICS
-
-    until = json.loads((release / METRICS).read_text()).get("training", {}).get(UNTIL)
-    return None if until is None else datetime.fromisoformat(until)

@@ -1,10 +1,10 @@
-"""`leadre import` and `leadre summarize`: data in, and what prompts are made of."""
+"""`leadre import`, `leadre summarize`, `leadre materialize`: data in, what prompts are made of, and online."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from leadre.cli.console import console, print_table, progress_bars
-from leadre.cli.session import now_option, settings
+from leadre.cli.session import features, now_option, settings
 
 if TYPE_CHECKING:
     from leadre.store.importers.load import ImportCounts, Progress
@@ -74,6 +74,7 @@ def import_() -> None:
     multiple=True,
     help="Names of the file's columns by ours: user_id=uid,item_id=ad, or of one table, behaviors.user_id=uid.",
 )
+@now_option
 def parquet(
     folder: Path,
     *,
@@ -85,6 +86,7 @@ def parquet(
     time_unit: Literal["auto", "s", "ms", "us"],
     encoding: str | None,
     columns: tuple[str, ...],
+    now: datetime,
 ) -> None:
     """Load your own data: a folder of ads, users, behaviors (and content_items, impressions), CSV or Parquet.
 
@@ -112,7 +114,7 @@ def parquet(
         done = import_tabular(
             folder,
             database_url=found.database_url,
-            now=datetime.now(UTC),
+            now=now,
             rejected=rejected,
             options=options,
             progress=progress,
@@ -132,7 +134,8 @@ def parquet(
 @import_.command()
 @click.argument("folder", type=_FOLDER)
 @click.option("--content", type=_FOLDER, help="Folder of another department that plays the content domain.")
-def amazon(folder: Path, *, content: Path | None) -> None:
+@now_option
+def amazon(folder: Path, *, content: Path | None, now: datetime) -> None:
     """Load an Amazon review data set: items play the ads, reviews play conversions.
 
     Example: leadre import amazon amazon_beauty --content amazon_crossdomain
@@ -140,7 +143,9 @@ def amazon(folder: Path, *, content: Path | None) -> None:
     from leadre.store.importers.amazon import import_amazon
 
     _run(
-        lambda url, progress: import_amazon(folder, database_url=url, content_folder=content, progress=progress),
+        lambda url, progress: import_amazon(
+            folder, database_url=url, now=now, content_folder=content, progress=progress
+        ),
         str(folder),
     )
 
@@ -161,12 +166,46 @@ def synthetic(seed: int, *, ads: int, users: int, now: datetime) -> None:
 
 @click.command()
 @now_option
-def summarize(now: datetime) -> None:
+@click.option(
+    "--window-days",
+    type=click.IntRange(1),
+    help="Days before an instant whose behaviors count at it; without it as the live release's recipe says, or 90.",
+)
+def summarize(now: datetime, *, window_days: int | None) -> None:
     """Turn behaviors into interest summaries, behavior sequences and ARPU groups. Beat runs it hourly."""
     from leadre.pipelines.summarize import summarize as run
 
-    counts = run(settings().database_url, now=now)
+    with progress_bars() as progress:
+        counts = run(settings().database_url, now=now, window_days=window_days, progress=progress)
     print_table("Written", ("table", "rows"), list(asdict(counts).items()))
+
+
+@click.command()
+@click.option("--views", help="Only these, e.g. user_profile,ad_features; without it, all.")
+@click.option("--full", is_flag=True, help="Everything, not what is new: when the online store's keys were lost.")
+@click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="On this machine.")
+@now_option
+def materialize(*, views: str | None, full: bool, processes: int, now: datetime) -> None:
+    """Copy what is new in the feature views' sources to the online store. Beat runs it every five minutes.
+
+    New is what was written since the last time, whatever its event time: late events and imports of old logs count. A
+    killed one goes on where it was.
+
+    Example: leadre materialize --views retrieved_ads --full --processes 4
+    """
+    from leadre.pipelines.materialize import materialize as run
+
+    names = [name.strip() for name in views.split(",")] if views else []
+    opened = features(settings())
+    try:
+        with progress_bars() as progress:
+            done = run(opened, now=now, views=names, full=full, processes=processes, progress=progress)
+    finally:
+        opened.close()
+    for line in done.said:
+        console.print(f"[yellow]![/] {line}", soft_wrap=True)
+    rows = [(view, read, done.written[view]) for view, read in done.read.items()]
+    print_table("Materialized", ("view", "rows", "newer than online"), rows)
 
 
 @click.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -14,6 +14,9 @@ from leadre.cli.index import newest_version
 from leadre.cli.session import connection, now_option, settings
 from leadre.errors import ConfigError
 from leadre.recipe import load_recipe
+
+if TYPE_CHECKING:
+    from leadre.store.release.records import ReleaseRow
 
 SHOWN_METRICS = ("HR@1", "HR@4", "HR@8", "HR@10", "NDCG@4", "NDCG@8", "NDCG@10")
 
@@ -139,7 +142,7 @@ def list_() -> None:
         [
             (
                 row.release,
-                "kept back" if row.status == "candidate" and "kept_back" in row.metrics else row.status,
+                _standing(row),
                 row.index_version,
                 f"{_figure(row.metrics, 'HR@10'):.4f}",
                 f"{row.promoted_at:%Y-%m-%d %H:%M}" if row.promoted_at else "",
@@ -159,13 +162,17 @@ def promote(name: str | None, *, force: bool) -> None:
     """
     from leadre.store.records.database import connect, transaction
     from leadre.store.release.promotion import promote_guarded
-    from leadre.store.release.records import list_releases
+    from leadre.store.release.records import ROLLING, list_releases
 
     database = connect(settings().database_url, application_name="leadre")
     try:
         if name is None:
             with transaction(database) as connected:
-                candidates = [row.release for row in list_releases(connected) if not row.release.endswith("-sft")]
+                candidates = [
+                    row.release
+                    for row in list_releases(connected)
+                    if not row.release.endswith("-sft") and ROLLING not in row.metrics
+                ]
             if not candidates:
                 raise ConfigError("there is no release yet: `leadre train` makes one")
             name = candidates[0]
@@ -223,6 +230,14 @@ def print_evaluation(name: str, evaluation: Mapping[str, Any]) -> None:
             for system, lists in evaluation["lists"].items()
         ],
     )
+
+
+def _standing(row: ReleaseRow) -> str:
+    from leadre.store.release.records import ROLLING
+
+    if row.status == "candidate" and ROLLING in row.metrics:
+        return "rolling"
+    return "kept back" if row.status == "candidate" and "kept_back" in row.metrics else row.status
 
 
 _VIEWS = {

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from leadre.cli.console import console
 from leadre.cli.session import SourceId, connection, features, now_option, settings
-from leadre.errors import ConfigError
+from leadre.errors import ConfigError, LeadreError
 from leadre.settings import Settings
+
+if TYPE_CHECKING:
+    from leadre.pipelines.feature_quality.check import FeatureQuality
 
 
 @click.command()
@@ -62,7 +66,22 @@ def make_report(found: Settings, release: str | None, *, user: int | str | None,
             evaluation=row.metrics,
             before_dpo=before.metrics if before else None,
             trace=walk,
+            features=_quality(found, now=now),
         ),
         path,
     )
     return path
+
+
+def _quality(found: Settings, *, now: datetime) -> FeatureQuality:
+    """Measure the features; where that fails the page says why, and has all its other parts."""
+    from leadre.pipelines.feature_quality.check import Bounds, FeatureQuality, check_features
+    from leadre.store.records.database import connect
+
+    database = connect(found.database_url, application_name="leadre report")
+    try:
+        return check_features(database, features(found).store, now=now, bounds=Bounds())
+    except LeadreError as error:
+        return FeatureQuality(now=now, samples=(f"The features could not be checked: {error}",))
+    finally:
+        database.dispose()

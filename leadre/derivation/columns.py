@@ -50,7 +50,7 @@ def item_match(columns: Columns, *, ttl_s: float = LIST_TTL_S) -> dict[str, list
     lists, list_of_row = _lists(_column(columns, "retrieved_list", rows))
     found = match(
         lists,
-        _targets(columns, rows),
+        targets_of(columns, rows),
         list_of_row=list_of_row,
         ad_of_row=_integers(_column(columns, "ad_id", rows), missing=-1),
         target_of_row=np.arange(rows),
@@ -78,8 +78,8 @@ def _lists(records: Sequence[Any]) -> tuple[Lists, NDArray[np.int64]]:
     return unpack(numbers), np.array(list_of_row, dtype=np.int64)
 
 
-def _targets(columns: Columns, rows: int) -> Targets:
-    """Return the target of each row."""
+def targets_of(columns: Columns, rows: int) -> Targets:
+    """Return the target of each row, from the columns that `item_match` takes of it."""
     sids = [_codes(sid) if isinstance(sid, str) else () for sid in _column(columns, "sid", rows)]
     vectors = [_vector(vector) for vector in _column(columns, "embedding", rows)]
     versions = [it if isinstance(it, str) else "" for it in _column(columns, "ad_index_version", rows)]

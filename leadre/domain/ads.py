@@ -13,9 +13,10 @@ class Ad:
     """An ad with the fields of the paper's description template and of the auction.
 
     `ad_id` is a 64-bit integer; `source_id` is its owner's own name for it. `bid` is in currency units per click;
-    `bid_simulated` says that it is not a real one. The ad
-    may be shown while it is `live` (not paused) and not `budget_exhausted`, from `starts_at` until before `ends_at`
-    (None: no bound), to the users that `targeting` admits.
+    `bid_simulated` says that it is not a real one. `spu` is the standard product unit that it sells, "" if unknown.
+
+    The ad may be shown while it is `live` (not paused) and not `budget_exhausted`, from `starts_at` until before
+    `ends_at` (None: no bound), to the users that `targeting` admits.
     """
 
     ad_id: int
@@ -26,6 +27,7 @@ class Ad:
     second_category: str
     attributes: tuple[str, ...]
     advertiser_id: int
+    spu: str = ""
     bid: float
     bid_simulated: bool = False
     live: bool = True
@@ -44,3 +46,4 @@ class ContentItem:
     source_id: str
     title: str
     category: str
+    spu: str = ""

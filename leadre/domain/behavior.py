@@ -34,6 +34,18 @@ EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST_AHEAD = timedelta(days=1)
 """How far after the present a behavior or impression may be: clocks differ, and so do time zones."""
 
+WINDOW_DAYS = 90
+"""How long a behavior counts in summaries and prompts (paper: 90 days)."""
+
+
+def window_start(now: datetime, *, days: int) -> datetime:
+    """Return from when behaviors count at `now`: the window is the day of `now` in UTC, and `days` days before it.
+
+    Whole days (ours): so what is known of a user ages at midnights only.
+    """
+    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return midnight - timedelta(days=days)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behavior:

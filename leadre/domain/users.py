@@ -30,11 +30,14 @@ class Profile:
 class InterestSummary:
     """Long-term interest: (category, count) pairs of positive behaviors in both domains, most frequent first.
 
-    `disliked` counts the negative ones (impressions without a click, skips) likewise.
+    `disliked` counts the negative ones (impressions without a click, skips) likewise; the other two count by standard
+    product unit (SPU).
     """
 
     liked: tuple[tuple[str, int], ...] = ()
     disliked: tuple[tuple[str, int], ...] = ()
+    liked_spus: tuple[tuple[str, int], ...] = ()
+    disliked_spus: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,3 +114,38 @@ def independent_differences(ours: NDArray[np.float64], theirs: NDArray[np.float6
         Interval(mean=float(mean), low=float(a), high=float(b))
         for mean, a, b in zip(means[0] - means[1], low, high, strict=True)
     ]
+
+
+def shares_of_rows(
+    hits: NDArray[np.float64], rows: NDArray[np.float64], *, seed: int
+) -> tuple[Interval, Interval, Interval]:
+    """Return the share of hits among the rows of two kinds, and how much larger the second is, each with its interval.
+
+    Users (or groups of them) are drawn with replacement, with all their rows.
+
+    Args:
+        hits: float64[n, 2], of each user's rows of either kind.
+        rows: float64[n, 2], how many there are.
+        seed: of the draws.
+    """
+    some = rows.sum(axis=1) > 0
+    values = np.concatenate([hits[some], rows[some]], axis=1)
+    users = max(1, len(values))
+    rng = np.random.default_rng(seed)
+    drawn = np.empty((RESAMPLES, 4))
+    step = max(1, _DRAWS_AT_ONCE // users)
+    for start in range(0, RESAMPLES, step):
+        count = min(step, RESAMPLES - start)
+        times = rng.multinomial(len(values), np.full(users, 1 / users), count)[:, : len(values)]
+        drawn[start : start + count] = times @ values
+
+    def shares(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        both = sums[..., :2] / np.maximum(sums[..., 2:], 1.0)
+        return np.concatenate([both, both[..., 1:] - both[..., :1]], axis=-1)
+
+    low, high = np.quantile(shares(drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    first, second, difference = (
+        Interval(mean=float(mean), low=float(a), high=float(b))
+        for mean, a, b in zip(shares(values.sum(axis=0)), low, high, strict=True)
+    )
+    return first, second, difference

@@ -23,9 +23,9 @@ from leadre.decoding.load import load_engine
 from leadre.domain.retrieval import RetrievalList
 from leadre.errors import ArtifactIncomplete, ConfigError, NoValidContinuation, ReleaseMismatch, Unavailable
 from leadre.indexing.ad_index import AdIndex
-from leadre.prompts.fit_length import PromptEncoder
-from leadre.recipe import Recipe, load_recipe
+from leadre.recipe import load_recipe
 from leadre.retrieval.inventory import Inventory, added_rows
+from leadre.retrieval.loaded_release import LoadedRelease
 from leadre.retrieval.refresh_queue import RefreshQueue
 from leadre.retrieval.retriever import Retriever
 from leadre.settings import Settings
@@ -101,16 +101,6 @@ def drain(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Model:
-    """What of a release stays in memory while its index grows."""
-
-    release: str
-    engine: Engine
-    encoder: PromptEncoder
-    recipe: Recipe
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Revision:
     """Another revision of the index in memory, ready to be gone over to.
 
@@ -140,7 +130,7 @@ class LiveRetriever:
 
     def __init__(self, settings: Settings, *, database: Database, features: FeatureClient) -> None:
         self._settings, self._database, self._features = settings, database, features
-        self._model: _Model | None = None
+        self._model: LoadedRelease | None = None
         self._loaded: tuple[_Which, Retriever] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="index-revision")
         self._coming: tuple[_Which, Future[_Revision]] | None = None
@@ -166,14 +156,14 @@ class LiveRetriever:
         if self._loaded is None or self._model is None or self._model.release != live.release:
             self._model = self._loaded = self._coming = None  # two models need not fit into memory together
             index = AdIndex.load(folder)
-            self._model = self._read_model(index, live)
-            self._loaded = which, self._retriever(self._model, index)
+            self._model = read_release(self._settings, live, index=index)
+            self._loaded = which, self._retriever(self._model)
             self._log("release_loaded", index)
         elif self._loaded[0] != which:
             self._go_over(which, folder, loaded=self._loaded[1], model=self._model)
         return self._loaded[1]
 
-    def _go_over(self, which: _Which, folder: Path, *, loaded: Retriever, model: _Model) -> None:
+    def _go_over(self, which: _Which, folder: Path, *, loaded: Retriever, model: LoadedRelease) -> None:
         """Go over to the index's newest revision, if it is ready soon."""
         if self._coming is None or self._coming[0] != which:
             self._coming = which, self._thread.submit(_make_ready, folder, before=loaded.index, engine=model.engine)
@@ -184,42 +174,45 @@ class LiveRetriever:
         except BaseException:
             self._coming = None  # the next batch tries again
             raise
-        self._model, self._coming = replace(model, engine=ready.engine), None
+        self._model, self._coming = replace(model, engine=ready.engine, index=ready.index), None
         inventory = None if ready.added is None else loaded.inventory.over(ready.index, added=ready.added)
-        self._loaded = which, self._retriever(self._model, ready.index, inventory=inventory)
+        self._loaded = which, self._retriever(self._model, inventory=inventory)
         self._log("index_swapped", ready.index)
 
-    def _retriever(self, model: _Model, index: AdIndex, *, inventory: Inventory | None = None) -> Retriever:
+    def _retriever(self, model: LoadedRelease, *, inventory: Inventory | None = None) -> Retriever:
         return Retriever(
             database=self._database,
             features=self._features,
             engine=model.engine,
             encoder=model.encoder,
-            index=index,
+            index=model.index,
             recipe=model.recipe,
             release=model.release,
             beam_width=self._settings.beam_width,
             inventory=inventory,
         )
 
-    def _read_model(self, index: AdIndex, live: releases.ReleaseRow) -> _Model:
-        folder = Path(live.uri)
-        return _Model(
-            release=live.release,
-            engine=load_engine(
-                folder,
-                index=index,
-                kind=self._settings.engine,
-                device=self._settings.device,
-                precision=self._settings.precision,
-            ),
-            encoder=load_prompt_encoder(folder),
-            recipe=load_recipe(folder / "recipe.toml"),
-        )
-
     def _log(self, what: str, index: AdIndex) -> None:
         release = self._model.release if self._model else None
         logger.info(what, extra={"release": release, "index_version": index.version, "revision": index.revision})
+
+
+def read_release(settings: Settings, row: releases.ReleaseRow, *, index: AdIndex) -> LoadedRelease:
+    """Load a release's model over its index, with the engine that the settings name.
+
+    Raises:
+        ArtifactIncomplete, ReleaseMismatch, ConfigError: as `leadre.decoding.load.load_engine`.
+    """
+    folder = Path(row.uri)
+    return LoadedRelease(
+        release=row.release,
+        engine=load_engine(
+            folder, index=index, kind=settings.engine, device=settings.device, precision=settings.precision
+        ),
+        encoder=load_prompt_encoder(folder),
+        index=index,
+        recipe=load_recipe(folder / "recipe.toml"),
+    )
 
 
 def _make_ready(folder: Path, *, before: AdIndex, engine: Engine) -> _Revision:

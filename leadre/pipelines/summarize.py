@@ -1,31 +1,71 @@
-"""Summarize: behaviors to interest summaries and behavior sequences, for all users or for some. LEADRE §4.2.1.
+"""Summarize: behaviors to interest summaries and behavior sequences, for everybody. LEADRE §4.2.1.
 
-Runs daily for everybody (the paper's T+1 features) and right after new behaviors for those they concern.
+Runs hourly (the paper's T+1 features are daily); right after new behaviors the retriever does it for whom they concern.
+A run takes the users whose rows changed, or of whom something left the window: its cost is theirs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import reduce
+from operator import add
 
+from leadre.errors import InvalidInput
+from leadre.store.records import summaries
 from leadre.store.records.database import connect, transaction
-from leadre.store.records.summaries import SummaryCounts, write_summaries
+from leadre.store.records.summaries import SummaryCounts
+
+Progress = Callable[[str, int], None]
+"""Called with what is counted, and how many are done."""
 
 
-def summarize(database_url: str, *, now: datetime, user_ids: Collection[int] | None = None) -> SummaryCounts:
-    """Bring the summaries up to `now` in one transaction.
+def summarize(
+    database_url: str,
+    *,
+    now: datetime,
+    window_days: int | None = None,
+    connections: int = 2,
+    progress: Progress | None = None,
+) -> SummaryCounts:
+    """Bring the summaries up to `now`, in small transactions; a run that is stopped is gone on with by the next.
 
     Args:
         database_url: the system of record.
-        now: behaviors after this do not exist yet.
-        user_ids: only these users; all users, and their ARPU groups, if None.
+        now: what is known later does not exist yet.
+        window_days: as `summaries.summarize_batch`.
+        connections: how many work side by side (ours).
+        progress: told of the users that are done.
 
     Raises:
+        InvalidInput: there are behaviors, but none in the window, and nobody was summarized before.
         Unavailable: PostgreSQL does not answer.
     """
     engine = connect(database_url)
+    done = 0
+
+    def batches(_: int) -> SummaryCounts:
+        nonlocal done
+        counts = SummaryCounts()
+        while True:
+            with transaction(engine) as connection:
+                batch = summaries.summarize_batch(connection, now=now, window_days=window_days)
+            if not batch.summarized:
+                return counts
+            counts += batch
+            done += batch.summarized
+            if progress is not None:
+                progress("users", done)
+
     try:
         with transaction(engine) as connection:
-            return write_summaries(connection, now=now, user_ids=user_ids)
+            counts = SummaryCounts(users=summaries.group_by_arpu(connection))
+        with transaction(engine) as connection:
+            if problem := summaries.nothing_in_window(connection, now=now, window_days=window_days):
+                raise InvalidInput(problem)
+            summaries.settle_everybody(connection, now=now)
+        with ThreadPoolExecutor(connections) as workers:
+            return reduce(add, workers.map(batches, range(connections)), counts)
     finally:
         engine.dispose()

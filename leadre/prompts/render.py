@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Literal
 
-from leadre.domain.behavior import Domain
+from leadre.domain.behavior import Domain, window_start
 from leadre.domain.semantic_id import SemanticId
 from leadre.domain.users import Context, ContextBehavior, InterestSummary, Profile
 from leadre.errors import InvalidInput
@@ -144,7 +144,7 @@ def clean(text: str, *, limit: int = MAX_TITLE) -> str:
 
 
 def _kept_behaviors(context: Context, recipe: PromptRecipe) -> Iterator[ContextBehavior]:
-    oldest = context.now - timedelta(days=recipe.window_days)
+    oldest = window_start(context.now, days=recipe.window_days)
     for shown in context.behaviors:
         behavior = shown.behavior
         in_time = oldest <= behavior.occurred_at <= context.now

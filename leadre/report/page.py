@@ -16,7 +16,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from leadre.evaluation.drift import MUCH_DRIFT, SOME_DRIFT
 from leadre.indexing.quality import warning_of
+from leadre.pipelines.feature_quality import figures
+from leadre.pipelines.feature_quality.check import FeatureQuality
+from leadre.pipelines.feature_quality.figures import Figure
 from leadre.report import plots
 from leadre.report.trace import SHOWN_FEATURES, Trace, label, prompt_parts, written
 
@@ -37,6 +41,7 @@ class Report:
         evaluation: the evaluation's plain form (leadre.pipelines.learning.measures), of the release.
         before_dpo: the evaluation of the same model before DPO, if there was DPO.
         trace: one user's walk.
+        features: the quality of the features in the database at hand.
     """
 
     release: str
@@ -50,6 +55,7 @@ class Report:
     evaluation: Mapping[str, Any]
     before_dpo: Mapping[str, Any] | None
     trace: Trace | None
+    features: FeatureQuality
 
 
 def write_report(report: Report, path: Path) -> None:
@@ -70,6 +76,7 @@ def write_report(report: Report, path: Path) -> None:
             quality["entropy_bits"], title="entropy, bits", limit=math.log2(report.recipe["index"]["codes"])
         ),
         purity=plots.level_bars(quality["category_purity"], title="category purity", limit=1.0),
+        features=_features(report.features),
         walk=_walk(report.trace) if report.trace else None,
         parts=list(prompt_parts(report.trace.prompt)) if report.trace else [],
         recipe_text=json.dumps(report.recipe, indent=2),
@@ -155,6 +162,60 @@ def _dpo(report: Report) -> list[dict[str, Any]]:
         {"name": name, "before": old, "after": new, "change": 100 * (new - old) / old if old else 0.0}
         for name, old, new in pairs
     ]
+
+
+_HISTOGRAMS = {
+    "retrieved_count": "ads in a list",
+    "top_probability": "probability of the first ad",
+    "entropy": "entropy of a list, nats",
+}
+
+
+def _features(quality: FeatureQuality) -> dict[str, Any]:
+    """Return the section's parts; those that could not be measured are empty, and the samples say why."""
+    drawn = {histogram.name: histogram for histogram in quality.histograms}
+    views = {figure.of["view"]: _cells(quality, view=figure.of["view"]) for figure in quality.of("age_seconds")}
+    told = {*_OF_VIEWS, "psi"}
+    return {
+        "samples": quality.samples,
+        "views": [{"view": view, "cells": cells} for view, cells in views.items()],
+        "figures": [_figure(figure) for figure in quality.figures if figure.name not in told],
+        "plots": [
+            plots.histogram(drawn[name].edges, drawn[name].counts, title=title)
+            for name, title in _HISTOGRAMS.items()
+            if name in drawn
+        ],
+        "drift": [
+            {
+                **_figure(figure),
+                "verdict": figure.note
+                if figure.value is None
+                else "much"
+                if figure.value > MUCH_DRIFT
+                else "some"
+                if figure.value > SOME_DRIFT
+                else "none",
+            }
+            for figure in quality.of("psi")
+        ],
+    }
+
+
+_OF_VIEWS = ("age_seconds", "online_behind_ratio", "online_lag_seconds")
+
+
+def _cells(quality: FeatureQuality, *, view: str) -> list[dict[str, Any]]:
+    return [_figure(figure) for name in _OF_VIEWS for figure in quality.of(name) if figure.of["view"] == view]
+
+
+def _figure(figure: Figure) -> dict[str, Any]:
+    return {
+        "title": figure.title,
+        "of": ", ".join(figure.of.values()),
+        "value": figures.written(figure.value),
+        "bound": figure.bound,
+        "out": figure.out,
+    }
 
 
 def _walk(trace: Trace) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
@@ -77,6 +78,17 @@ def level_bars(values: Sequence[float], *, title: str, limit: float | None = Non
     axes.set_title(title, fontsize=10, color=INK, loc="left")
     axes.tick_params(length=0)
     axes.margins(y=0.18)
+    return _svg(figure)
+
+
+def histogram(edges: Sequence[float], counts: Sequence[int], *, title: str) -> str:
+    """Draw how values are distributed: shares of them in percent between `edges`."""
+    figure, axes = _figure(2.75, 2.2)
+    shares = [100 * count / max(sum(counts), 1) for count in counts]
+    widths = [0.92 * (right - left) for left, right in pairwise(edges)]
+    axes.bar([(left + right) / 2 for left, right in pairwise(edges)], shares, widths, color=OURS)
+    axes.set_title(f"{title}, %", fontsize=10, color=INK, loc="left")
+    axes.tick_params(length=0)
     return _svg(figure)
 
 

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 from leadre.decoding.engine import Engine
 from leadre.domain.retrieval import RetrievalList
-from leadre.domain.semantic_id import SemanticId
 from leadre.domain.users import Context
-from leadre.errors import UnknownAd
 from leadre.indexing.ad_index import AdIndex
 from leadre.prompts.fit_length import PromptEncoder
-from leadre.prompts.render import Prompt, render
+from leadre.prompts.render import Prompt
 from leadre.recipe import Recipe
 from leadre.retrieval.inventory import Inventory
+from leadre.retrieval.loaded_release import LoadedRelease
 from leadre.store.features.client import FeatureClient
 from leadre.store.records import summaries
 from leadre.store.records.database import transaction
@@ -61,8 +60,8 @@ class Retriever:
         self.release = release
         self.index = index
         self.encoder = encoder
-        self._database, self._features, self._engine = database, features, engine
-        self._recipe, self._beam_width = recipe, beam_width
+        self.loaded = LoadedRelease(release=release, engine=engine, encoder=encoder, index=index, recipe=recipe)
+        self._database, self._features, self._beam_width = database, features, beam_width
         self.inventory = inventory or Inventory(index)
         self._inventory_at: datetime | None = None
 
@@ -85,36 +84,18 @@ class Retriever:
         if not user_ids:
             return []
         with transaction(self._database) as connection:
-            summaries.write_summaries(connection, now=now, user_ids=user_ids)
+            window_days = self.loaded.recipe.prompt.window_days
+            summaries.write_summaries(connection, now=now, window_days=window_days, user_ids=user_ids)
         self._features.refresh_user_features(user_ids, now=now)
         contexts = self._features.contexts(user_ids, now=now)
         self._read_inventory(now)
-        prompts = [self.encoder.encode(self.prompt(context)) for context in contexts]
-        filters = [self.inventory.mask(context.profile, now) for context in contexts]
-        beams = self._engine.generate(prompts, beam_width=self._beam_width, filters=filters)
-        lists = [
-            RetrievalList(
-                user_id=context.profile.user_id,
-                release=self.release,
-                index_version=self.index.version,
-                generated_at=now,
-                event_at=context.newest_behavior_at,
-                beams=tuple(found),
-            )
-            for context, found in zip(contexts, beams, strict=True)
-        ]
+        lists = self.loaded.lists(contexts, inventory=self.inventory, beam_width=self._beam_width, now=now)
         self._features.push_lists(lists, index=self.index)
         return lists
 
     def prompt(self, context: Context) -> Prompt:
         """Return the prompt that the release's recipe makes of a context."""
-        return render(context, recipe=self._recipe.prompt, sid_of=self._sid_of)
-
-    def _sid_of(self, ad_id: int) -> SemanticId | None:
-        try:
-            return self.index.sid(ad_id)
-        except UnknownAd:
-            return None
+        return self.loaded.prompt(context)
 
     def _read_inventory(self, now: datetime) -> None:
         if self._inventory_at is None or not timedelta() <= now - self._inventory_at < LIVE_ADS_AGE:

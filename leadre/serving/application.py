@@ -25,11 +25,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from leadre import __version__
 from leadre.errors import InvalidInput
+from leadre.serving.metrics import CONTENT_TYPE, exposition
 from leadre.serving.requests import shortened
 
 logger = logging.getLogger(__name__)
 
 DOCS = "docs/operations.md"
+_GAUGES_DEADLINE_S = 1.0
 
 
 class _SourceId(Convertor[str]):
@@ -53,6 +55,7 @@ def serving(
     *,
     counters: Mapping[str, int],
     background: Sequence[Callable[[], Coroutine[Any, Any, None]]],
+    gauges: Callable[[], Mapping[str, str]] = dict,
 ) -> Starlette:
     """Return an ASGI application with `routes`, and `/`, `/healthz` and `/metrics-lite` beside them.
 
@@ -61,6 +64,7 @@ def serving(
         routes: its own routes.
         counters: what `/metrics-lite` answers: counts since the start.
         background: coroutines that run from the application's start to its end.
+        gauges: returns what `/metrics-lite` shows Prometheus besides (`metrics.published`). It may block and fail.
     """
 
     async def pointer(_: Request) -> JSONResponse:
@@ -71,8 +75,15 @@ def serving(
     async def healthz(_: Request) -> JSONResponse:
         return JSONResponse({"status": "ok"})  # the process is up; reads fail open, so no other server has to be
 
-    async def metrics(_: Request) -> JSONResponse:
-        return JSONResponse(dict(counters))
+    async def metrics(request: Request) -> Response:
+        if not {"text/plain", "application/openmetrics-text"} & _accepted(request):
+            return JSONResponse(dict(counters))
+        try:
+            found = await asyncio.wait_for(asyncio.to_thread(gauges), _GAUGES_DEADLINE_S)
+        except Exception as error:  # noqa: BLE001 - counters are worth showing without them
+            logger.warning("gauges_not_read", extra={"error": type(error).__name__})
+            found = {}
+        return Response(exposition(name, counters, found), headers={"content-type": CONTENT_TYPE})
 
     @asynccontextmanager
     async def beside(_: Starlette) -> AsyncIterator[None]:
@@ -91,6 +102,11 @@ def serving(
     )
     app.router.redirect_slashes = False  # it would decode an id's %2F
     return app
+
+
+def _accepted(request: Request) -> set[str]:
+    """Return the media types that a request names as acceptable, without their parameters."""
+    return {part.partition(";")[0].strip().lower() for part in request.headers.get("accept", "").split(",")}
 
 
 async def refuse(request: Request, error: Exception) -> Response:

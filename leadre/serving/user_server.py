@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from redis import Redis
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -25,6 +27,7 @@ from leadre.errors import Unavailable
 from leadre.retrieval.refresh_queue import RefreshQueue
 from leadre.serving.application import serving
 from leadre.serving.branches import Kept
+from leadre.serving.metrics import published
 from leadre.serving.names import kept_ad_names
 from leadre.serving.reported import Appended, behaviors_in
 from leadre.serving.requests import body_of, limit_in, user_of
@@ -166,7 +169,7 @@ def create_app(settings: Settings) -> Starlette:
 
     def append(user_id: int, behaviors: Sequence[Behavior]) -> Appended:
         with transaction(database) as connection:
-            append_behaviors(connection, behaviors)
+            append_behaviors(connection, behaviors, arrived_at=datetime.now(UTC))
             unknown = unknown_items(connection, behaviors)
             return Appended(
                 group=arpu_groups(connection, [user_id])[0],
@@ -181,13 +184,19 @@ def create_app(settings: Settings) -> Starlette:
     opened = Kept(lists.open, what="the stored lists", every_s=30)
     names = kept_ad_names(settings.database_url)
     server = UserServer(read=lists, names=names, append=append, mark=mark)
-    return application(server, background=[names.keep, opened.keep])
+    redis = Redis.from_url(settings.redis_url, socket_timeout=0.5, socket_connect_timeout=0.5)
+    return application(server, background=[names.keep, opened.keep], gauges=partial(published, redis))
 
 
-def application(server: UserServer, *, background: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()) -> Starlette:
-    """Serve a user server's routes, with coroutines that run beside them."""
+def application(
+    server: UserServer,
+    *,
+    background: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
+    gauges: Callable[[], Mapping[str, str]] = dict,
+) -> Starlette:
+    """Serve a user server's routes, with coroutines that run beside them and gauges for Prometheus."""
     routes = [
         Route("/v1/users/{user_id:source_id}/ads", server.ads),
         Route("/v1/users/{user_id:source_id}/behaviors", server.report, methods=["POST"]),
     ]
-    return serving("user-server", routes, counters=server.counters, background=background)
+    return serving("user-server", routes, counters=server.counters, background=background, gauges=gauges)

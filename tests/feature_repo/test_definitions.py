@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
@@ -66,18 +65,6 @@ def test_no_service_has_two_features_of_one_name(definitions: dict[str, ModuleTy
     for service in vars(definitions["services"]).values():
         for_service = [f.name for view in getattr(service, "feature_view_projections", ()) for f in view.features]
         assert len(for_service) == len(set(for_service))
-
-
-def test_the_docs_name_every_feature_with_its_type(definitions: dict[str, ModuleType]) -> None:
-    page = (ROOT / "docs" / "features.md").read_text()
-    undocumented = []
-    for view in _views(definitions):
-        for field in view.features:
-            row = re.search(rf"^\| `{field.name}` \| (.+?) \|", page, re.MULTILINE)
-            in_text = view.name.endswith("behavior_sequence") and f"`{field.name}`" in page
-            if not in_text and (row is None or row[1] != _type(field.dtype)):
-                undocumented.append(f"{view.name}:{field.name} {_type(field.dtype)}")
-    assert not undocumented
 
 
 def test_every_view_has_a_description_an_owner_and_its_place_in_the_paper(definitions: dict[str, ModuleType]) -> None:

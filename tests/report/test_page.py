@@ -46,6 +46,7 @@ def test_a_report_holds_its_figures_and_warns_of_ads_that_look_alike(tmp_path: P
         evaluation=evaluation(ecpm=284.25),
         before_dpo=evaluation(ecpm=249.5),
         trace=None,
+        features=None,
     )
     write_report(report, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()

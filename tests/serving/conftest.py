@@ -121,7 +121,7 @@ def shop(applied: Settings) -> Shop:
         catalog.upsert_users(connection, profiles, event_at=now, source_ids=made.users)
         clicked = id_of(made.ads[4])
         clicks = [Behavior(user_id=1, domain=Domain.AD, action=Action.CLICK, item_id=clicked, occurred_at=now)]
-        events.append_behaviors(connection, clicks)
+        events.append_behaviors(connection, clicks, arrived_at=now)
         record_index(connection, index.version, uri="index", recipe={}, quality={})
         record_release(connection, made.release, index_version=index.version, uri="", recipe={}, metrics={})
         promote(connection, made.release)

@@ -96,7 +96,7 @@ def applied(applied: Settings) -> Settings:
         ]
         catalog.upsert_ads(connection, inventory)
         click = Behavior(user_id=1, domain=Domain.AD, action=Action.CLICK, item_id=id_of("SKU-8"), occurred_at=now)
-        events.append_behaviors(connection, [click])
+        events.append_behaviors(connection, [click], arrived_at=now)
     database.dispose()
     return applied
 

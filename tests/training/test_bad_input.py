@@ -272,9 +272,11 @@ def loaded(database_url: str, world: World) -> str:
         first = min(row.occurred_at for row in world.behaviors)
         clicked = replace(seen, user_id=user, action=Action.CLICK, item_id=stranger, occurred_at=first)
         ahead = replace(clicked, item_id=world.ads[0].ad_id, occurred_at=world.now + timedelta(days=400))
-        events.upsert_behaviors(connection, [*rows, seen, clicked, ahead])
+        events.upsert_behaviors(connection, [*rows, seen, clicked, ahead], arrived_at=world.now)
         events.upsert_impressions(
-            connection, [Impression(user_id=shown_only, ad_id=1, occurred_at=world.now, ecpm=2.0)]
+            connection,
+            [Impression(user_id=shown_only, ad_id=1, occurred_at=world.now, ecpm=2.0)],
+            arrived_at=world.now,
         )
     engine.dispose()
     return database_url

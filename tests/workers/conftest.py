@@ -74,7 +74,7 @@ def system(settings: Settings, environment: dict[str, str]) -> System:
         catalog.upsert_ads(connection, world.ads)
         catalog.upsert_users(connection, world.profiles, event_at=world.now)
         catalog.upsert_content_items(connection, world.content_items)
-        events.upsert_behaviors(connection, world.behaviors)
+        events.upsert_behaviors(connection, world.behaviors, arrived_at=world.now)
         releases.record_index(connection, "i1", uri=str(settings.indexes / "i1"), recipe={}, quality={})
         made.add_release(connection, "r1")
         releases.promote(connection, "r1")

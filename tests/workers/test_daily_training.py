@@ -79,7 +79,7 @@ def _add(settings: Settings, *, ads: Sequence[Ad] = (), behaviors: Sequence[Beha
     database = connect(settings.database_url)
     with transaction(database) as connection:
         catalog.upsert_ads(connection, ads)
-        events.upsert_behaviors(connection, behaviors)
+        events.upsert_behaviors(connection, behaviors, arrived_at=datetime.now(UTC))
     database.dispose()
 
 

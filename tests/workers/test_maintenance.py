@@ -69,7 +69,7 @@ def test_the_tasks_bring_a_forgotten_user_from_behaviors_to_a_list(system, held:
         occurred_at=now - timedelta(seconds=1),
     )
     with transaction(held.database) as connection:
-        events.append_behaviors(connection, [search])
+        events.append_behaviors(connection, [search], arrived_at=now)
     reconcile.run()  # its mark was lost, or Redis was down
     assert [claim.user_id for claim in held.queue.claim(9, lease_s=60)] == [forgotten]
 

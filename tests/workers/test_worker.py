@@ -105,7 +105,7 @@ def test_sigkill_in_the_middle_of_batches_loses_no_user_and_leaves_none_stale(sy
             for user_id in active
         ]
         with transaction(database) as connection:
-            events.append_behaviors(connection, clicks)
+            events.append_behaviors(connection, clicks, arrived_at=now)
         queue.mark(active)
         time.sleep(rng.uniform(0.0, 0.6))
         wait_until(working, seconds=30, what="a claim", log=tmp_path)

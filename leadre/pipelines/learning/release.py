@@ -5,10 +5,10 @@ LEADRE §4.4.1 (daily training), §5.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec.structs import replace
 
@@ -37,6 +37,7 @@ def make_release(
     name: str | None = None,
     warm_start: Path | None = None,
     since: datetime | None = None,
+    notes: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> ReleaseRow:
     """Train a release, evaluate it, and record it as a candidate with its figures.
@@ -52,6 +53,7 @@ def make_release(
         name: of the release; by default the recipe's name and `now`.
         warm_start: a release of the same index to go on from.
         since: learn only from users with a behavior after this instant.
+        notes: recorded among its figures.
         progress: called with what is being done, how much is done, and how much there is.
 
     Returns:
@@ -88,7 +90,8 @@ def make_release(
                     index_version=index.version,
                     uri=str(folder),
                     recipe=encode_recipe(recipe),
-                    metrics=evaluation.to_json(),
+                    metrics={**evaluation.to_json(), **(notes or {})},
+                    trained_until=now,
                 )
                 for folder, evaluation in zip(folders, measured, strict=True)
             ]

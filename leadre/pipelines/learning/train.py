@@ -42,7 +42,7 @@ from leadre.training.data.preferences import (
 from leadre.training.fine_tune import fine_tune
 from leadre.training.learner.adapters import adapted
 from leadre.training.learner.learner import Learner, fresh_learner, warm_learner
-from leadre.training.learner.release_folder import write_release
+from leadre.training.learner.release_folder import UNTIL, write_release
 from leadre.training.objectives.dpo import run_dpo
 from leadre.training.objectives.rrhf import run_rrhf
 from leadre.training.run.processes import is_main
@@ -51,8 +51,6 @@ from leadre.training.run.progress import Progress
 CANDIDATE_ADS = 16
 """Of a generated list, the ads that count as likely."""
 PAIRS_A_LIST = 2
-UNTIL = "until"
-"""In the metrics of a training: it read the behaviors until this instant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

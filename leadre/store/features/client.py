@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 import psycopg
 import redis
-from feast import FeatureStore, FeatureView
+from feast import FeatureStore
 from feast.online_response import OnlineResponse
-from sqlalchemy import URL, text
+from sqlalchemy import URL
 from sqlalchemy.exc import OperationalError
 
 from leadre.domain.identity import MAX_ID, id_of, ids_of
@@ -31,6 +31,11 @@ from leadre.errors import ConfigError, FeatureRowMismatch, InvalidInput, Unavail
 from leadre.store.features.context import context_of
 from leadre.store.features.list_reader import RetrievedRow, read_lists
 from leadre.store.features.list_writer import ListWriter
+from leadre.store.features.materialization.definitions import find_views
+from leadre.store.features.materialization.processes import Servers
+from leadre.store.features.materialization.run import Materialized, Share, materialize
+from leadre.store.features.materialization.runs import SHARD_ENTITIES
+from leadre.store.features.materialization.shards import Report, copy_online
 from leadre.store.features.online_store import key_ttl_s, online_client
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.discretion import discreet
@@ -41,8 +46,6 @@ if TYPE_CHECKING:
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 USER_VIEWS = ("user_profile", "interest_summary", "ad_behavior_sequence", "content_behavior_sequence")
-CHECKED_KEYS = 1000
-"""Keys looked up in the online store after a materialization (ours): a sample, as counting all would read all."""
 _ROW = "leadre_row"
 
 
@@ -81,12 +84,19 @@ class FeatureClient:
         )
         with _available():
             self.store = FeatureStore(repo_path=str(feature_repo))
+            self._user_views = find_views(self.store, USER_VIEWS)
             self._prompt_context = self.store.get_feature_service("prompt_context_v1")
             self._ranker_features = self.store.get_feature_service("ranker_features_v1")
             self._ranker_names = [
                 field.name for view in self._ranker_features.feature_view_projections for field in view.features
             ]
             self._online = online_client(self.store)
+            self.servers = Servers(
+                database_url=self._database.url.render_as_string(hide_password=False),
+                online=self.store.config.online_store.connection_string,
+                redis_type=str(self.store.config.online_store.redis_type.value),  # Feast's own type imports Feast
+                sentinel_master=self.store.config.online_store.sentinel_master,
+            )
             self._list_features = [field.name for field in self.store.get_feature_view("retrieved_ads").features]
         ttl_s = key_ttl_s(self.store.config.online_store, ["user_id"])
         self._writer = ListWriter(database=self._database, online=self._online, project=self.store.project, ttl_s=ttl_s)
@@ -115,21 +125,15 @@ class FeatureClient:
     def refresh_user_features(self, user_ids: Sequence[int], *, now: datetime) -> None:
         """Copy the newest profile, summary and sequences of some users, as of `now`, to the online store.
 
-        What a materialization does for all users, for those about to be refreshed. A user without rows stays as it is.
+        What a materialization does for all users, for those about to be refreshed: each row with its own event time.
+        A user without rows stays as it is.
 
         Raises:
             Unavailable: PostgreSQL or Redis does not answer.
         """
-        for name in USER_VIEWS:
-            view = self.store.get_feature_view(name, allow_registry_cache=True)
-            statement = text(
-                f"SELECT DISTINCT ON (user_id) * FROM {_source(view)} AS source "  # noqa: S608 - our own definitions
-                "WHERE user_id = ANY(:user_ids) AND event_at <= :now ORDER BY user_id, event_at DESC, created_at DESC"
-            )
-            with transaction(self._database) as connection:
-                rows = connection.execute(statement, {"user_ids": list(user_ids), "now": now}).mappings().all()
-            # Feast keeps what it has when times are equal; a late behavior leaves its row's time as it was.
-            self._write(view, [{**row, "event_at": now} for row in rows])
+        for view in self._user_views:
+            with transaction(self._database) as connection, _available():
+                copy_online(connection, self._online, view, copy=view.copy_newest_of(user_ids, until=now))
 
     def push_lists(self, lists: Sequence[RetrievalList], *, index: AdIndex) -> Lists:
         """Write lists with their user-side features: to the retrieval log, then to the online store, a batch each.
@@ -218,53 +222,39 @@ class FeatureClient:
         joined = joined.assign(event_timestamp=at, user_id=frame["user_id"], ad_id=frame["ad_id"])
         return joined[[*entity_frame.columns, *self._ranker_names]]  # Feast adds the inputs of the on-demand view
 
-    def materialize_incremental(self, now: datetime) -> dict[str, int]:
-        """Copy what is new in the sources up to `now` to the online store, all of it the first time.
-
-        `feast materialize-incremental`, which starts a year ago, and a check that a sample of the keys arrived.
-
-        Returns:
-            Keys checked, by view.
+    def materialize(
+        self,
+        *,
+        now: datetime,
+        views: Collection[str] = (),
+        full: bool = False,
+        shard_entities: int = SHARD_ENTITIES,
+        share: Share = lambda _, __: None,
+        report: Report = lambda _, __: None,
+    ) -> Materialized:
+        """Bring the online store up to `now`. See `leadre.store.features.materialization.run.materialize`.
 
         Raises:
+            ConfigError: there is no such view, or it cannot be materialized.
+            FeatureRowMismatch: rows did not arrive in the online store.
             Unavailable: PostgreSQL or Redis does not answer.
-            FeatureRowMismatch: a key of the source is not in the online store.
         """
-        views = sorted(self.store.list_feature_views(), key=lambda view: view.name)
-        since = {view.name: view.most_recent_end_time or EPOCH for view in views}
-        fresh = [name for name, start in since.items() if start == EPOCH]
         with _available():
-            if fresh:
-                self.store.materialize(start_date=EPOCH, end_date=now, feature_views=fresh)
-            if len(fresh) < len(views):
-                known = [view.name for view in views if view.name not in fresh]
-                self.store.materialize_incremental(end_date=now, feature_views=known)
-        return {view.name: self._check_materialized(view, start=since[view.name], end=now) for view in views}
-
-    def _check_materialized(self, view: FeatureView, *, start: datetime, end: datetime) -> int:
-        key = view.join_keys[0]
-        statement = text(
-            f"SELECT {key}, max(event_at) AS event_at FROM {_source(view)} AS source "  # noqa: S608 - our definitions
-            f"WHERE event_at BETWEEN :start AND :end GROUP BY {key} ORDER BY random() LIMIT :keys"
-        )
-        with transaction(self._database) as connection:
-            window = {"start": start, "end": end, "keys": CHECKED_KEYS}
-            newest = connection.execute(statement, window).all()
-        if not newest:
-            return 0
-        feature = view.features[0].name
-        with _available():
-            response = self.store.get_online_features([f"{view.name}:{feature}"], [{key: row[0]} for row in newest])
-        # Of an absent key Feast says PRESENT and null; only its time, 1970, tells.
-        position = list(response.proto.metadata.feature_names.val).index(feature)
-        written = [time.ToDatetime(UTC) for time in response.proto.results[position].event_timestamps]
-        older = sum(online < row.event_at for online, row in zip(written, newest, strict=True))
-        if older:
-            raise FeatureRowMismatch(
-                f"{older} of {len(newest)} {key}s of {view.name} are missing online, or older there, after the "
-                f"materialization up to {end.isoformat()}: run `feast materialize` over the whole time again"
+            return materialize(
+                self.store,
+                self._database,
+                self._online,
+                now=now,
+                views=views,
+                full=full,
+                shard_entities=shard_entities,
+                share=share,
+                report=report,
             )
-        return len(newest)
+
+    def materialize_incremental(self, now: datetime) -> dict[str, int]:
+        """Bring the online store up to `now` and return the rows read by view. See `materialize`."""
+        return dict(self.materialize(now=now).read)
 
     def _read(self, service: Any, rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
         with _available():
@@ -275,16 +265,6 @@ class FeatureClient:
                 f"{service.name} returned {sorted({len(v) for v in columns.values()})} values for {len(rows)} rows"
             )
         return columns
-
-    def _write(self, view: FeatureView, rows: Sequence[Mapping[str, Any]]) -> None:
-        if not rows:
-            return
-        columns = [*view.join_keys, "event_at", *(field.name for field in view.features)]
-        frame = pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in columns})
-        frame["event_at"] = pd.to_datetime(frame["event_at"], utc=True)
-        frame["created_at"] = frame["event_at"]
-        with _available():
-            self.store.write_to_online_store(view.name, df=frame)
 
 
 def _keys(column: pd.Series) -> pd.Series:
@@ -301,11 +281,6 @@ def _keys(column: pd.Series) -> pd.Series:
     except InvalidInput as error:
         raise InvalidInput(error.problem, column=str(column.name)) from None
     return column.map(keys).astype("int64")
-
-
-def _source(view: FeatureView) -> str:
-    assert view.batch_source is not None  # noqa: S101 - every view of feature_repo has one
-    return str(view.batch_source.get_table_query_string())
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from leadre.errors import LeadreError
 
 
 def run_feast(feature_repo: Path, *arguments: str) -> str:
-    """Run a command of Feast and return what it printed. Folder, output and logging are as before afterwards.
+    """Run a command of Feast and return what it printed. Folder, output, logging and imports are as before afterwards.
 
     Args:
         feature_repo: folder of feature_store.yaml; what its `${...}` stand for is in the environment.
@@ -24,6 +25,7 @@ def run_feast(feature_repo: Path, *arguments: str) -> str:
         LeadreError: the command failed; its last line of output, or its error, is the message.
     """
     said, handlers, level = io.StringIO(), logging.root.handlers[:], logging.root.level
+    imported, path = set(sys.modules), sys.path[:]
     try:
         with chdir("."), redirect_stdout(said), redirect_stderr(said):  # `apply` changes the folder
             from feast.cli.cli import cli as feast
@@ -35,4 +37,8 @@ def run_feast(feature_repo: Path, *arguments: str) -> str:
     finally:  # it sets up logging for a process of its own
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)
+        sys.path[:] = path  # and imports definitions by bare name: the next command would find these, not what is there
+        for name in set(sys.modules) - imported:
+            if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(feature_repo.resolve()):
+                del sys.modules[name]
     return said.getvalue()

@@ -12,6 +12,14 @@ from leadre.errors import FeatureRowMismatch
 
 PROFILE_FIELDS = ("age", "sex", "residence", "education_level", "occupation", "consumption_level", "arpu", "device")
 
+SUMMARY_FIELDS = {
+    "liked": ("categories", "counts"),
+    "disliked": ("disliked_categories", "disliked_counts"),
+    "liked_spus": ("spus", "spu_counts"),
+    "disliked_spus": ("disliked_spus", "disliked_spu_counts"),
+}
+"""The two features that each field of an interest summary is made of."""
+
 
 def context_of(row: Mapping[str, Any], *, user_id: int, now: datetime) -> Context:
     """Return the context that a row of `prompt_context_v1` holds.
@@ -51,8 +59,10 @@ def context_of(row: Mapping[str, Any], *, user_id: int, now: datetime) -> Contex
     return Context(
         profile=Profile(user_id=user_id, **profile),
         summary=InterestSummary(
-            liked=tuple(zip(row["categories"] or (), row["counts"] or (), strict=False)),
-            disliked=tuple(zip(row["disliked_categories"] or (), row["disliked_counts"] or (), strict=False)),
+            **{
+                name: tuple(zip(row.get(names) or (), row.get(counts) or (), strict=False))
+                for name, (names, counts) in SUMMARY_FIELDS.items()
+            }
         ),
         behaviors=tuple(behaviors),
         now=now,

@@ -37,6 +37,13 @@ def ad_keys(ad_ids: NDArray[np.int64], project: str) -> list[bytes]:
     return _keys("ad_id", ad_ids, project)
 
 
+@lru_cache(maxsize=256)
+def around_id(join_key: str, project: str) -> tuple[bytes, bytes]:
+    """Return what stands before and after an entity's id (8 bytes, the least first) in its Redis key."""
+    name = join_key.encode()
+    return struct.pack(f"<III{len(name)}sII", 1, _STRING, len(name), name, _INT64, 8), project.encode()
+
+
 @lru_cache(maxsize=4096)
 def field(view: str, feature: str) -> bytes:
     """Return the name of a feature's field in the hash of an entity: 4 bytes."""
@@ -57,8 +64,8 @@ def timestamp_value(time_ns: int) -> bytes:
         time_ns: Unix time in nanoseconds. Feast itself knows whole microseconds.
     """
     seconds, nanos = divmod(time_ns, _NS)
-    value = _SECONDS + _varint(seconds % 2**64) if seconds else b""
-    return value + _NANOS + _varint(nanos) if nanos else value
+    value = _SECONDS + varint(seconds % 2**64) if seconds else b""
+    return value + _NANOS + varint(nanos) if nanos else value
 
 
 def read_timestamp_value(value: bytes | None) -> int | None:
@@ -78,7 +85,7 @@ def read_timestamp_value(value: bytes | None) -> int | None:
 
 def bytes_value(content: bytes) -> bytes:
     """Return bytes as Feast stores a feature of type Bytes."""
-    return _BYTES_VAL + _varint(len(content)) + content
+    return _BYTES_VAL + varint(len(content)) + content
 
 
 def read_bytes_value(value: bytes | None) -> bytes | None:
@@ -93,13 +100,14 @@ def read_bytes_value(value: bytes | None) -> bytes | None:
 
 
 def _keys(join_key: str, ids: NDArray[np.int64], project: str) -> list[bytes]:
-    name, tail = join_key.encode(), project.encode()
-    head = struct.pack(f"<III{len(name)}sII", 1, _STRING, len(name), name, _INT64, 8)
+    head, tail = around_id(join_key, project)
     values = np.ascontiguousarray(ids, dtype="<i8").tobytes()
     return [head + values[at : at + 8] + tail for at in range(0, len(values), 8)]
 
 
-def _varint(number: int) -> bytes:
+@lru_cache(maxsize=1 << 16)
+def varint(number: int) -> bytes:
+    """Return a number from 0 to 2^64 - 1 as protobuf writes it: 7 bits a byte, the least first."""
     written = bytearray()
     while number > 0x7F:
         written.append(number & 0x7F | 0x80)

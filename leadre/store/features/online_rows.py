@@ -6,11 +6,14 @@ both end here. A script call names one key, so rows of many slots of a Redis Clu
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
+from redis import Redis, RedisCluster, Sentinel
+from redis.cluster import ClusterNode
 from redis.exceptions import NoScriptError, RedisError
 
 _SCRIPT = files("leadre.store.features").joinpath("set_row.lua").read_bytes()
@@ -20,13 +23,38 @@ Row = tuple[bytes, Sequence[bytes]]
 """The key of an entity's hash, and fields and values in turn: first the time field and its value (layout.py)."""
 
 
-def set_rows(client: Any, rows: Sequence[Row], *, ttl_s: int = 0) -> int:
+def connect_online(connection_string: str, redis_type: str = "redis", *, sentinel_master: str = "mymaster") -> Any:
+    """Return a client of the online store, without Feast. It connects when first used.
+
+    Args:
+        connection_string: of feature_store.yaml: `host:port,...,db=0,password=...`.
+        redis_type: of feature_store.yaml: `redis`, `redis_cluster` or `redis_sentinel`.
+        sentinel_master: of feature_store.yaml.
+    """
+    parts = connection_string.split(",")
+    servers = [(host, int(port)) for host, _, port in (part.partition(":") for part in parts if "=" not in part)]
+    options: dict[str, Any] = {}
+    for name, _, value in (part.partition("=") for part in parts if "=" in part):
+        try:
+            options[name] = json.loads(value)
+        except json.JSONDecodeError:
+            options[name] = value
+    if redis_type == "redis_cluster":
+        return RedisCluster(startup_nodes=[ClusterNode(*server) for server in servers], **options)  # type: ignore[no-untyped-call]
+    if redis_type == "redis_sentinel":
+        return Sentinel(servers, **options).master_for(sentinel_master)  # type: ignore[no-untyped-call]
+    ((host, port),) = servers
+    return Redis(host=host, port=port, **options)
+
+
+def set_rows(client: Any, rows: Sequence[Row], *, ttl_s: int = 0, replace_equal: bool = False) -> int:
     """Set the rows that are newer, to the nanosecond, than those there; in their order, so that equal ones stay first.
 
     Args:
         client: `redis.Redis`, `redis.RedisCluster` or a Sentinel's master.
         rows: any number, of any views.
         ttl_s: seconds from now at which the keys expire, also of rows that are left; 0 lets them be.
+        replace_equal: whether a row of an equal time is set as well: its source was updated in place since.
 
     Returns:
         How many were set.
@@ -34,27 +62,28 @@ def set_rows(client: Any, rows: Sequence[Row], *, ttl_s: int = 0) -> int:
     Raises:
         redis.RedisError: Redis does not answer, or refuses. Some rows may have been set; writing again is harmless.
     """
-    answers = _queued(client, b"EVALSHA", _SHA, rows, ttl_s).execute(raise_on_error=False)
+    how = (b"%d" % ttl_s, b"%d" % replace_equal)
+    answers = _queued(client, b"EVALSHA", _SHA, rows, how).execute(raise_on_error=False)
     if lost := _lost(answers):  # this server, or this node, has not met the script
-        again = _queued(client, b"EVAL", _SCRIPT, [rows[at] for at in lost], ttl_s).execute(raise_on_error=False)
+        again = _queued(client, b"EVAL", _SCRIPT, [rows[at] for at in lost], how).execute(raise_on_error=False)
         answers = _merged(answers, lost, again)
     return _count(answers)
 
 
-async def set_rows_async(client: Any, rows: Sequence[Row], *, ttl_s: int = 0) -> int:
+async def set_rows_async(client: Any, rows: Sequence[Row], *, ttl_s: int = 0, replace_equal: bool = False) -> int:
     """As `set_rows`, with a client of `redis.asyncio`."""
-    answers = await _queued(client, b"EVALSHA", _SHA, rows, ttl_s).execute(raise_on_error=False)
+    how = (b"%d" % ttl_s, b"%d" % replace_equal)
+    answers = await _queued(client, b"EVALSHA", _SHA, rows, how).execute(raise_on_error=False)
     if lost := _lost(answers):
-        again = _queued(client, b"EVAL", _SCRIPT, [rows[at] for at in lost], ttl_s)
+        again = _queued(client, b"EVAL", _SCRIPT, [rows[at] for at in lost], how)
         answers = _merged(answers, lost, await again.execute(raise_on_error=False))
     return _count(answers)
 
 
-def _queued(client: Any, command: bytes, script: bytes, rows: Sequence[Row], ttl_s: int) -> Any:
-    pipeline, ttl = client.pipeline(transaction=False), b"%d" % ttl_s
-    name = command.decode()
+def _queued(client: Any, command: bytes, script: bytes, rows: Sequence[Row], how: tuple[bytes, bytes]) -> Any:
+    pipeline, name = client.pipeline(transaction=False), command.decode()
     for key, fields in rows:
-        pipeline.execute_command(name, script, 1, key, ttl, *fields)
+        pipeline.execute_command(name, script, 1, key, *how, *fields)
     return pipeline
 
 

@@ -46,9 +46,10 @@ class LeadreRedisOnlineStore(RedisOnlineStore):
     def online_write_batch(
         self, config: RepoConfig, table: FeatureView, data: Data, progress: Callable[[int], Any] | None
     ) -> None:
-        """Write a batch; of rows with one key and time the first counts, as in Feast."""
-        store = config.online_store
-        set_rows(self._get_client(store), _rows(config, table, data), ttl_s=key_ttl_s(store, table.join_keys))
+        """Write a batch; of rows with one key and time the first counts, as in Feast, but see `updated_in_place`."""
+        store, rows = config.online_store, _rows(config, table, data)
+        ttl_s = key_ttl_s(store, table.join_keys)
+        set_rows(self._get_client(store), rows, ttl_s=ttl_s, replace_equal=updated_in_place(table))
         if progress:
             progress(len(data))
 
@@ -56,11 +57,19 @@ class LeadreRedisOnlineStore(RedisOnlineStore):
         self, config: RepoConfig, table: FeatureView, data: Data, progress: Callable[[int], Any] | None
     ) -> None:
         """As `online_write_batch`."""
-        store = config.online_store
-        client = await self._get_client_async(store)
-        await set_rows_async(client, _rows(config, table, data), ttl_s=key_ttl_s(store, table.join_keys))
+        store, rows = config.online_store, _rows(config, table, data)
+        client, ttl_s = await self._get_client_async(store), key_ttl_s(store, table.join_keys)
+        await set_rows_async(client, rows, ttl_s=ttl_s, replace_equal=updated_in_place(table))
         if progress:
             progress(len(data))
+
+
+def updated_in_place(table: FeatureView) -> bool:
+    """Return whether rows of the view's source are updated without a new event time, as the view's tags say.
+
+    Then the row that was read last counts, of equal times: an ad that was paused is as old as before.
+    """
+    return table.tags.get("rows") == "updated in place"
 
 
 def online_client(store: FeatureStore) -> Any:

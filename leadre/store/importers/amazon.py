@@ -26,7 +26,12 @@ BID = 1.0
 
 
 def import_amazon(
-    folder: Path, *, database_url: str, content_folder: Path | None = None, progress: Progress | None = None
+    folder: Path,
+    *,
+    database_url: str,
+    now: datetime,
+    content_folder: Path | None = None,
+    progress: Progress | None = None,
 ) -> ImportCounts:
     """Write one department as the ad domain and, if given, another as the content domain.
 
@@ -41,6 +46,7 @@ def import_amazon(
         folder: `items.jsonl` (item_id, original_id, title, keyphrase, brand, categories) and `interactions.tsv`
             (user_id, item_id, timestamp in Unix seconds; each user's rows in order).
         database_url: the system of record, migrated.
+        now: when the import takes place: what is settled already changes from then on only.
         content_folder: `content_items.jsonl` (content_id, title, categories) and `content_events.tsv` (user_id,
             content_id, timestamp).
         progress: see `load`.
@@ -72,6 +78,7 @@ def import_amazon(
         behaviors=behaviors(),
         impressions=(),
         profiles_at=first,
+        arrived_at=now,
         files={
             "ads": str(items),
             "content_items": str(contents),

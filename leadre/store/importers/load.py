@@ -18,7 +18,8 @@ from leadre.domain.users import Profile
 from leadre.errors import InvalidInput
 from leadre.store.records.catalog import upsert_ads, upsert_content_items, upsert_users
 from leadre.store.records.database import connect, transaction
-from leadre.store.records.events import upsert_behaviors, upsert_impressions
+from leadre.store.records.known.staging import staged_behaviors, staged_impressions
+from leadre.store.records.known.writes import write_import
 
 Progress = Callable[[str, int], None]
 """Called with a table's name and the rows of it read so far."""
@@ -48,6 +49,7 @@ def load(
     behaviors: Iterable[Behavior],
     impressions: Iterable[Impression],
     profiles_at: datetime,
+    arrived_at: datetime,
     files: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> ImportCounts:
@@ -61,6 +63,7 @@ def load(
         behaviors: of both domains.
         impressions: may be empty.
         profiles_at: since when the profiles are true.
+        arrived_at: when the import takes place; see `write_import`.
         files: the file a table's rows come from, for error messages.
         progress: told every 10,000 rows, and at the end of a table.
 
@@ -90,9 +93,10 @@ def load(
             table = "content_items"
             upsert_content_items(connection, counted(table, content_items))
             table = "behaviors"
-            upsert_behaviors(connection, counted(table, behaviors), unknown="refuse")
-            table = "impressions"
-            upsert_impressions(connection, counted(table, impressions), unknown="refuse")
+            with staged_behaviors(connection, counted(table, behaviors), unknown="refuse") as did:
+                table = "impressions"
+                with staged_impressions(connection, counted(table, impressions), unknown="refuse") as shown:
+                    write_import(connection, behaviors=did, impressions=shown, arrived_at=arrived_at)
             connection.execute(text(f"ANALYZE {', '.join(counts)}"))
     except InvalidInput as error:
         if error.source is not None:

@@ -7,7 +7,7 @@ from leadre.synthetic import World
 
 
 def import_world(world: World, *, database_url: str, progress: Progress | None = None) -> ImportCounts:
-    """Write a world. Its profiles are true since its first ad or behavior.
+    """Write a world, as of its present. Its profiles are true since its first ad or behavior.
 
     Args:
         world: what to write.
@@ -28,5 +28,6 @@ def import_world(world: World, *, database_url: str, progress: Progress | None =
         behaviors=world.behaviors,
         impressions=world.impressions,
         profiles_at=min(times, default=world.now),
+        arrived_at=world.now,
         progress=progress,
     )

@@ -28,6 +28,7 @@ from leadre.store.records.tables import ads, behaviors, content_items, impressio
 logger = logging.getLogger(__name__)
 
 _AD = tuple(name for name in Ad.__dataclass_fields__ if name != "created_at")
+_CONTENT_ITEM = tuple(ContentItem.__dataclass_fields__)
 _AT_ONCE = 10_000
 _PROFILE = tuple(name for name in Profile.__dataclass_fields__ if name != "user_id")
 
@@ -40,10 +41,11 @@ CONTENT_TITLE = "coalesce(nullif({table}.title, ''), {table}.category)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemLabel:
-    """How an item appears in prompts: its title in a behavior sequence, its category in an interest summary."""
+    """How an item appears in prompts: its title in a behavior sequence, its category and SPU in an interest summary."""
 
     title: str
     category: str
+    spu: str = ""
 
 
 def upsert_ads(connection: Connection, inventory: Iterable[Ad]) -> int:
@@ -87,8 +89,8 @@ def upsert_users(
 
 def upsert_content_items(connection: Connection, items: Iterable[ContentItem]) -> int:
     """Write content items; one that is there is replaced. Returns and raises as `upsert_ads`."""
-    rows = ((item.content_id, item.source_id, item.title, item.category) for item in items)
-    return _upsert(connection, content_items, ("content_id", "source_id", "title", "category"), rows)
+    rows = (tuple(getattr(item, column) for column in _CONTENT_ITEM) for item in items)
+    return _upsert(connection, content_items, _CONTENT_ITEM, rows)
 
 
 def read_ads(connection: Connection, *, ad_ids: Collection[int] | None = None) -> list[Ad]:
@@ -200,15 +202,24 @@ def row_counts(connection: Connection) -> dict[str, int]:
     return {table.name: connection.scalar(select(func.count()).select_from(table)) or 0 for table in tables}
 
 
-def item_labels(connection: Connection, domain: Domain) -> dict[int, ItemLabel]:
-    """Return every item's title and category by id, worded exactly as `summaries.write_summaries` words them."""
+def item_labels(
+    connection: Connection, domain: Domain, *, item_ids: Collection[int] | None = None
+) -> dict[int, ItemLabel]:
+    """Return items' titles, categories and SPUs by id, worded exactly as `summaries.write_summaries` words them.
+
+    Args:
+        connection: any.
+        domain: of the items.
+        item_ids: only these; None: all.
+    """
     if domain is Domain.AD:
-        query = f"SELECT ad_id, name, {AD_CATEGORY.format(table='ads')} FROM ads"  # noqa: S608 - our own words
+        query = f"SELECT ad_id, name, {AD_CATEGORY.format(table='ads')}, spu FROM ads"  # noqa: S608 - our own words
     else:
-        query = f"SELECT content_id, {CONTENT_TITLE.format(table='content_items')}, category FROM content_items"  # noqa: S608
-    return {
-        item: ItemLabel(title=title, category=category) for item, title, category in connection.execute(text(query))
-    }
+        query = f"SELECT content_id, {CONTENT_TITLE.format(table='content_items')}, category, spu FROM content_items"  # noqa: S608
+    if item_ids is not None:
+        query += f" WHERE {'ad_id' if domain is Domain.AD else 'content_id'} = ANY(:item_ids)"
+    rows = connection.execute(text(query), {} if item_ids is None else {"item_ids": [int(it) for it in item_ids]})
+    return {item: ItemLabel(title=title, category=category, spu=spu) for item, title, category, spu in rows}
 
 
 def _upsert(connection: Connection, table: Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:

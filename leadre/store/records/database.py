@@ -82,9 +82,25 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         Unavailable: PostgreSQL does not answer, or asks to try again (a lock timeout, a deadlock, a restart).
         ConfigError: the database has not the tables of this version.
     """
+    with _errors_of_ours(engine), engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def session(engine: Engine) -> Iterator[Connection]:
+    """Give a connection whose every statement is committed by itself. What the session locks is free at the end.
+
+    Raises:
+        Unavailable, ConfigError: as `transaction`.
+    """
+    with _errors_of_ours(engine), engine.connect() as connection:
+        yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@contextmanager
+def _errors_of_ours(engine: Engine) -> Iterator[None]:
     try:
-        with engine.begin() as connection:
-            yield connection
+        yield
     except DBAPIError as error:
         code = getattr(error.orig, "pgcode", None)
         lost = error.connection_invalidated or (code is None and "connection" in str(error.orig))

@@ -1,29 +1,26 @@
 """Events: behaviors and impressions, written once however often they arrive, and read as arrays. LEADRE §3.1, §4.2.1.
 
-A row's id is a hash of the row, so a repeated write changes nothing. A user's order: (occurred_at, ordinal).
+A user's order: (occurred_at, ordinal).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from tempfile import TemporaryFile
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pyarrow import csv
 from sqlalchemy import Connection, func, select, text
-from sqlalchemy.dialects.postgresql import insert
 
 from leadre.domain.behavior import POSITIVE, Action, Behavior, Domain, Impression
-from leadre.errors import InvalidInput
-from leadre.store.records.bulk import ROW, Staged, merge, staged
+from leadre.store.records.known.staging import behavior_row, staged_behaviors, staged_impressions
+from leadre.store.records.known.writes import BEHAVIOR, append, write_import
 from leadre.store.records.tables import behaviors as behaviors_table
-from leadre.store.records.tables import impressions as impressions_table
 
 DOMAINS = tuple(Domain)
 """`Sequences.domains` holds positions in this."""
@@ -31,8 +28,6 @@ DOMAINS = tuple(Domain)
 ACTIONS = tuple(Action)
 """`Sequences.actions` holds positions in this."""
 
-_BEHAVIOR = ("behavior_id", "user_id", "domain", "action", "item_id", "occurred_at", "ordinal")
-_IMPRESSION = ("impression_id", "user_id", "ad_id", "occurred_at", "ecpm", "clicked", "converted", "simulated")
 _POSITIVE = sorted(POSITIVE)
 
 
@@ -60,46 +55,41 @@ class Sequences:
 
 
 def upsert_behaviors(
-    connection: Connection, rows: Iterable[Behavior], *, unknown: Literal["accept", "refuse"] = "accept"
+    connection: Connection,
+    rows: Iterable[Behavior],
+    *,
+    arrived_at: datetime,
+    unknown: Literal["accept", "refuse"] = "accept",
 ) -> int:
-    """Write behaviors in bulk.
-
-    Args:
-        connection: in a transaction.
-        rows: any number, in any order.
-        unknown: whether a behavior of a user, ad or content item that the catalog does not hold is an error.
-
-    Returns:
-        How many are new.
-
-    Raises:
-        InvalidInput: a bad value, or an unknown user or item; with its row.
-    """
-    with staged(connection, behaviors_table, _BEHAVIOR, (_behavior_row(row) for row in rows)) as source:
-        if unknown == "refuse":
-            _refuse_unknown(connection, source, "user_id", "users", "user_id")
-            _refuse_unknown(connection, source, "item_id", "ads", "ad_id", only="s.domain = 'ad'")
-            _refuse_unknown(connection, source, "item_id", "content_items", "content_id", only="s.domain = 'content'")
-        return merge(connection, behaviors_table, source, key=["behavior_id"], on_conflict="nothing")
+    """Import behaviors: `staged_behaviors`, then `write_import`; see there. Returns how many are new."""
+    with staged_behaviors(connection, rows, unknown=unknown) as source:
+        return write_import(connection, behaviors=source, arrived_at=arrived_at).behaviors
 
 
 def upsert_impressions(
-    connection: Connection, rows: Iterable[Impression], *, unknown: Literal["accept", "refuse"] = "accept"
+    connection: Connection,
+    rows: Iterable[Impression],
+    *,
+    arrived_at: datetime,
+    unknown: Literal["accept", "refuse"] = "accept",
 ) -> int:
-    """Write impressions in bulk; one that is there takes the new eCPM and outcome. See `upsert_behaviors`."""
-    with staged(connection, impressions_table, _IMPRESSION, (_impression_row(row) for row in rows)) as source:
-        if unknown == "refuse":
-            _refuse_unknown(connection, source, "user_id", "users", "user_id")
-            _refuse_unknown(connection, source, "ad_id", "ads", "ad_id")
-        return merge(connection, impressions_table, source, key=["impression_id"], on_conflict="update")
+    """Import impressions; one that is there takes the new eCPM and outcome. Returns how many are new or changed."""
+    with staged_impressions(connection, rows, unknown=unknown) as source:
+        return write_import(connection, impressions=source, arrived_at=arrived_at).impressions
 
 
-def append_behaviors(connection: Connection, rows: Sequence[Behavior]) -> None:
-    """Write a few behaviors as they happen, up to some thousands: no temporary table, but as `upsert_behaviors`."""
-    if rows:
-        values = [dict(zip(_BEHAVIOR, _behavior_row(row), strict=True)) for row in rows]
-        values.sort(key=lambda value: value["behavior_id"])  # type: ignore[arg-type,return-value]  # one order: no deadlocks
-        connection.execute(insert(behaviors_table).on_conflict_do_nothing(), values)
+def append_behaviors(connection: Connection, rows: Sequence[Behavior], *, arrived_at: datetime) -> int:
+    """Write a few behaviors as they happen, up to some thousands. Returns how many are new.
+
+    Args:
+        connection: in a transaction.
+        rows: of any users.
+        arrived_at: when they came here: from then on they are known.
+    """
+    if not rows:
+        return 0
+    columns = zip(*(behavior_row(row) for row in rows), strict=True)
+    return append(connection, dict(zip(BEHAVIOR, columns, strict=True)), arrived_at=arrived_at)
 
 
 def read_sequences(
@@ -108,6 +98,7 @@ def read_sequences(
     which: Literal["positive", "all"] = "positive",
     domains: Collection[Domain] = DOMAINS,
     until: datetime | None = None,
+    user_ids: Collection[int] | None = None,
 ) -> Sequences:
     """Return every user's behaviors, for training and evaluation; a user without any is left out.
 
@@ -116,19 +107,23 @@ def read_sequences(
         which: positive behaviors only (what prompts are made of), or all.
         domains: which domains.
         until: later behaviors are left out: clocks that ran ahead, or a present in the data's past. None: all count.
+        user_ids: only these users; None: all.
     """
-    query = """
+    these = "true" if user_ids is None else "user_id = ANY(%s)"
+    query = f"""
         SELECT user_id, item_id, array_position(%s::text[], domain) - 1, array_position(%s::text[], action) - 1,
                extract(epoch FROM occurred_at)::float8, ordinal
-        FROM behaviors WHERE domain = ANY(%s) AND action = ANY(%s) AND occurred_at <= %s
-        ORDER BY user_id, occurred_at, ordinal, behavior_id
-    """
+        FROM behaviors WHERE domain = ANY(%s) AND action = ANY(%s) AND occurred_at <= %s AND {these}
+        ORDER BY user_id, occurred_at, ordinal, domain, behavior_id
+    """  # noqa: S608 - two words of ours
     actions = _POSITIVE if which == "positive" else list(ACTIONS)
     columns = ("user", "item", "domain", "action", "time", "ordinal")
     types = ("int64", "int64", "uint8", "uint8", "float64", "int64")
     with closing(connection.connection.cursor()) as cursor, TemporaryFile() as file:
-        parameters = [[str(word) for word in words] for words in (DOMAINS, ACTIONS, domains, actions)]
-        select_rows = cursor.mogrify(query, [*parameters, "infinity" if until is None else until]).decode()
+        parameters: list[Any] = [[str(word) for word in words] for words in (DOMAINS, ACTIONS, domains, actions)]
+        values = [*parameters, "infinity" if until is None else until]
+        values += [] if user_ids is None else [[int(user_id) for user_id in user_ids]]
+        select_rows = cursor.mogrify(query, values).decode()
         cursor.copy_expert(f"COPY ({select_rows}) TO STDOUT (FORMAT csv)", file)
         if file.tell() == 0:
             read = {column: np.empty(0, dtype) for column, dtype in zip(columns, types, strict=True)}
@@ -203,39 +198,3 @@ def stale_users(connection: Connection, *, now: datetime, limit: int) -> list[in
         ORDER BY newest_behavior_at DESC, user_id LIMIT :limit
     """)
     return list(connection.scalars(query, {"now": now, "limit": limit}))
-
-
-def _refuse_unknown(
-    connection: Connection, source: Staged, column: str, catalog: str, key: str, *, only: str = "true"
-) -> None:
-    query = f"""
-        SELECT s.{ROW}, s.{column} FROM {source.name} s
-        WHERE {only} AND NOT EXISTS (SELECT FROM {catalog} c WHERE c.{key} = s.{column}) ORDER BY 1 LIMIT 1
-    """  # noqa: S608 - names of our own tables and columns
-    if found := connection.execute(text(query)).one_or_none():
-        row, value = found
-        raise InvalidInput(f"{value} is not in {catalog}; add it there, or leave the row out", row=row, column=column)
-
-
-def _behavior_row(row: Behavior) -> tuple[object, ...]:
-    values = (row.user_id, row.domain.value, row.action.value, row.item_id, row.occurred_at, row.ordinal)
-    words = (row.domain.value, str(row.item_id), row.action.value, time_word(row.occurred_at), str(row.ordinal))
-    return (event_id(str(row.user_id), *words), *values)
-
-
-def _impression_row(row: Impression) -> tuple[object, ...]:
-    values = (row.user_id, row.ad_id, row.occurred_at, row.ecpm, row.clicked, row.converted, row.simulated)
-    return (event_id(str(row.user_id), str(row.ad_id), time_word(row.occurred_at)), *values)
-
-
-def time_word(at: datetime) -> str:
-    """Return an aware time as `event_id` takes it: the same word for one instant, whatever its offset."""
-    return repr(at.timestamp())
-
-
-def event_id(*words: str) -> int:
-    """Return the id of a behavior (user, domain, item, action, time, ordinal) or impression (user, ad, time).
-
-    63 bits of BLAKE2b; among a billion rows some two collide by chance (5 %), which loses one row.
-    """
-    return int.from_bytes(hashlib.blake2b("|".join(words).encode(), digest_size=8).digest(), "big") >> 1

@@ -1,80 +1,27 @@
 """Summaries: what prompts need of each user, from behaviors, by set-based SQL. LEADRE §4.2.1 (3, 4, 5), §5.4.
 
-`event_at` of a row is the time of the newest behavior in it, not the time of writing: a point-in-time join then finds
-what was known at an instant, and a later behavior is always later than the row it must replace.
+A row's `event_at` is the instant from which its content was known (docs/adr/0005). Rows are appended, never changed: a
+point-in-time join finds at any instant what was known then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from leadre.domain.behavior import POSITIVE, Action
-from leadre.store.records.catalog import AD_CATEGORY, CONTENT_TITLE
+from leadre.domain.behavior import WINDOW_DAYS, window_start
+from leadre.store.records.known.instants import claim, months, settle
+from leadre.store.records.known.rows import append_sequences, append_summaries
+from leadre.store.records.partitions import ensure_months
 
 ARPU_GROUPS = 25
 """§5.4: users are put into 25 groups by ARPU."""
 
-_SUMMARIES = """
-WITH counted AS (
-    SELECT b.user_id, coalesce({ad_category}, c.category, '') AS category, b.action <> :skip AS liked, b.occurred_at
-    FROM behaviors b
-    LEFT JOIN ads a ON b.domain = 'ad' AND a.ad_id = b.item_id
-    LEFT JOIN content_items c ON b.domain = 'content' AND c.content_id = b.item_id
-    WHERE b.occurred_at > :since AND b.occurred_at <= :now AND b.action = ANY(:counted) AND {these_b}
-  UNION ALL
-    SELECT i.user_id, coalesce({ad_category}, ''), false, i.occurred_at
-    FROM impressions i LEFT JOIN ads a USING (ad_id)
-    WHERE i.occurred_at > :since AND i.occurred_at <= :now AND NOT i.clicked AND NOT i.converted AND {these_i}
-), tallied AS (
-    SELECT user_id, category, liked, count(*) AS times, max(occurred_at) AS newest
-    FROM counted GROUP BY user_id, category, liked
-), placed AS (
-    SELECT *, row_number() OVER (
-        PARTITION BY user_id, liked, category = '' ORDER BY times DESC, newest DESC, category) AS place
-    FROM tallied
-)
-INSERT INTO interest_summaries AS t (user_id, event_at, categories, counts, disliked_categories, disliked_counts)
-SELECT user_id, max(newest),
-       coalesce(array_agg(category ORDER BY place) FILTER (WHERE liked AND kept), '{{}}'),
-       coalesce(array_agg(times ORDER BY place) FILTER (WHERE liked AND kept), '{{}}'),
-       coalesce(array_agg(category ORDER BY place) FILTER (WHERE NOT liked AND kept), '{{}}'),
-       coalesce(array_agg(times ORDER BY place) FILTER (WHERE NOT liked AND kept), '{{}}')
-FROM (SELECT *, category <> '' AND place <= :top AS kept FROM placed) AS chosen GROUP BY user_id ORDER BY user_id
-ON CONFLICT (user_id, event_at) DO UPDATE
-SET categories = excluded.categories, counts = excluded.counts, disliked_categories = excluded.disliked_categories,
-    disliked_counts = excluded.disliked_counts, created_at = now()
-WHERE (t.categories, t.counts, t.disliked_categories, t.disliked_counts) IS DISTINCT FROM
-      (excluded.categories, excluded.counts, excluded.disliked_categories, excluded.disliked_counts)
-"""
-
-_SEQUENCES = """
-WITH placed AS (
-    SELECT b.*, row_number() OVER (
-        PARTITION BY user_id, domain ORDER BY occurred_at DESC, ordinal DESC, behavior_id DESC) AS place
-    FROM behaviors b
-    WHERE b.occurred_at > :since AND b.occurred_at <= :now AND b.action = ANY(:positive) AND {these_b}
-)
-INSERT INTO behavior_sequences AS t (user_id, domain, event_at, item_ids, actions, titles, occurred_at_s, ordinals)
-SELECT p.user_id, p.domain, max(p.occurred_at), array_agg(p.item_id ORDER BY p.place DESC),
-       array_agg(p.action ORDER BY p.place DESC),
-       array_agg(coalesce(a.name, {content_title}, '') ORDER BY p.place DESC),
-       array_agg(extract(epoch FROM p.occurred_at)::float8 ORDER BY p.place DESC),
-       array_agg(p.ordinal ORDER BY p.place DESC)
-FROM placed p
-LEFT JOIN ads a ON p.domain = 'ad' AND a.ad_id = p.item_id
-LEFT JOIN content_items c ON p.domain = 'content' AND c.content_id = p.item_id
-WHERE p.place <= :longest
-GROUP BY p.user_id, p.domain ORDER BY p.user_id, p.domain
-ON CONFLICT (user_id, domain, event_at) DO UPDATE
-SET item_ids = excluded.item_ids, actions = excluded.actions, titles = excluded.titles,
-    occurred_at_s = excluded.occurred_at_s, ordinals = excluded.ordinals, created_at = now()
-WHERE (t.item_ids, t.actions, t.titles, t.occurred_at_s, t.ordinals) IS DISTINCT FROM
-      (excluded.item_ids, excluded.actions, excluded.titles, excluded.occurred_at_s, excluded.ordinals)
-"""
+BATCH_USERS = 500
+"""Users summarized in one transaction (ours): whoever writes behaviors of one of them waits for its end, a second."""
 
 # rank() and not ntile(): users of equal ARPU belong to one group.
 _ARPU_GROUPS = """
@@ -88,56 +35,121 @@ WHERE users.user_id = grouped.user_id AND users.arpu_group IS DISTINCT FROM grou
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SummaryCounts:
-    """How many rows a run inserted or changed, by table."""
+    """How many rows a run appended, by table; `users` of whom it changed the ARPU group; users `summarized`."""
 
-    interest_summaries: int
-    behavior_sequences: int
-    users: int
+    interest_summaries: int = 0
+    behavior_sequences: int = 0
+    users: int = 0
+    summarized: int = 0
+
+    def __add__(self, other: SummaryCounts) -> SummaryCounts:
+        """Add up, field by field."""
+        return SummaryCounts(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
 
 
 def write_summaries(
     connection: Connection,
     *,
     now: datetime,
-    window_days: float = 90,
+    window_days: int | None = None,
     top: int = 20,
     longest: int = 512,
     user_ids: Collection[int] | None = None,
 ) -> SummaryCounts:
-    """Write interest summaries, behavior sequences and ARPU groups. Running it again changes nothing.
+    """Append interest summaries and behavior sequences up to `now`, and group users by ARPU, in one transaction.
 
-    Liked are positive behaviors of both domains by category (an ad's second level, or its first if it has no second);
-    disliked are skips, and impressions without click and conversion. A user without behavior in the window gets no row.
+    One row for each instant at which a user's content changed. Running it again appends nothing. Liked are positive
+    behaviors of both domains by category (an ad's second level, or its first if it has no second) and by SPU; disliked
+    are skips, and impressions without click and conversion.
 
     Args:
         connection: in a transaction.
-        now: behaviors after this do not exist yet.
-        window_days: how far back behaviors count.
-        top: categories kept in each direction, most frequent first (ours).
-        longest: behaviors kept in each domain, the newest (ours; a robot's thousands fit no prompt).
+        now: what is known later does not exist yet.
+        window_days: as `summarize_batch`.
+        top: as there.
+        longest: as there.
         user_ids: only these users, and no regrouping by ARPU: that takes all of them.
     """
-    parameters: dict[str, object] = {
-        "now": now,
-        "since": now - timedelta(days=window_days),
-        "skip": Action.SKIP.value,
-        "positive": sorted(POSITIVE),
-        "counted": sorted({*POSITIVE, Action.SKIP}),
-        "top": top,
-        "longest": longest,
-    }
-    these = "{}.user_id = ANY(:user_ids)" if user_ids is not None else "true"
+    counts = SummaryCounts()
     if user_ids is not None:
-        parameters["user_ids"] = [int(user_id) for user_id in user_ids]
-    parts = {
-        "ad_category": AD_CATEGORY.format(table="a"),
-        "content_title": CONTENT_TITLE.format(table="c"),
-        "these_b": these.format("b"),
-        "these_i": these.format("i"),
-    }
-    summaries = connection.execute(text(_SUMMARIES.format(**parts)), parameters).rowcount
-    sequences = connection.execute(text(_SEQUENCES.format(**parts)), parameters).rowcount
-    grouped = 0
-    if user_ids is None:
-        grouped = connection.execute(text(_ARPU_GROUPS), {"groups": ARPU_GROUPS}).rowcount
-    return SummaryCounts(interest_summaries=summaries, behavior_sequences=sequences, users=grouped)
+        return summarize_batch(
+            connection, now=now, window_days=window_days, top=top, longest=longest, user_ids=user_ids
+        )
+    settle_everybody(connection, now=now)
+    while (batch := summarize_batch(connection, now=now, window_days=window_days, top=top, longest=longest)).summarized:
+        counts += batch
+    return counts + SummaryCounts(users=group_by_arpu(connection))
+
+
+def summarize_batch(
+    connection: Connection,
+    *,
+    now: datetime,
+    window_days: int | None = None,
+    top: int = 20,
+    longest: int = 512,
+    users: int = BATCH_USERS,
+    user_ids: Collection[int] | None = None,
+) -> SummaryCounts:
+    """Summarize some of the users who wait for it, or the given ones. `summarized` is 0 when nobody waits.
+
+    Args:
+        connection: in a transaction; the users stay locked until its end.
+        now: what is known later does not exist yet. A user summarized up to here or further is left out.
+        window_days: whole days before that of an instant whose behaviors count at it; None: as the live release's
+            recipe says, or the paper's 90.
+        top: names kept of each kind, most frequent first (ours).
+        longest: behaviors kept in each domain, the newest (ours; a robot's thousands fit no prompt).
+        users: at most so many.
+        user_ids: these, and also what has changed of the catalog since their last row.
+    """
+    days = live_window_days(connection) if window_days is None else window_days
+    claimed = claim(connection, now=now, window_days=days, users=users, user_ids=user_ids)
+    if not claimed:
+        return SummaryCounts()
+    for table in ("interest_summaries", "behavior_sequences"):
+        ensure_months(connection, table, months(connection))
+    summaries = append_summaries(connection, now=now, top=top)
+    sequences = append_sequences(connection, now=now, longest=longest)
+    settle(connection, now=now)
+    return SummaryCounts(interest_summaries=summaries, behavior_sequences=sequences, summarized=claimed)
+
+
+def settle_everybody(connection: Connection, *, now: datetime) -> None:
+    """Let whatever is written from here on be known after `now`, of users without news too: they are served as known.
+
+    For a run over everybody, before its first batch. A write under way may still be known a moment before.
+    """
+    statement = text(
+        "INSERT INTO settled (until) VALUES (:now) "
+        "ON CONFLICT (everybody) DO UPDATE SET until = greatest(settled.until, excluded.until)"
+    )
+    connection.execute(statement, {"now": now})
+
+
+def group_by_arpu(connection: Connection) -> int:
+    """Put users into 25 groups of like ARPU, 0 the lowest. Returns of how many the group changed."""
+    return connection.execute(text(_ARPU_GROUPS), {"groups": ARPU_GROUPS}).rowcount
+
+
+def live_window_days(connection: Connection) -> int:
+    """Return the window of the live release's recipe; the paper's where none is live."""
+    query = text("SELECT CAST(recipe -> 'prompt' ->> 'window_days' AS integer) FROM releases WHERE status = 'live'")
+    return connection.scalar(query) or WINDOW_DAYS
+
+
+def nothing_in_window(connection: Connection, *, now: datetime, window_days: int | None = None) -> str | None:
+    """Return why a run at `now` over everybody would find no behavior to summarize; None if it finds some.
+
+    Users who have been summarized are worth a run all the same: what has left the window leaves their rows.
+    """
+    days = live_window_days(connection) if window_days is None else window_days
+    query = text("SELECT max(newest_behavior_at), count(leaves_at) FROM user_state")
+    newest, summarized = connection.execute(query).one()
+    if newest is None or summarized or newest >= window_start(now, days=days):
+        return None
+    behaviors = connection.scalar(text("SELECT count(*) FROM behaviors"))
+    return (
+        f"{behaviors:,} behaviors, none in the {days} days before {now:%Y-%m-%d}; the newest is of {newest:%Y-%m-%d}: "
+        "--now, or --window-days as prompt.window_days of the recipe"
+    )

@@ -135,7 +135,7 @@ user_state = Table(
     Column("newest_behavior_at", TIME, comment="of positive behaviors"),
     Column("summarized", BigInteger, nullable=False, server_default="0", comment="`written` at the last one"),
     Column("summarized_until", TIME, comment="rows up to here are settled"),
-    Column("leaves_at", TIME, comment="when a behavior next leaves the window"),
+    Column("leaves_at", TIME, comment="when a behavior leaves the window, or one known ahead of its time comes in"),
     Column("listed_at", TIME, comment="when the newest list was generated"),
     Column("list_behavior_at", TIME, comment="newest behavior of that list"),
     Index("ix_user_state_unsummarized", "user_id", postgresql_where=text("written > summarized")),
@@ -146,6 +146,14 @@ user_state = Table(
         postgresql_where=text("listed_at IS NULL OR newest_behavior_at > list_behavior_at"),
     ),
     comment="What is known of each user's rows: what waits to be summarized, what was listed.",
+)
+
+settled = Table(
+    "settled",
+    metadata,
+    Column("everybody", Boolean, CheckConstraint("everybody", name="one_row"), primary_key=True, server_default="true"),
+    Column("until", TIME, nullable=False),
+    comment="One row at most: what was known of anybody up to here is settled, as `user_state.summarized_until`.",
 )
 
 content_items = Table(
@@ -189,6 +197,7 @@ impressions = Table(
     _created_at(),
     _known_at(),
     Index("ix_impressions_user", "user_id", "occurred_at"),
+    Index("ix_impressions_occurred_at", "occurred_at", postgresql_using="brin"),
     comment="eCPM is revenue per 1,000 impressions, as the ranking phase estimated it.",
 )
 
@@ -284,6 +293,7 @@ releases = Table(
     Column("promoted_at", TIME),
     _created_at(),
     _changed_in(),
+    Column("trained_until", TIME, comment="its training read no later behavior; null: unknown"),
     Index("ix_releases_changed_in", "changed_in"),
     Index("uq_releases_live", "status", unique=True, postgresql_where=text("status = 'live'")),
     comment="At most one release is live; the partial unique index enforces it.",
@@ -304,4 +314,47 @@ retrieval_log = Table(
     Index("ix_retrieval_log_changed_in", "changed_in", postgresql_using="brin"),
     postgresql_partition_by="RANGE (event_at)",
     comment="Every list ever written, with its user-side features: the offline half of the view retrieved_ads.",
+)
+
+materializations = Table(
+    "materializations",
+    metadata,
+    Column("run", BigInteger, Identity(always=True), primary_key=True),
+    Column("view", Text, nullable=False),
+    Column("written_from", BigInteger, nullable=False, comment="new is what this transaction or later wrote"),
+    Column("waiting_from", BigInteger, nullable=False, comment="oldest that may have been before its time"),
+    Column("true_after", TIME, comment="new is also what has become true since"),
+    Column("until", TIME, nullable=False, comment="rows of a later event time wait"),
+    Column("next_written_from", BigInteger, nullable=False, comment="where the next run begins"),
+    Column("next_waiting_from", BigInteger, nullable=False),
+    Column("entities", BigInteger, nullable=False, comment="with new rows, when the run was planned"),
+    Column("started_at", TIME, nullable=False, server_default=func.now()),
+    Column("finished_at", TIME),
+    Index("uq_materializations_view", "view", unique=True, postgresql_where=text("finished_at IS NULL")),
+    comment="The newest finished run of each feature view, and the one under way.",
+)
+
+materialization_shards = Table(
+    "materialization_shards",
+    metadata,
+    Column("run", BigInteger, ForeignKey("materializations.run", ondelete="CASCADE"), primary_key=True),
+    Column("shard", BigInteger, primary_key=True, autoincrement=False),
+    Column("low", BigInteger, comment="least entity id; null: no bound"),
+    Column("high", BigInteger, comment="where the next shard begins; null: no bound"),
+    Column("read", BigInteger, comment="rows; null until the shard is finished"),
+    Column("written", BigInteger, comment="of them, those newer than what was online"),
+)
+
+backfill_shards = Table(
+    "backfill_shards",
+    metadata,
+    Column("event_at", TIME, primary_key=True, comment="the instant in the past"),
+    Column("release", Text, ForeignKey("releases.release", ondelete="CASCADE"), primary_key=True),
+    Column("users_hash", BigInteger, primary_key=True, autoincrement=False),
+    Column("user_ids", ARRAY(BigInteger), nullable=False, comment="empty once the shard is finished"),
+    _created_at(),
+    Column("finished_at", TIME),
+    Column("problem", Text, comment="why it could not be done"),
+    Index("ix_backfill_shards_waiting", "event_at", "release", postgresql_where=text("finished_at IS NULL")),
+    comment="Users whose lists as of an instant of the past are to be made, or were.",
 )

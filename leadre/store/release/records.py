@@ -24,11 +24,16 @@ from leadre.store.records.tables import index_versions, releases, semantic_ids
 from leadre.store.release.guard import shortfalls
 
 Status = Literal["candidate", "live", "retired"]
+ROLLING = "rolling"
+"""In the figures of a release that was trained to decode the past."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseRow:
-    """A release. `promoted_at` is None for one that was never live, or was rolled back."""
+    """A release. `promoted_at` is None for one that was never live, or was rolled back.
+
+    Its training read no behavior after `trained_until`; None where that is not recorded.
+    """
 
     release: str
     index_version: str
@@ -38,6 +43,7 @@ class ReleaseRow:
     status: Status
     promoted_at: datetime | None
     sequence: int
+    trained_until: datetime | None
 
 
 _SID_COLUMNS = ("index_version", "ad_id", "sid", "codes", "embedding", "event_at")
@@ -130,6 +136,7 @@ def record_release(
     uri: str,
     recipe: Mapping[str, Any],
     metrics: Mapping[str, Any],
+    trained_until: datetime | None = None,
 ) -> ReleaseRow:
     """Note a trained release as a candidate.
 
@@ -140,6 +147,7 @@ def record_release(
         uri: where the artifact is.
         recipe: in plain form.
         metrics: of the evaluation; may be nested.
+        trained_until: its training read no later behavior; None: unknown.
 
     Raises:
         ConfigError: the name is taken, or the index version was never recorded.
@@ -155,6 +163,7 @@ def record_release(
         recipe=dict(recipe),
         metrics=dict(metrics),
         status="candidate",
+        trained_until=trained_until,
     )
     row = connection.execute(
         statement.on_conflict_do_nothing(index_elements=["release"]).returning(*_COLUMNS)
@@ -239,6 +248,15 @@ def list_releases(connection: Connection) -> list[ReleaseRow]:
     """Return all releases, newest first."""
     rows = connection.execute(select(*_COLUMNS).order_by(releases.c.created_at.desc(), releases.c.sequence.desc()))
     return [_release(row) for row in rows]
+
+
+def indexes_seen_until(connection: Connection) -> dict[str, datetime]:
+    """Return, for every index whose codebooks were fitted on behaviors, until when they were read; others read none."""
+    query = text("""
+        SELECT index_version, min(event_at) FROM semantic_ids JOIN index_versions USING (index_version)
+        WHERE recipe ->> 'signal' = 'collaborative' GROUP BY index_version
+    """)
+    return {version: until for version, until in connection.execute(query)}  # noqa: C416 - rows are not pairs to mypy
 
 
 def _lock(connection: Connection) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leadre.domain.behavior import Action, Behavior, Domain
+from leadre.domain.behavior import Action, Behavior, Domain, window_start
 from leadre.domain.users import Context, ContextBehavior, InterestSummary, Profile
 from leadre.errors import InvalidInput
 from leadre.recipe import PromptRecipe
@@ -28,7 +28,6 @@ DOMAINS = tuple(Domain)
 """By domain code: ads, then content."""
 ACTIONS = tuple(Action)
 """By action code."""
-_DAY_S = 86_400.0
 
 ItemTexts = tuple[Mapping[int, str], Mapping[int, str]]
 """Texts of ads by ad id, and of content items by content id: two id spaces."""
@@ -117,7 +116,7 @@ class ContextBuilder:
         Args:
             user: number of the user (not the id).
             upto: the position that is not seen any more, 0 to the user's number of behaviors.
-            now: the instant; later behaviors, and those `recipe.window_days` or more before it, are left out.
+            now: the instant; later behaviors, and those before the window of `recipe.window_days`, are left out.
 
         Raises:
             InvalidInput: `upto` is beyond the user's behaviors.
@@ -126,10 +125,11 @@ class ContextBuilder:
         if not 0 <= upto <= end - first:
             raise InvalidInput(f"user number {user} has {end - first} behaviors, upto={upto} is not within")
         user_id = int(self._sequences.users[user])
-        times, now_s = self._sequences.occurred_at_s[first : first + upto], now.timestamp()
+        times = self._sequences.occurred_at_s[first : first + upto]
+        start = window_start(now, days=self._recipe.window_days)
         oldest, end = (
-            first + np.searchsorted(times, [now_s - self._recipe.window_days * _DAY_S, now_s], "right")
-        ).tolist()
+            first + int(np.searchsorted(times, at.timestamp(), side)) for at, side in ((start, "left"), (now, "right"))
+        )
         return Context(
             profile=self._profiles.get(user_id) or Profile(user_id=user_id),
             summary=InterestSummary(liked=self._liked(oldest, end)),
@@ -167,15 +167,26 @@ class ContextBuilder:
         )
 
 
-def read_contexts(connection: Connection, sequences: BehaviorArrays, *, recipe: PromptRecipe) -> ContextBuilder:
+def read_contexts(
+    connection: Connection,
+    sequences: BehaviorArrays,
+    *,
+    recipe: PromptRecipe,
+    items: Literal["all", "named"] = "all",
+) -> ContextBuilder:
     """Return the builder over `sequences` with the catalog's profiles, titles and categories.
 
     Args:
         connection: in a transaction.
         sequences: as leadre.store.records.events.read_sequences gives them, positive behaviors only.
         recipe: the release's.
+        items: of which titles and categories are read: all, or only those that `sequences` names.
     """
-    ads, content = (catalog.item_labels(connection, domain) for domain in DOMAINS)
+    named = [None, None] if items == "all" else [sequences.item_ids[sequences.domains == code] for code in (0, 1)]
+    ads, content = (
+        catalog.item_labels(connection, domain, item_ids=None if ids is None else np.unique(ids).tolist())
+        for domain, ids in zip(DOMAINS, named, strict=True)
+    )
     return ContextBuilder(
         sequences,
         catalog.profiles(connection, sequences.users.tolist()),

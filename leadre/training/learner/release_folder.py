@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from leadre.training.run.progress import CurvePoint
 KIND = "release"
 MODEL, TEXT_TOKENIZER, VOCABULARY = "model", "text_tokenizer.json", "vocabulary.json"
 RECIPE, METRICS, CURVES = "recipe.toml", "metrics.json", "curves.json"
+UNTIL = "until"
+"""In the metrics of a training: it read the behaviors until this instant."""
 
 
 def write_release(
@@ -96,6 +99,12 @@ def open_release(folder: Path) -> Manifest:
 def load_recipe_of(folder: Path) -> Recipe:
     """Return the recipe a release was trained by."""
     return load_recipe(folder / RECIPE)
+
+
+def trained_until(folder: Path) -> datetime | None:
+    """Return until when the training of a release read behaviors; None of a release that does not say."""
+    until = json.loads((folder / METRICS).read_text()).get("training", {}).get(UNTIL)
+    return None if until is None else datetime.fromisoformat(until)
 
 
 def load_vocabulary(folder: Path) -> Vocabulary:

@@ -60,8 +60,8 @@ def loaded(database_url, world):
         catalog.upsert_ads(connection, world.ads)
         catalog.upsert_users(connection, world.profiles, event_at=world.now)
         catalog.upsert_content_items(connection, world.content_items)
-        events.upsert_behaviors(connection, world.behaviors)
-        events.upsert_impressions(connection, world.impressions)
+        events.upsert_behaviors(connection, world.behaviors, arrived_at=world.now)
+        events.upsert_impressions(connection, world.impressions, arrived_at=world.now)
     engine.dispose()
     return database_url
 
@@ -257,7 +257,7 @@ def test_ties_are_shuffled_in_prompts_and_targets_alike(loaded, world, index, en
     with transaction(engine) as connection:
         connection.exec_driver_sql("DELETE FROM behaviors")
         rows = [replace(row, occurred_at=at, ordinal=number) for number, row in enumerate(world.behaviors)]
-        events.upsert_behaviors(connection, rows)
+        events.upsert_behaviors(connection, rows, arrived_at=world.now)
     engine.dispose()
     asked = Repeating(index, sorted(index.ad_ids.tolist()))
     wide = replace_evaluation(cutoffs=(len(index),))

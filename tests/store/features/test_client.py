@@ -127,7 +127,7 @@ def test_the_expected_ecpm_is_in_the_unit_of_the_log_and_of_evaluation(
         for user_id, of_user in ((1, 60.0), (2, -60.0))
     ]
     with transaction(database) as connection:
-        upsert_impressions(connection, shown)
+        upsert_impressions(connection, shown, arrived_at=NOW)
         ecpm = read_ecpm(connection, [100, 104, 101], log=read_ecpm_log(connection))
     alike, other = make_list(7, 100, 104, 101), make_list(8, 129)  # ad 129 was never shown, and bids 1.29
     written = features.push_lists([alike, other], index=index)

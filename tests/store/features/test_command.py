@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,22 @@ def test_a_command_answers_and_leaves_folder_and_logging_alone(
     before = Path.cwd(), logging.root.handlers[:], logging.root.level
     assert "retrieved_ads" in run_feast(applied.feature_repo.absolute(), "feature-views", "list")
     assert (Path.cwd(), logging.root.handlers[:], logging.root.level) == before
+
+
+def test_a_second_command_sees_what_the_definitions_say_by_then(tmp_path: Path) -> None:
+    (tmp_path / "feature_store.yaml").write_text(
+        f"project: tiny\nprovider: local\nregistry: {tmp_path}/registry.db\noffline_store: {{type: dask}}\n"
+        f"online_store: {{type: sqlite, path: {tmp_path}/online.db}}\nentity_key_serialization_version: 3\n"
+    )
+    for description in ("before", "after"):
+        (tmp_path / "entities.py").write_text(
+            "from feast import Entity, ValueType\n"
+            f"user = Entity(name='user', value_type=ValueType.INT64, description='{description}')\n"
+        )
+        run_feast(tmp_path, "apply")
+        assert description in run_feast(tmp_path, "entities", "list")
+    assert "entities" not in sys.modules
+    assert str(tmp_path) not in sys.path
 
 
 def test_a_command_that_fails_says_why_in_one_line(applied: Settings) -> None:

@@ -65,11 +65,11 @@ def summarize(connection: Connection) -> None:
 
 
 WRITES: dict[str, tuple[str, Callable[[Connection], object]]] = {
-    "behaviors in bulk": ("behaviors.item_id", lambda c: upsert_behaviors(c, [BEHAVIOR])),
-    "behaviors of a request": ("behaviors.item_id", lambda c: append_behaviors(c, [BEHAVIOR])),
+    "behaviors in bulk": ("behaviors.item_id", lambda c: upsert_behaviors(c, [BEHAVIOR], arrived_at=AT)),
+    "behaviors of a request": ("behaviors.item_id", lambda c: append_behaviors(c, [BEHAVIOR], arrived_at=AT)),
     "impressions": (
         "impressions.ad_id",
-        lambda c: upsert_impressions(c, [Impression(user_id=NUMBER, ad_id=NUMBER, occurred_at=AT, ecpm=1.0)]),
+        lambda c: upsert_impressions(c, [Impression(user_id=NUMBER, ad_id=NUMBER, occurred_at=AT, ecpm=1.0)], arrived_at=AT),
     ),
     "ads": ("ads.name", lambda c: upsert_ads(c, [AD])),
     "users": ("users.residence", lambda c: upsert_users(c, [Profile(user_id=NUMBER, residence=WORD)], event_at=AT)),
@@ -103,7 +103,7 @@ def engine(database_url: str) -> Iterator[Engine]:
     with transaction(found) as connection:
         record_index(connection, "known", uri="", recipe={}, quality={})
         upsert_ads(connection, [AD])
-        append_behaviors(connection, [BEHAVIOR])
+        append_behaviors(connection, [BEHAVIOR], arrived_at=AT)
     yield found
     found.dispose()
 

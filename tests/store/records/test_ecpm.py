@@ -50,7 +50,9 @@ def shown(ad_id: int, ecpm: float, *, hour: int = 0, simulated: bool = False) ->
 
 def test_a_shown_ad_has_its_mean_and_one_never_shown_its_bid_at_the_logs_click_rate(connection: Connection) -> None:
     upsert_ads(connection, [ad(1, bid=1.5), ad(2, bid=0.5), ad(3, bid=2.0), ad(4, bid=9.0)])
-    upsert_impressions(connection, [shown(1, 20.0), shown(1, 40.0, hour=1), shown(2, 10.0), shown(77, 5000.0)])
+    upsert_impressions(
+        connection, [shown(1, 20.0), shown(1, 40.0, hour=1), shown(2, 10.0), shown(77, 5000.0)], arrived_at=NOW
+    )
     log = read_ecpm_log(connection)
     assert log.click_rate == pytest.approx(40 / 2 / 1000)  # 30 + 10 for bids of 1.5 + 0.5; ad 77 is in no catalog
     assert read_ecpm(connection, [3, 1, 2, 77], log=log) == {1: 30.0, 2: 10.0, 3: pytest.approx(40.0)}
@@ -60,7 +62,7 @@ def test_a_shown_ad_has_its_mean_and_one_never_shown_its_bid_at_the_logs_click_r
 
 def test_what_is_shown_later_is_not_read(connection: Connection) -> None:
     upsert_ads(connection, [ad(1, bid=1.0)])
-    upsert_impressions(connection, [shown(1, 20.0), shown(1, 40.0, hour=1)])
+    upsert_impressions(connection, [shown(1, 20.0), shown(1, 40.0, hour=1)], arrived_at=NOW)
     log = read_ecpm_log(connection, before=NOW + timedelta(minutes=1))
     assert read_ecpm(connection, [1], log=log) == {1: 20.0}
 
@@ -73,11 +75,11 @@ def test_without_impressions_a_bid_is_worth_a_thousand_times_the_expected_click_
 def test_figures_are_simulated_where_bids_impressions_or_the_click_rate_are(connection: Connection) -> None:
     upsert_ads(connection, [ad(1, bid=1.0)])
     assert ecpm_is_simulated(connection)  # nothing tells a click rate
-    upsert_impressions(connection, [shown(1, 20.0)])
+    upsert_impressions(connection, [shown(1, 20.0)], arrived_at=NOW)
     assert not ecpm_is_simulated(connection)
-    upsert_impressions(connection, [shown(1, 20.0, hour=1, simulated=True)])
+    upsert_impressions(connection, [shown(1, 20.0, hour=1, simulated=True)], arrived_at=NOW)
     assert ecpm_is_simulated(connection)
-    upsert_impressions(connection, [shown(1, 20.0, hour=1)])
+    upsert_impressions(connection, [shown(1, 20.0, hour=1)], arrived_at=NOW)
     assert not ecpm_is_simulated(connection)
     upsert_ads(connection, [ad(2, bid=1.0, simulated=True)])
     assert ecpm_is_simulated(connection)

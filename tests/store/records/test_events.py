@@ -54,25 +54,25 @@ def click(user_id: int, item_id: int, *, hours: float, action: Action = Action.C
 
 def test_writing_twice_changes_nothing(connection: Connection) -> None:
     rows = [click(1, 5, hours=2), click(1, 5, hours=2, ordinal=1), click(2, 5, hours=2)]
-    assert upsert_behaviors(connection, rows) == 3
-    assert upsert_behaviors(connection, reversed(rows)) == 0
-    append_behaviors(connection, [*rows, click(2, 6, hours=1)])
-    append_behaviors(connection, [])
+    assert upsert_behaviors(connection, rows, arrived_at=NOW) == 3
+    assert upsert_behaviors(connection, reversed(rows), arrived_at=NOW) == 0
+    append_behaviors(connection, [*rows, click(2, 6, hours=1)], arrived_at=NOW)
+    append_behaviors(connection, [], arrived_at=NOW)
     assert connection.scalar(select(func.count()).select_from(behaviors)) == 4
 
 
 def test_the_id_of_a_behavior_is_the_instant_not_its_time_zone(connection: Connection) -> None:
     row = click(1, 5, hours=2)
-    upsert_behaviors(connection, [row])
+    upsert_behaviors(connection, [row], arrived_at=NOW)
     elsewhere = row.occurred_at.astimezone(timezone(timedelta(hours=8)))
-    assert upsert_behaviors(connection, [replace(row, occurred_at=elsewhere)]) == 0
+    assert upsert_behaviors(connection, [replace(row, occurred_at=elsewhere)], arrived_at=NOW) == 0
 
 
 def test_an_impression_takes_its_later_outcome(connection: Connection) -> None:
     shown = Impression(user_id=1, ad_id=5, occurred_at=NOW, ecpm=12.5)
-    assert upsert_impressions(connection, [shown]) == 1
-    assert upsert_impressions(connection, [replace(shown, clicked=True)]) == 1
-    assert upsert_impressions(connection, [replace(shown, clicked=True)]) == 0
+    assert upsert_impressions(connection, [shown], arrived_at=NOW) == 1
+    assert upsert_impressions(connection, [replace(shown, clicked=True)], arrived_at=NOW) == 1
+    assert upsert_impressions(connection, [replace(shown, clicked=True)], arrived_at=NOW) == 0
     assert connection.execute(select(impressions.c.ecpm, impressions.c.clicked)).one() == (12.5, True)
 
 
@@ -89,16 +89,18 @@ def test_unknown_users_and_items_are_refused_where_asked(connection: Connection)
     upsert_ads(connection, [Ad(ad_id=5, source_id="5", name="n", created_at=NOW, **blank)])
     upsert_content_items(connection, [ContentItem(content_id=6, source_id="6", title="t", category="")])
     known = [click(1, 5, hours=1), click(1, 6, hours=1, action=Action.WATCH)]
-    upsert_behaviors(connection, known, unknown="refuse")
+    upsert_behaviors(connection, known, unknown="refuse", arrived_at=NOW)
     for unknown, problem in [
         (click(2, 5, hours=1), "row 3, column 'user_id': 2 is not in users"),
         (click(1, 6, hours=1), "row 3, column 'item_id': 6 is not in ads"),
         (click(1, 5, hours=1, action=Action.WATCH), "row 3, column 'item_id': 5 is not in content_items"),
     ]:
         with pytest.raises(InvalidInput, match=problem):
-            upsert_behaviors(connection, [*known, unknown], unknown="refuse")
+            upsert_behaviors(connection, [*known, unknown], unknown="refuse", arrived_at=NOW)
     with pytest.raises(InvalidInput, match="row 1, column 'ad_id': 6 is not in ads"):
-        upsert_impressions(connection, [Impression(user_id=1, ad_id=6, occurred_at=NOW, ecpm=1.0)], unknown="refuse")
+        upsert_impressions(
+            connection, [Impression(user_id=1, ad_id=6, occurred_at=NOW, ecpm=1.0)], unknown="refuse", arrived_at=NOW
+        )
 
 
 @given(
@@ -111,7 +113,7 @@ def test_sequences_are_every_users_behaviors_in_order(
     connection: Connection, rows: list[Behavior], which: str, domains: tuple[Domain, ...]
 ) -> None:
     connection.execute(behaviors.delete())
-    upsert_behaviors(connection, rows)
+    upsert_behaviors(connection, rows, arrived_at=NOW)
     read = read_sequences(connection, which=which, domains=domains)  # type: ignore[arg-type]
 
     wanted = {row for row in rows if row.domain in domains and (which == "all" or row.action in POSITIVE)}
@@ -139,7 +141,7 @@ def test_sequences_are_every_users_behaviors_in_order(
 
 
 def test_sequence_arrays_have_their_types_and_can_be_written(connection: Connection) -> None:
-    upsert_behaviors(connection, [click(1, 2**62, hours=1), click(3, 2, hours=1)])
+    upsert_behaviors(connection, [click(1, 2**62, hours=1), click(3, 2, hours=1)], arrived_at=NOW)
     read = read_sequences(connection)
     names = ["users", "offsets", "item_ids", "domains", "actions", "occurred_at_s", "ordinals"]
     types = [getattr(read, name).dtype.name for name in names]
@@ -156,7 +158,7 @@ def test_the_newest_positive_behavior_is_neither_a_skip_nor_an_impression(connec
         click(1, 6, hours=1, action=Action.IMPRESSION),
         click(2, 6, hours=1, action=Action.SKIP),
     ]
-    upsert_behaviors(connection, rows)
+    upsert_behaviors(connection, rows, arrived_at=NOW)
     assert newest_positive_behavior(connection, [1, 2, 3]) == {1: NOW - timedelta(hours=7)}
 
 

@@ -39,6 +39,7 @@ def test_the_best_shown_ads_are_different_ones_of_the_highest_ecpm_since_each_us
             shown(2, 10, 4.0, minute=4),
             shown(3, 10, 4.0, minute=4),  # not asked for
         ],
+        arrived_at=NOW,
     )
     since = [NOW, NOW + timedelta(minutes=5), NOW]
     assert best_shown(connection, [1, 2, 4], since=since, count=2) == {1: [11, 12]}

@@ -24,7 +24,7 @@ def test_unknown_items_are_counted_by_domain_and_have_no_title(connection: Conne
         for domain, action in ((Domain.AD, Action.CLICK), (Domain.CONTENT, Action.WATCH))
         for item in (4, 5, 5 + (domain is Domain.AD))
     ]
-    append_behaviors(connection, rows)
+    append_behaviors(connection, rows, arrived_at=NOW)
     assert unknown_items(connection, rows) == {Domain.AD: 3, Domain.CONTENT: 2}
     assert unknown_items(connection, rows[3:4]) == {Domain.AD: 0, Domain.CONTENT: 0}
     write_summaries(connection, now=NOW)
@@ -64,6 +64,6 @@ def test_popular_ads_are_those_that_everybody_may_see_now(connection: Connection
         for ad in inventory
         for user in range(ad.ad_id)
     ]
-    upsert_behaviors(connection, clicks, unknown="refuse")
+    upsert_behaviors(connection, clicks, unknown="refuse", arrived_at=NOW)
     assert popular_ads(connection, now=NOW, days=7, limit=9) == [8, 2, 1]
     assert popular_ads(connection, now=NOW + hour, days=7, limit=9) == [6, 2, 1]

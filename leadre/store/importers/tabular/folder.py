@@ -54,7 +54,7 @@ def import_tabular(
     Args:
         folder: of `ads`, `users`, `behaviors` and, optionally, `content_items` and `impressions`; see `find_files`.
         database_url: the system of record, migrated.
-        now: no behavior or impression is more than a day after it.
+        now: when the import takes place; no behavior or impression is more than a day after it.
         rejected: the file that lists rows that are left out; untouched when the options let none be.
         options: how to read the files; all strict by default.
         progress: told of every batch.
@@ -83,9 +83,8 @@ def import_tabular(
                 if paths[table]
             }
             with transaction(engine) as connection:
-                became_content = StagedImport(connection, rules, readers, bad, options=options, progress=progress).run(
-                    paths
-                )
+                staged = StagedImport(connection, rules, readers, bad, options=options, now=now, progress=progress)
+                became_content = staged.run(paths)
     finally:
         engine.dispose()
     counts = {table: readers[table].rows_read - bad.of_table(table) if table in readers else 0 for table in rules}

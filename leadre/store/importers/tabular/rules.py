@@ -31,7 +31,7 @@ from leadre.store.importers.tabular.values import (
     words,
     yes_no,
 )
-from leadre.store.records.events import event_id, time_word
+from leadre.store.records.known.staging import event_id, time_word
 
 TIME = pa.timestamp("us", "UTC")
 BID = 1.0
@@ -105,7 +105,7 @@ def rules_of(options: ImportOptions, *, now: datetime) -> dict[str, TableRules]:
     ads = (
         ColumnRule(name="ad_id", parse=identity),
         ColumnRule(name="name", parse=name(text)),
-        *texts("ad_type", "first_category", "second_category"),
+        *texts("ad_type", "first_category", "second_category", "spu"),
         ColumnRule(name="attributes", parse=_array(word_list(text)), default="{}"),
         ColumnRule(name="advertiser_id", parse=identity, default=(0, "")),
         ColumnRule(name="bid", parse=number(0, 1e6), default=None),
@@ -124,7 +124,7 @@ def rules_of(options: ImportOptions, *, now: datetime) -> dict[str, TableRules]:
         ColumnRule(name="arpu", parse=number(0, 1e9), default=0.0),
         *texts("device"),
     )
-    content_items = (ColumnRule(name="content_id", parse=identity), *texts("title", "category"))
+    content_items = (ColumnRule(name="content_id", parse=identity), *texts("title", "category", "spu"))
     behaviors = (
         ColumnRule(name="user_id", parse=identity),
         ColumnRule(name="domain", parse=choice(Domain)),
@@ -144,7 +144,8 @@ def rules_of(options: ImportOptions, *, now: datetime) -> dict[str, TableRules]:
     return {
         "ads": TableRules(
             columns=ads,
-            kinds=_kinds(pa.string(), "name", "ad_type", "first_category", "second_category", "attributes", "targeting")
+            kinds=_kinds(pa.string(), "name", "ad_type", "first_category", "second_category", "spu")
+            | _kinds(pa.string(), "attributes", "targeting")
             | _kinds(pa.bool_(), "live", "budget_exhausted")
             | _kinds(TIME, "starts_at", "ends_at")
             | {"bid": (pa.float64(), "bid"), "created_at": (TIME, "event_at")},
@@ -164,7 +165,7 @@ def rules_of(options: ImportOptions, *, now: datetime) -> dict[str, TableRules]:
         ),
         "content_items": TableRules(
             columns=content_items,
-            kinds=_kinds(pa.string(), "title", "category"),
+            kinds=_kinds(pa.string(), "title", "category", "spu"),
             ids={"content_id": ("content_id", "source_id")},
             check=RowCheck(columns=("title", "category"), find=_nameless),
         ),

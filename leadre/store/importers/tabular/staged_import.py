@@ -6,6 +6,7 @@ Checks that need a whole table run as SQL over the staged rows, so that memory d
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,6 +28,7 @@ from leadre.store.importers.tabular.staging import (
     stage,
 )
 from leadre.store.records.bulk import ROW, Staged, merge
+from leadre.store.records.known.writes import write_import
 from leadre.store.records.tables import metadata
 
 _CATALOG = {"ads": "ad_id", "users": "user_id", "content_items": "content_id"}
@@ -49,6 +51,7 @@ class StagedImport:
         readers: of the tables that the data set has.
         bad: takes the rows that are left out.
         options: of the import.
+        now: when it takes place.
         progress: told of every batch.
     """
 
@@ -60,10 +63,11 @@ class StagedImport:
         bad: Rejected,
         *,
         options: ImportOptions,
+        now: datetime,
         progress: Progress | None,
     ) -> None:
         self._connection, self._rules, self._readers, self._bad = connection, rules, readers, bad
-        self._options, self._progress = options, progress
+        self._options, self._now, self._progress = options, now, progress
         self._staged: dict[str, StagedTable] = {}
         self._written = 0
 
@@ -89,9 +93,10 @@ class StagedImport:
             self._check_ids("impressions", "user_id", "user_text", "users", Kind.UNKNOWN_USER)
             self._check_ids("impressions", "ad_id", "ad_text", "ads", Kind.UNKNOWN_AD)
         self._bad.check_share({table: reader.rows_read for table, reader in self._readers.items()})
-        for table in self._readers:
-            if table in _EVENTS:
-                self._write(table)
+        events = {table: self._source(table) for table in self._readers if table in _EVENTS}
+        write_import(self._connection, arrived_at=self._now, **events)
+        for table in events:
+            self._count(table)
         self._connection.execute(text(f"ANALYZE {', '.join(self._rules)}"))
         return became_content
 
@@ -149,14 +154,15 @@ class StagedImport:
         self._connection.execute(text(f"ALTER TABLE staged_users ADD COLUMN event_at timestamptz DEFAULT {default}"))
 
     def _write(self, table: str) -> None:
+        source, target = self._source(table), metadata.tables[table]
+        merge(self._connection, target, source, key=[_KEYS[table]], on_conflict="update")
+        self._count(table)
+
+    def _source(self, table: str) -> Staged:
         columns = self._rules[table].stored() + (("event_at",) if table == "users" else ())
-        merge(
-            self._connection,
-            metadata.tables[table],
-            Staged(name=self._staged[table].name, columns=columns, rows=self._readers[table].rows_read),
-            key=[_KEYS[table]],
-            on_conflict="nothing" if table == "behaviors" else "update",
-        )
+        return Staged(name=self._staged[table].name, columns=columns, rows=self._readers[table].rows_read)
+
+    def _count(self, table: str) -> None:
         self._written += self._readers[table].rows_read - self._bad.of_table(table)
         if self._progress is not None:
             self._progress("written", self._written)

@@ -1,0 +1,1 @@
+"""Training sets for rankers: lists as of past instants, and impressions joined to them. LEADRE §5.3."""

@@ -1,0 +1,79 @@
+"""A release in memory: contexts in, retrieval lists out. What serving now and decoding the past have in common.
+
+LEADRE §3.4, §4.4.1: render prompts, generate S-IDs under the trie, for the ads that may be shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from leadre.decoding.engine import Engine
+from leadre.domain.retrieval import RetrievalList
+from leadre.domain.semantic_id import SemanticId
+from leadre.domain.users import Context
+from leadre.errors import UnknownAd
+from leadre.indexing.ad_index import AdIndex
+from leadre.prompts.fit_length import PromptEncoder
+from leadre.prompts.render import Prompt, render
+from leadre.recipe import Recipe
+from leadre.retrieval.inventory import Inventory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LoadedRelease:
+    """A release's model over its index.
+
+    Args:
+        release: its name, written beside every list.
+        engine: generates under `index`.
+        encoder: writes prompts in the engine's token ids.
+        index: the ads and their S-IDs.
+        recipe: the release's; says what a prompt holds.
+    """
+
+    release: str
+    engine: Engine
+    encoder: PromptEncoder
+    index: AdIndex
+    recipe: Recipe
+
+    def lists(
+        self, contexts: Sequence[Context], *, inventory: Inventory, beam_width: int, now: datetime
+    ) -> list[RetrievalList]:
+        """Return the list of each user as of `now`, an empty one when no ad may be shown to the user.
+
+        Args:
+            contexts: as of `now`, of different users.
+            inventory: which ads of `index` may be shown to whom.
+            beam_width: ads a user.
+            now: when the lists are generated.
+
+        Raises:
+            InvalidInput: as `Engine.generate`.
+        """
+        prompts = [self.encoder.encode(self.prompt(context)) for context in contexts]
+        filters = [inventory.mask(context.profile, now) for context in contexts]
+        beams = self.engine.generate(prompts, beam_width=beam_width, filters=filters)
+        return [
+            RetrievalList(
+                user_id=context.profile.user_id,
+                release=self.release,
+                index_version=self.index.version,
+                generated_at=now,
+                event_at=context.newest_behavior_at,
+                beams=tuple(found),
+            )
+            for context, found in zip(contexts, beams, strict=True)
+        ]
+
+    def prompt(self, context: Context) -> Prompt:
+        """Return the prompt that the release's recipe makes of a context."""
+        return render(context, recipe=self.recipe.prompt, sid_of=self._sid_of)
+
+    def _sid_of(self, ad_id: int) -> SemanticId | None:
+        try:
+            return self.index.sid(ad_id)
+        except UnknownAd:
+            return None

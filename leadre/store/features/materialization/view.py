@@ -1,0 +1,108 @@
+"""A feature view as materialization sees it: where its rows are, and how they go to Redis. LEADRE §4.4.1.
+
+Rows come in COPY's binary format, so that what PostgreSQL and Redis write alike goes straight through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from struct import Struct
+
+from leadre.errors import ConfigError, InvalidInput
+from leadre.store.features.layout import around_id, field, timestamp_field, timestamp_value
+from leadre.store.features.materialization.values import KINDS
+from leadre.store.features.online_rows import Row
+
+_EPOCH_US = 946_684_800_000_000
+"""PostgreSQL's epoch, 2000-01-01, as Unix microseconds."""
+_ID, _TIME, _FEATURES = slice(6, 14), slice(18, 26), 26
+"""Where a row's id, time and features are: behind a count of columns (2 bytes), a length (4 bytes) before each."""
+_LENGTH = Struct(">i")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What materialization needs of a feature view. Plain data, for other processes.
+
+    Args:
+        name: the view's.
+        project: of feature_store.yaml.
+        source: the batch source as it stands after FROM; it has the column `changed_in` (docs/adr/0006).
+        join_key: column of the entity's id.
+        event_at: column of the time from which a row counts.
+        created_at: column that decides between rows of one time; None: none does.
+        features: name and Feast's type of each, e.g. `("age", "Int64")`.
+        in_place: whether rows of the source are updated in place, so that a row replaces one of an equal time.
+        ttl_s: seconds after its last write at which a key expires; 0: never.
+    """
+
+    name: str
+    project: str
+    source: str
+    join_key: str
+    event_at: str
+    created_at: str | None
+    features: tuple[tuple[str, str], ...]
+    in_place: bool
+    ttl_s: int
+
+    def __post_init__(self) -> None:
+        for name, kind in self.features:
+            if kind not in KINDS:
+                raise ConfigError(
+                    f"feature {name} of {self.name} is of type {kind}, which leadre cannot materialize: use one of "
+                    f"{', '.join(KINDS)}, or leave the view to `feast materialize`"
+                )
+
+    def copy_newest(self, condition: str) -> str:
+        """Return the COPY of each entity's newest row, of the rows of the source that fulfil an SQL condition."""
+        # All fall, as an index on id and time has them when it is read backwards: no sort of wide rows.
+        order = ", ".join(f'"{name}" DESC' for name in (self.join_key, *self._order))
+        return (
+            f'COPY (SELECT DISTINCT ON ("{self.join_key}") {self._columns} FROM {self.source} AS source '  # noqa: S608 - our own definitions
+            f"WHERE {condition} ORDER BY {order}) TO STDOUT (FORMAT binary)"
+        )
+
+    def copy_newest_of(self, ids: Iterable[int], *, until: datetime) -> str:
+        """Return the COPY of some entities' newest rows with event times up to `until`, whatever history they have."""
+        order = ", ".join(f'"{name}" DESC' for name in self._order)
+        return (
+            f"COPY (SELECT newest.* FROM unnest('{{{','.join(f'{key:d}' for key in ids)}}}'::int8[]) AS asked (id), "  # noqa: S608
+            f'LATERAL (SELECT {self._columns} FROM {self.source} AS source WHERE "{self.join_key}" = asked.id '
+            f"AND \"{self.event_at}\" <= '{until.isoformat()}' ORDER BY {order} LIMIT 1) AS newest"
+            ") TO STDOUT (FORMAT binary)"
+        )
+
+    def online(self, copied: Iterable[bytes]) -> Iterator[Row]:
+        """Yield rows of that COPY as `online_rows.set_rows` takes them.
+
+        Raises:
+            InvalidInput: a value that Feast has no form for.
+        """
+        head, tail = around_id(self.join_key, self.project)
+        time = timestamp_field(self.name)
+        features = [(name, field(self.name, name), KINDS[kind][1]) for name, kind in self.features]
+        for row in copied:
+            time_us = int.from_bytes(row[_TIME], "big", signed=True) + _EPOCH_US
+            fields, place = [time, timestamp_value(time_us * 1000)], _FEATURES
+            for name, stored_as, encode in features:
+                (length,) = _LENGTH.unpack_from(row, place)
+                place += 4
+                try:
+                    # Null is -1 bytes long, and nothing at all in Feast's format.
+                    fields += [stored_as, encode(row[place : place + length]) if length >= 0 else b""]
+                except InvalidInput as error:
+                    raise InvalidInput(error.problem, source=self.name, column=name) from None
+                place += max(length, 0)
+            yield head + row[_ID][::-1] + tail, fields
+
+    @property
+    def _columns(self) -> str:
+        columns = [f'"{self.join_key}"::int8', f'"{self.event_at}"::timestamptz']
+        return ", ".join([*columns, *(f'"{name}"::{KINDS[kind][0]}' for name, kind in self.features)])
+
+    @property
+    def _order(self) -> list[str]:
+        return [self.event_at, *([self.created_at] if self.created_at else [])]

@@ -1,0 +1,157 @@
+"""The instants at which what is known of some users changed, and the rows that count at them, in temporary tables.
+
+LEADRE §4.2.1 (3, 4, 5); docs/adr/0005. What is known of a user at T are the rows with `known_at` <= T whose day, in
+UTC, is not more than the window's days before that of T. So it changes when rows become known, and at midnights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from leadre.domain.behavior import POSITIVE, Action
+from leadre.store.records.catalog import AD_CATEGORY, CONTENT_TITLE
+
+MOST_INSTANTS = 1000
+"""Instants of one user in one run (ours): of a robot's thousands the oldest are one."""
+_WORTH_ANALYZING = 100
+
+# They stay empty between transactions: a new table for every few users would fill PostgreSQL's own catalog.
+_TABLES = """
+CREATE TEMPORARY TABLE IF NOT EXISTS summarized (user_id bigint, until timestamptz) ON COMMIT DELETE ROWS;
+CREATE TEMPORARY TABLE IF NOT EXISTS happened (
+    user_id bigint, domain text, action text, item_id bigint, occurred_at timestamptz, ordinal bigint, id bigint,
+    liked boolean, known_at timestamptz, leaves_at timestamptz, category text, spu text, title text
+) ON COMMIT DELETE ROWS;
+CREATE TEMPORARY TABLE IF NOT EXISTS changes (user_id bigint, at timestamptz, ad boolean, content boolean)
+ON COMMIT DELETE ROWS;
+DELETE FROM summarized; DELETE FROM happened; DELETE FROM changes;
+"""
+
+_SETTLED_BEFORE = "(summarized_until IS NULL OR summarized_until < :now)"
+
+# Users whom somebody else is writing to are left to the next run; a run of given users waits for them.
+_WAITING = f"""
+WITH unsummarized AS (
+    SELECT user_id, summarized_until FROM user_state WHERE written > summarized AND {_SETTLED_BEFORE}
+    ORDER BY user_id LIMIT :users FOR NO KEY UPDATE SKIP LOCKED
+), left_behind AS (
+    SELECT user_id, summarized_until FROM user_state
+    WHERE leaves_at <= :now AND written = summarized AND {_SETTLED_BEFORE}
+    ORDER BY leaves_at LIMIT :users - (SELECT count(*) FROM unsummarized) FOR NO KEY UPDATE SKIP LOCKED
+)
+INSERT INTO summarized SELECT * FROM unsummarized UNION ALL SELECT * FROM left_behind
+"""  # noqa: S608 - our own words
+
+_GIVEN = f"""
+INSERT INTO summarized SELECT user_id, summarized_until FROM user_state
+WHERE user_id = ANY(:user_ids) AND {_SETTLED_BEFORE} ORDER BY user_id FOR NO KEY UPDATE
+"""  # noqa: S608 - our own words
+
+# A row of which nothing is liked or disliked is there for its instant: an impression that is no longer disliked.
+_HAPPENED = f"""
+INSERT INTO happened
+SELECT r.*, coalesce({AD_CATEGORY.format(table="a")}, c.category, ''), coalesce(a.spu, c.spu, ''),
+       coalesce(a.name, {CONTENT_TITLE.format(table="c")}, '')
+FROM (
+    SELECT r.*, date_trunc('day', occurred_at, 'UTC') + (:window_days + 1) * interval '24 hours' AS leaves_at
+    FROM (
+        SELECT u.user_id, b.domain, b.action, b.item_id, b.occurred_at, b.ordinal, b.behavior_id, b.action <> :skip,
+               b.known_at
+        FROM summarized u JOIN behaviors b ON b.user_id = u.user_id AND b.occurred_at >= {{since}}
+        WHERE b.action = ANY(:counted)
+      UNION ALL
+        SELECT u.user_id, 'ad', :impression, i.ad_id, i.occurred_at, 0, i.impression_id,
+               CASE WHEN i.clicked OR i.converted THEN NULL ELSE false END, i.known_at
+        FROM summarized u JOIN impressions i ON i.user_id = u.user_id AND i.occurred_at >= {{since}}
+        WHERE NOT (i.clicked OR i.converted) OR i.known_at > u.until
+    ) AS r (user_id, domain, action, item_id, occurred_at, ordinal, id, liked, known_at)
+) AS r
+LEFT JOIN ads a ON r.domain = 'ad' AND a.ad_id = r.item_id
+LEFT JOIN content_items c ON r.domain = 'content' AND c.content_id = r.item_id
+WHERE r.leaves_at > r.known_at
+"""  # noqa: S608 - our own words
+_SINCE = "coalesce(date_trunc('day', u.until, 'UTC') - :window_days * interval '24 hours', timestamptz '-infinity')"
+
+_CHANGES = """
+INSERT INTO changes
+SELECT user_id, at, ad OR place = :most, content OR place = :most
+FROM (
+    SELECT user_id, at, bool_or(ad) AS ad, bool_or(content) AS content,
+           row_number() OVER (PARTITION BY user_id ORDER BY at DESC) AS place
+    FROM (
+        SELECT user_id, known_at, liked AND domain = 'ad', liked AND domain = 'content' FROM happened
+      UNION ALL
+        SELECT user_id, leaves_at, liked AND domain = 'ad', liked AND domain = 'content' FROM happened
+      UNION ALL
+        SELECT user_id, :now, true, true FROM summarized WHERE :given
+    ) AS c (user_id, at, ad, content)
+    JOIN summarized u USING (user_id)
+    WHERE at <= :now AND (at > u.until OR u.until IS NULL)
+    GROUP BY user_id, at
+) AS c WHERE place <= :most
+"""
+
+_DONE = """
+UPDATE user_state s SET summarized = s.written, summarized_until = :now, leaves_at = n.at
+FROM summarized u
+LEFT JOIN (
+    SELECT user_id, min(CASE WHEN known_at > :now THEN known_at ELSE leaves_at END) AS at
+    FROM happened WHERE leaves_at > :now GROUP BY user_id
+) n USING (user_id)
+WHERE s.user_id = u.user_id
+"""
+
+
+def claim(
+    connection: Connection, *, now: datetime, window_days: int, users: int, user_ids: Collection[int] | None
+) -> int:
+    """Lock users and lay out what counts of them and when it changed, since their last summary and up to `now`.
+
+    Args:
+        connection: in a transaction.
+        now: nothing later is known.
+        window_days: days before that of an instant that count at it.
+        users: at most so many of those who wait for a summary, if `user_ids` is None.
+        user_ids: these, whether or not they wait; those without any row are left out.
+
+    Returns:
+        How many users; 0 when nobody waits.
+    """
+    for statement in _TABLES.split(";")[:-1]:
+        connection.execute(text(statement))
+    parameters: dict[str, object] = {"now": now, "window_days": window_days, "most": MOST_INSTANTS}
+    if user_ids is None:
+        claimed = connection.execute(text(_WAITING), {**parameters, "users": users}).rowcount
+    else:
+        claimed = connection.execute(text(_GIVEN), {**parameters, "user_ids": list(map(int, user_ids))}).rowcount
+    if not claimed:
+        return 0
+    _analyze(connection, "summarized", claimed)
+    words = {
+        "skip": Action.SKIP.value,
+        "impression": Action.IMPRESSION.value,
+        "counted": sorted({*POSITIVE, Action.SKIP}),
+    }
+    connection.execute(text(_HAPPENED.format(since=_SINCE)), {**parameters, **words})
+    _analyze(connection, "happened", claimed)
+    connection.execute(text(_CHANGES), {**parameters, "given": user_ids is not None})
+    _analyze(connection, "changes", claimed)
+    return claimed
+
+
+def months(connection: Connection) -> list[datetime]:
+    """Return the first instants of the months in which something changed."""
+    return list(connection.scalars(text("SELECT DISTINCT date_trunc('month', at, 'UTC') FROM changes")))
+
+
+def settle(connection: Connection, *, now: datetime) -> None:
+    """Note that the claimed users are summarized, and when what is known of them next changes by itself."""
+    connection.execute(text(_DONE), {"now": now})
+
+
+def _analyze(connection: Connection, table: str, users: int) -> None:
+    if users >= _WORTH_ANALYZING:
+        connection.execute(text(f"ANALYZE {table}"))

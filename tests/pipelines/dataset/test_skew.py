@@ -1,0 +1,81 @@
+"""A list made later as of an instant is the one that a worker would have written at that instant, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+import numpy as np
+from sqlalchemy import text
+
+from leadre.derivation import unpack
+from leadre.domain.behavior import Behavior, Impression
+from leadre.indexing.ad_index import AdIndex
+from leadre.pipelines.dataset.backfill import PastDecoder, choose_existing, plan
+from leadre.pipelines.dataset.past import past_releases
+from leadre.pipelines.refresh import read_release
+from leadre.retrieval.retriever import Retriever
+from leadre.store.features.client import FeatureClient
+from leadre.store.records.database import transaction
+from leadre.store.records.events import upsert_behaviors, upsert_impressions
+
+from .conftest import NOW, Past
+
+INSTANTS = [NOW - timedelta(days=days, seconds=7) for days in (5, 3.4, 1.01, 0)]
+Event = TypeVar("Event", Behavior, Impression)
+USERS = list(range(42))  # two of them strangers
+
+
+def test_a_list_made_later_is_the_one_a_worker_would_have_written(past: Past) -> None:
+    with transaction(past.database) as connection:
+        connection.execute(text("DELETE FROM behaviors"))
+        connection.execute(text("DELETE FROM impressions"))
+        connection.execute(text("DELETE FROM user_state"))
+        (release,) = past_releases(connection)
+    loaded = read_release(past.settings, release.row, index=AdIndex.load(past.settings.indexes / "i1"))
+    features = FeatureClient(past.settings.feature_repo, past.settings.feast_environment())
+    worker = Retriever(
+        database=past.database,
+        features=features,
+        engine=loaded.engine,
+        encoder=loaded.encoder,
+        index=loaded.index,
+        recipe=loaded.recipe,
+        release=loaded.release,
+        beam_width=past.settings.beam_width,
+    )
+    since = NOW - timedelta(days=100)
+    for at in INSTANTS:
+        with transaction(past.database) as connection:
+            upsert_behaviors(connection, _between(past.world.behaviors, since, at), arrived_at=at)
+            upsert_impressions(connection, _between(past.world.impressions, since, at), arrived_at=at)
+        for start in range(0, len(USERS), 6):
+            worker.refresh(USERS[start : start + 6], now=at)
+        since = at
+    features.close()
+    served = _records(past)
+    with transaction(past.database) as connection:
+        upsert_behaviors(connection, past.world.behaviors, arrived_at=NOW)
+        upsert_impressions(connection, past.world.impressions, arrived_at=NOW)
+        connection.execute(text("TRUNCATE retrieval_log"))
+
+    plan(past.database, choose_existing(past.database, INSTANTS), user_ids=np.array(USERS))
+    PastDecoder(past.settings, database=past.database, batch=6).work_off()
+
+    made = _records(past)
+    assert len(served) == len(USERS) * len(INSTANTS)
+    assert made.keys() == served.keys()
+    assert [key for key, record in served.items() if made[key] != record] == []
+    assert len(set(made.values())) > len(USERS)
+    assert (unpack(made.values()).expected_ecpm > 0).all()
+
+
+def _between(events: Sequence[Event], since: datetime, until: datetime) -> list[Event]:
+    return [event for event in events if since <= event.occurred_at < until]
+
+
+def _records(past: Past) -> dict[tuple[int, object], bytes]:
+    with transaction(past.database) as connection:
+        rows = connection.execute(text("SELECT user_id, event_at, record FROM retrieval_log")).all()
+    return {(row.user_id, row.event_at): bytes(row.record) for row in rows}
