@@ -35,7 +35,14 @@ ad_index = FeatureView(
     schema=[
         Field(name="sid", dtype=String, description="The ad's S-ID, `<a_51, b_10, c_67, d_93, e_0>`."),
         Field(name="embedding", dtype=Array(Float32), description="z_a of Eq. 4: the quantised embedding."),
-        Field(name="ad_index_version", dtype=String, description="The index that the two are from."),
+        Field(name="ad_index_version", dtype=String, description="The index that this row is from."),
+        Field(
+            name="indexed_first_category",
+            dtype=String,
+            description="First category when the index was built, or empty.",
+        ),
+        Field(name="indexed_second_category", dtype=String, description="Category within it then; empty when unknown."),
+        Field(name="indexed_advertiser_id", dtype=Int64, description="Whose ad it was then; 0 when unknown."),
     ],
     source=semantic_ids,
     online=True,

@@ -2,11 +2,11 @@
 
 from datetime import timedelta
 
-from ad_views import ad_features, ad_index
+from ad_views import ad_index
 from entities import user
 from feast import FeatureView, Field
 from feast.on_demand_feature_view import on_demand_feature_view
-from feast.types import Array, Float32, Float64, Int64, String
+from feast.types import Array, Bytes, Float64, Int64, String
 from sources import ranking_request, retrieved_ads_push
 
 retrieved_ads = FeatureView(
@@ -14,47 +14,54 @@ retrieved_ads = FeatureView(
     entities=[user],
     ttl=timedelta(days=7),  # leadre.derivation.LIST_TTL_S
     schema=[
-        Field(name="retrieved_ad_ids", dtype=Array(Int64), description="The ads, best first."),
-        Field(name="retrieved_sids", dtype=Array(String), description="Their S-IDs."),
-        Field(
-            name="retrieved_log_probabilities", dtype=Array(Float64), tags={"unit": "nats"}, description="Beam scores."
-        ),
-        Field(name="retrieved_probabilities", dtype=Array(Float64), description="Softmax of the scores over the list."),
-        Field(name="retrieved_first_categories", dtype=Array(String), description="Their first categories."),
-        Field(name="retrieved_second_categories", dtype=Array(String), description="Their second categories."),
-        Field(name="retrieved_advertiser_ids", dtype=Array(Int64), description="Their advertisers."),
-        Field(name="retrieved_embeddings", dtype=Array(Float32), description="Quantised embeddings, count x width."),
-        Field(name="retrieved_count", dtype=Int64, tags={"unit": "ads"}, description="Length of the list."),
-        Field(name="top_probability", dtype=Float64, description="Probability of the first ad."),
-        Field(name="entropy", dtype=Float64, tags={"unit": "nats"}, description="Entropy of the probabilities."),
-        Field(name="categories", dtype=Array(String), description="Distinct first categories, most probable first."),
-        Field(name="category_probabilities", dtype=Array(Float64), description="Probability of each category."),
-        Field(name="category_concentration", dtype=Float64, description="Probability of the first category."),
-        Field(name="mean_embedding", dtype=Array(Float32), description="Embedding weighted by probability."),
-        Field(name="expected_ecpm", dtype=Float64, tags={"unit": "currency per 1,000"}, description="eCPM likewise."),
-        Field(
-            name="generated_at_s", dtype=Float64, tags={"unit": "unix s"}, description="When the list was generated."
-        ),
-        Field(
-            name="behavior_at_s",
-            dtype=Float64,
-            tags={"unit": "unix s"},
-            description="Newest behavior it was made from.",
-        ),
-        Field(name="release", dtype=String, description="The release that made the list."),
-        Field(name="index_version", dtype=String, description="The index whose S-IDs the list holds."),
+        Field(name="retrieved_list", dtype=Bytes, description="The list as a record: docs/features.md, byte by byte."),
     ],
     source=retrieved_ads_push,
     online=True,
-    description="A user's retrieval list and the user-side features derived from it.",
+    description="A user's retrieval list, with what was derived from it when it was written.",
     owner="leadre",
     tags={"paper": "§4.4.1", "side": "user"},
 )
 
 
+# Feast compares what is no Array with the fields it infers, which carry no descriptions: docs/features.md has them.
 @on_demand_feature_view(
-    sources=[retrieved_ads, ad_features, ad_index, ranking_request],
-    # Feast compares these with the fields it infers, so they carry no descriptions: docs/features.md has them.
+    sources=[retrieved_ads, ranking_request],
+    schema=[
+        Field(name="retrieved_ad_ids", dtype=Array(Int64)),
+        Field(name="retrieved_sids", dtype=Array(String)),
+        Field(name="retrieved_log_probabilities", dtype=Array(Float64)),
+        Field(name="retrieved_probabilities", dtype=Array(Float64)),
+        Field(name="retrieved_first_categories", dtype=Array(String)),
+        Field(name="retrieved_second_categories", dtype=Array(String)),
+        Field(name="retrieved_advertiser_ids", dtype=Array(Int64)),
+        Field(name="retrieved_embeddings", dtype=Array(Float64)),
+        Field(name="retrieved_count", dtype=Int64),
+        Field(name="top_probability", dtype=Float64),
+        Field(name="entropy", dtype=Float64),
+        Field(name="categories", dtype=Array(String)),
+        Field(name="category_probabilities", dtype=Array(Float64)),
+        Field(name="category_concentration", dtype=Float64),
+        Field(name="mean_embedding", dtype=Array(Float64)),
+        Field(name="expected_ecpm", dtype=Float64),
+        Field(name="generated_at_s", dtype=Float64),
+        Field(name="behavior_at_s", dtype=Float64),
+        Field(name="release", dtype=String),
+        Field(name="index_version", dtype=String),
+    ],
+    mode="python",
+    description="The user-side features of a user's retrieval list at the time of a request.",
+    owner="leadre",
+    tags={"paper": "§4.4.1", "side": "user"},
+)
+def retrieved_ad_features(inputs):
+    from leadre.derivation import retrieved_ad_features as read  # only this source text travels to where Feast runs it
+
+    return read(inputs)
+
+
+@on_demand_feature_view(
+    sources=[retrieved_ads, ad_index, ranking_request],
     schema=[
         Field(name="hit", dtype=Int64),
         Field(name="rank", dtype=Int64),

@@ -2,7 +2,7 @@
 
 from ad_views import ad_features
 from feast import FeatureService
-from retrieval_views import item_match, retrieved_ads
+from retrieval_views import item_match, retrieved_ad_features
 from user_views import ad_behavior_sequence, content_behavior_sequence, interest_summary, user_profile
 
 prompt_context_v1 = FeatureService(
@@ -15,8 +15,8 @@ prompt_context_v1 = FeatureService(
 
 retrieval_list_v1 = FeatureService(
     name="retrieval_list_v1",
-    features=[retrieved_ads],
-    description="The user's retrieval list, for the user server.",
+    features=[retrieved_ad_features],
+    description="The user's retrieval list at the time of a request.",
     owner="leadre",
     tags={"paper": "§4.4.1"},
 )
@@ -24,7 +24,7 @@ retrieval_list_v1 = FeatureService(
 ranker_features_v1 = FeatureService(
     name="ranker_features_v1",
     features=[
-        retrieved_ads,
+        retrieved_ad_features,
         ad_features[["first_category", "second_category", "advertiser_id", "bid"]],
         item_match,
     ],

@@ -79,7 +79,9 @@ ads = stored(
 semantic_ids = stored(
     name="semantic_ids",
     query="""
-        SELECT s.ad_id, s.sid, s.embedding, s.index_version AS ad_index_version, became.event_at, s.created_at,
+        SELECT s.ad_id, s.sid, s.embedding, s.index_version AS ad_index_version,
+               s.first_category AS indexed_first_category, s.second_category AS indexed_second_category,
+               s.advertiser_id AS indexed_advertiser_id, became.event_at, s.created_at,
                greatest(s.changed_in, promoted.changed_in) AS changed_in
         FROM semantic_ids s
         JOIN (
@@ -93,17 +95,12 @@ semantic_ids = stored(
     """,
     timestamp_field="event_at",
     created_timestamp_column="created_at",
-    description="S-IDs and quantised embeddings of every index that was ever live.",
+    description="S-IDs, embeddings and categories as every index that was ever live has them.",
 )
 
 retrieval_log = stored(
     name="retrieval_log",
-    # As numbers: Feast's own timestamps lose what is below a second on their way through the online store.
-    query="""
-        SELECT *, extract(epoch FROM event_at)::float8 AS generated_at_s,
-               extract(epoch FROM behavior_at)::float8 AS behavior_at_s
-        FROM retrieval_log
-    """,
+    query="SELECT user_id, event_at, created_at, changed_in, record AS retrieved_list FROM retrieval_log",
     timestamp_field="event_at",
     created_timestamp_column="created_at",
     description="Every retrieval list ever written.",

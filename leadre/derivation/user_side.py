@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from leadre.derivation.lists import SHARE, Lists, living
 from leadre.derivation.neutral import LIST_TTL_S, USER_NEUTRAL
 from leadre.derivation.targets import MOST_CODE
-from leadre.domain.semantic_id import LETTERS
+from leadre.domain.semantic_id import sid_texts
 from leadre.errors import InvalidInput
 
 
@@ -184,10 +184,6 @@ def _plain_columns(lists: Lists) -> dict[str, list[Any]]:
     shares = lists.shares.tolist()
     flat = {
         "retrieved_ad_ids": lists.ad_ids.tolist(),
-        "retrieved_sids": [
-            f"<{', '.join(map('{}_{}'.format, LETTERS[:levels], codes))}>"
-            for codes, levels in zip(lists.codes.tolist(), np.repeat(lists.levels, lists.counts).tolist(), strict=True)
-        ],
         "retrieved_log_probabilities": lists.log_probabilities.tolist(),
         "retrieved_probabilities": (lists.shares * SHARE).tolist(),
         "retrieved_first_categories": firsts,
@@ -199,6 +195,10 @@ def _plain_columns(lists: Lists) -> dict[str, list[Any]]:
     widths = lists.widths.tolist()
     return {
         **{name: [values[span] for span in spans] for name, values in flat.items()},
+        "retrieved_sids": [
+            sid_texts(lists.codes[span, :levels].tolist())
+            for span, levels in zip(spans, lists.levels.tolist(), strict=True)
+        ],
         "retrieved_embeddings": [
             (lists.directions[span, :width] / 127.0).ravel().tolist() for span, width in zip(spans, widths, strict=True)
         ],

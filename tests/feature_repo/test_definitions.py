@@ -11,8 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from leadre.derivation import LIST_TTL_S, NEUTRAL
-from leadre.store.features import retrieval_log
+from leadre.derivation import LIST_TTL_S, NEUTRAL, USER_NEUTRAL
 from leadre.store.records.tables import metadata
 
 # feast 0.67 (2026-11): says at import of a definition that on-demand views are experimental.
@@ -56,8 +55,8 @@ def test_the_services_have_the_names_and_views_that_consumers_ask_for(definition
             "ad_behavior_sequence",
             "content_behavior_sequence",
         ],
-        "retrieval_list_v1": ["retrieved_ads"],
-        "ranker_features_v1": ["retrieved_ads", "ad_features", "item_match"],
+        "retrieval_list_v1": ["retrieved_ad_features"],
+        "ranker_features_v1": ["retrieved_ad_features", "ad_features", "item_match"],
     }
 
 
@@ -73,13 +72,19 @@ def test_every_view_has_a_description_an_owner_and_its_place_in_the_paper(defini
         assert view.owner, view.name
         assert view.tags["paper"].startswith("§"), view.name
     for view in _views(definitions):
-        assert view.name == "item_match" or all(field.description for field in view.features), view.name
+        on_demand = view.name in ("retrieved_ad_features", "item_match")
+        assert on_demand or all(field.description for field in view.features), view.name
 
 
-def test_the_on_demand_view_has_the_features_that_the_code_derives(definitions: dict[str, ModuleType]) -> None:
-    fields = {field.name: _type(field.dtype) for field in definitions["retrieval_views"].item_match.features}
-    assert fields == {name: "Int64" if isinstance(value, int) else "Float64" for name, value in NEUTRAL.items()}
-    assert definitions["retrieval_views"].retrieved_ads.ttl == timedelta(seconds=LIST_TTL_S)
+def test_the_on_demand_views_have_the_features_that_the_code_derives(definitions: dict[str, ModuleType]) -> None:
+    views = definitions["retrieval_views"]
+    words = {int: "Int64", float: "Float64", str: "String"}
+    assert _fields(views.item_match) == {name: words[type(value)] for name, value in NEUTRAL.items()}
+    fields = _fields(views.retrieved_ad_features)
+    assert list(fields) == list(USER_NEUTRAL)
+    for name, value in USER_NEUTRAL.items():
+        assert fields[name] == words[type(value)] if value != () else fields[name].startswith("Array("), name
+    assert views.retrieved_ads.ttl == timedelta(seconds=LIST_TTL_S)
 
 
 def test_the_views_read_columns_that_their_tables_have(definitions: dict[str, ModuleType]) -> None:
@@ -87,26 +92,26 @@ def test_the_views_read_columns_that_their_tables_have(definitions: dict[str, Mo
     for view in _views(definitions):
         if view.name in tables:
             assert {field.name for field in view.features} <= set(metadata.tables[tables[view.name]].columns.keys())
-    stored = {field.name for field in definitions["retrieval_views"].retrieved_ads.features}
-    assert stored - {"generated_at_s", "behavior_at_s"} == set(retrieval_log.COLUMNS) - {
-        "user_id",
-        "event_at",
-        "behavior_at",
-    }
+    assert _fields(definitions["retrieval_views"].retrieved_ads) == {"retrieved_list": "Bytes"}
+
+
+def _fields(view: object) -> dict[str, str]:
+    return {field.name: _type(field.dtype) for field in view.features}
 
 
 def _views(definitions: dict[str, ModuleType]) -> list:
     names = ("user_profile", "interest_summary", "ad_behavior_sequence", "content_behavior_sequence")
+    retrieval = ("retrieved_ads", "retrieved_ad_features", "item_match")
     return [
         *(getattr(definitions["user_views"], name) for name in names),
         *(getattr(definitions["ad_views"], name) for name in ("ad_features", "ad_index")),
-        *(getattr(definitions["retrieval_views"], name) for name in ("retrieved_ads", "item_match")),
+        *(getattr(definitions["retrieval_views"], name) for name in retrieval),
     ]
 
 
 def _type(dtype: object) -> str:
     inner = getattr(dtype, "base_type", None)
     name = str(inner if inner is not None else dtype).rpartition(".")[2]
-    plain = {"INT64": "Int64", "FLOAT64": "Float64", "FLOAT32": "Float32", "STRING": "String", "BOOL": "Bool"}
-    word = next(word for key, word in plain.items() if name.upper().startswith(key))
+    words = ("Int64", "Float64", "Float32", "String", "Bool", "Bytes")
+    word = next(word for word in words if name.upper().startswith(word.upper()))
     return f"Array({word})" if inner is not None else word

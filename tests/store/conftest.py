@@ -122,6 +122,9 @@ def promoted(database: Engine, index: AdIndex) -> None:
             sids=[str(index.sid_at(row)) for row in everything],
             codes=index.codes,
             embeddings=index.embeddings,
+            first_categories=first,
+            second_categories=second,
+            advertiser_ids=index.advertiser_ids,
             event_at=PROMOTED,
         )
         record_release(connection, "release-1", index_version=index.version, uri="", recipe={}, metrics={})

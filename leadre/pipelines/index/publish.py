@@ -128,6 +128,7 @@ def publish_grown(
 def _record(connection: Connection, folder: Path, one: BuiltIndex, *, ad_ids: NDArray[np.int64], now: datetime) -> None:
     index, recipe = one.index, msgspec.to_builtins(one.recipe)
     rows = index.rows(ad_ids)
+    first_categories, second_categories = index.categories_at(rows)
     record_index(connection, index.version, uri=str(folder), recipe=recipe, quality=index.quality)
     record_sids(
         connection,
@@ -136,6 +137,9 @@ def _record(connection: Connection, folder: Path, one: BuiltIndex, *, ad_ids: ND
         sids=[str(index.sid_at(row)) for row in rows.tolist()],
         codes=index.codes[rows],
         embeddings=index.embeddings[rows],
+        first_categories=first_categories,
+        second_categories=second_categories,
+        advertiser_ids=index.advertiser_ids[rows],
         event_at=now,
     )
 

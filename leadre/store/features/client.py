@@ -97,7 +97,6 @@ class FeatureClient:
                 redis_type=str(self.store.config.online_store.redis_type.value),  # Feast's own type imports Feast
                 sentinel_master=self.store.config.online_store.sentinel_master,
             )
-            self._list_features = [field.name for field in self.store.get_feature_view("retrieved_ads").features]
         ttl_s = key_ttl_s(self.store.config.online_store, ["user_id"])
         self._writer = ListWriter(database=self._database, online=self._online, project=self.store.project, ttl_s=ttl_s)
         self.retrieval_lists([0])  # warm: the first read opens the connection
@@ -157,7 +156,8 @@ class FeatureClient:
     ) -> dict[str, list[Any]]:
         """Return the ranker's features of a user and its target ads, through Feast's on-demand view.
 
-        As in the point-in-time join, a list that is older than the view's ttl or later than `now` counts as absent.
+        A list that is older than the view's ttl or later than `now` counts as absent, as it does in the point-in-time
+        join: the features have their neutral values.
 
         Args:
             user_id: the user, as its owner names it: a number or a text.
@@ -177,9 +177,6 @@ class FeatureClient:
             return {}
         request = {"user_id": id_of(user_id), "request_time_s": now.timestamp()}
         columns = self._read(self._ranker_features, [{**request, "ad_id": ad_id} for ad_id in ids_of(ad_ids)])
-        for name in self._list_features:  # Feast applies ttl to the join, not online
-            pairs = zip(columns[name], columns["list_age_s"], strict=True)
-            columns[name] = [value if age >= 0 else None for value, age in pairs]
         return {"ad_id": list(ad_ids), **{name: columns[name] for name in self._ranker_names}}
 
     def point_in_time(self, entity_frame: pd.DataFrame) -> pd.DataFrame:

@@ -46,7 +46,10 @@ class ReleaseRow:
     trained_until: datetime | None
 
 
-_SID_COLUMNS = ("index_version", "ad_id", "sid", "codes", "embedding", "event_at")
+_SID_COLUMNS = (
+    *("index_version", "ad_id", "sid", "codes", "embedding", "event_at"),
+    *("first_category", "second_category", "advertiser_id"),
+)
 _COLUMNS = [releases.c[name] for name in ReleaseRow.__dataclass_fields__]
 
 
@@ -82,9 +85,12 @@ def record_sids(
     sids: Sequence[str],
     codes: NDArray[np.integer[Any]],
     embeddings: NDArray[np.float32],
+    first_categories: Sequence[str],
+    second_categories: Sequence[str],
+    advertiser_ids: NDArray[np.int64],
     event_at: datetime,
 ) -> int:
-    """Write the S-IDs of ads: all of a new index version, or those of ads added to one. Writing twice is harmless.
+    """Write what an index has of ads: all of a new version, or those added to one. Writing twice is harmless.
 
     Args:
         connection: in a transaction.
@@ -93,6 +99,9 @@ def record_sids(
         sids: N S-IDs in the paper's notation.
         codes: [N, M + 1].
         embeddings: z_a of Eq. 4, [N, width].
+        first_categories: N names, as the index has them; "" is none.
+        second_categories: likewise.
+        advertiser_ids: [N]; 0 is unknown.
         event_at: when the rows became true.
 
     Returns:
@@ -101,10 +110,10 @@ def record_sids(
     Raises:
         InvalidInput: an ad already has another S-ID in this version, or an S-ID already names another ad.
     """
-    if not len(ad_ids) == len(sids) == len(codes) == len(embeddings):
+    columns = (sids, codes, embeddings, first_categories, second_categories, advertiser_ids)
+    if {len(column) for column in columns} - {len(ad_ids)}:
         raise InvalidInput(
-            f"{len(ad_ids)} ads with {len(sids)} S-IDs, {len(codes)} rows of codes and {len(embeddings)} embeddings: "
-            "pass as many of each"
+            f"{len(ad_ids)} ads with columns of {[len(column) for column in columns]}: pass as many of each"
         )
     rows = zip(
         repeat(index_version),
@@ -113,6 +122,9 @@ def record_sids(
         codes.tolist(),
         embeddings.tolist(),
         repeat(event_at),
+        first_categories,
+        second_categories,
+        advertiser_ids.tolist(),
         strict=False,
     )
     with staged(connection, semantic_ids, _SID_COLUMNS, rows) as source:

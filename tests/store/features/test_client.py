@@ -10,7 +10,7 @@ import pytest
 from feast import FeatureStore
 from sqlalchemy import Engine
 
-from leadre.derivation import NEUTRAL, pack
+from leadre.derivation import NEUTRAL, USER_NEUTRAL, pack
 from leadre.domain.behavior import Action, Domain, Impression
 from leadre.domain.identity import id_of
 from leadre.domain.retrieval import RetrievalList
@@ -22,6 +22,7 @@ from leadre.store.features.client import FeatureClient
 from leadre.store.records.database import transaction
 from leadre.store.records.ecpm import read_ecpm, read_ecpm_log
 from leadre.store.records.events import upsert_impressions
+from leadre.store.records.partitions import ensure_months
 from leadre.store.records.tables import behavior_sequences, interest_summaries, users
 
 MakeList = Callable[..., RetrievalList]
@@ -47,6 +48,8 @@ def histories(database: Engine) -> None:
     with transaction(database) as connection:
         rows = [{"user_id": n, "source_id": str(n), "sex": "female", "event_at": NOW} for n in (1, 2)]
         connection.execute(users.insert(), [{**rows[0], "age": 31}, {**rows[1], "age": None}])
+        for table in (interest_summaries, behavior_sequences):
+            ensure_months(connection, table.name, [NOW])
         connection.execute(
             interest_summaries.insert(),
             {
@@ -154,7 +157,9 @@ def test_ranker_features_of_present_absent_expired_and_future_lists(
     for user_id, now in ((8, NOW), (7, NOW + timedelta(days=7, seconds=1)), (7, NOW - timedelta(seconds=1))):
         absent = features.ranker_features(user_id, [100], now=now)
         assert {name: absent[name][0] for name in NEUTRAL} == NEUTRAL
-        assert absent["entropy"] == absent["retrieved_ad_ids"] == [None]
+        assert {name: absent[name][0] for name in USER_NEUTRAL} == {
+            name: [] if value == () else value for name, value in USER_NEUTRAL.items()
+        }
     assert features.ranker_features(7, [], now=NOW) == {}
 
 

@@ -11,12 +11,14 @@ import pytest
 from feast.infra.utils.postgres.connection_utils import _get_conn
 from sqlalchemy import Engine
 
-from leadre.derivation import NEUTRAL, item_match
+from leadre.derivation import NEUTRAL, item_match, retrieved_ad_features
 from leadre.domain.identity import id_of
 from leadre.domain.retrieval import RetrievalList
 from leadre.errors import FeatureRowMismatch, InvalidInput
 from leadre.indexing.ad_index import AdIndex
+from leadre.store.features import retrieval_log
 from leadre.store.features.client import FeatureClient
+from leadre.store.records.database import transaction
 
 MakeList = Callable[..., RetrievalList]
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -61,7 +63,7 @@ def test_a_row_sees_the_newest_list_of_its_past_and_none_of_its_future(
     assert joined["rank"].tolist() == [1, 3, 3, 2, 0, 1, 0, 0, 0]
     ages = [0.0, 3600 - 1e-6, 0.0, 0.0, -1.0, 7 * 86_400.0, -1.0, -1.0, 0.0]
     assert joined["list_age_s"].tolist() == pytest.approx(ages, abs=1e-6)
-    assert joined["retrieved_count"].isna().tolist() == [False] * 4 + [True, False, True, True, False]
+    assert joined["retrieved_count"].tolist() == [1, 3, 3, 3, 0, 1, 0, 0, 3]
     for absent in (4, 6, 7):
         assert {name: joined[name][absent] for name in NEUTRAL} == NEUTRAL
 
@@ -76,7 +78,9 @@ def test_the_join_the_online_store_and_the_function_give_the_same_bits(
         retrieved = rng.permutation(np.arange(100, 130))[:length].tolist()
         at = NOW + timedelta(microseconds=int(rng.integers(10**9)))
         lists.append(make_list(user, *retrieved, at=at, step=float(rng.random())))
-    pushed = features.push_lists(lists, index=index)
+    features.push_lists(lists, index=index)
+    with transaction(database) as connection:
+        logged = retrieval_log.newest(connection, users)
     later = NOW + timedelta(hours=1, microseconds=333_333)
     features.materialize_incremental(later)
 
@@ -84,29 +88,26 @@ def test_the_join_the_online_store_and_the_function_give_the_same_bits(
     joined = features.point_in_time(rows)
     names = [name for name in joined.columns if name not in rows.columns]
     assert set(NEUTRAL) < set(names)
-    for number, user in enumerate((*users, 25)):
+    for user in (*users, 25):
         online = features.ranker_features(user, candidates, now=later)
         part = joined[joined["user_id"] == user]
         for name in names:
             assert [_plain(value) for value in part[name]] == [_plain(value) for value in online[name]], name
-        known = candidates[:-1]
-        first, second = index.categories_at(index.rows(np.array(known)))
-        row = pushed[number] if number < len(pushed) else {}
-        fast = item_match(
-            {
-                **{name: [value] * len(known) for name, value in row.items() if name != "retrieved_embeddings"},
-                "retrieved_embeddings": [row.get("retrieved_embeddings")] * len(known),
-                "request_time_s": [later.timestamp()] * len(known),
-                "ad_id": known,
-                "first_category": first,
-                "second_category": second,
-                "advertiser_id": index.advertiser_ids[index.rows(np.array(known))].tolist(),
-                "sid": [str(index.sid(ad_id)) for ad_id in known],
-                "embedding": index.embeddings[index.rows(np.array(known))].tolist(),
-                "ad_index_version": [index.version] * len(known),
-            }
-        )
-        assert fast == {name: online[name][:-1] for name in NEUTRAL}
+        first, second = index.categories_at(index.rows(np.array(candidates[:-1])))
+        record = logged[user]["record"] if user in logged else None
+        columns = {
+            "retrieved_list": [record] * len(candidates),
+            "request_time_s": [later.timestamp()] * len(candidates),
+            "ad_id": candidates,
+            "indexed_first_category": [*first, None],
+            "indexed_second_category": [*second, None],
+            "indexed_advertiser_id": [*index.advertiser_ids[index.rows(np.array(candidates[:-1]))].tolist(), None],
+            "sid": [*(str(index.sid(ad_id)) for ad_id in candidates[:-1]), None],
+            "embedding": [*index.embeddings[index.rows(np.array(candidates[:-1]))].tolist(), None],
+            "ad_index_version": [*[index.version] * (len(candidates) - 1), None],
+        }
+        for derive in (item_match, retrieved_ad_features):
+            assert all(values == online[name] for name, values in derive(columns).items())
 
 
 def _plain(value: object) -> object:

@@ -56,7 +56,8 @@ def write_list(connection: Connection) -> None:
 def write_sids(connection: Connection) -> None:
     record_sids(
         connection, WORD, ad_ids=np.array([NUMBER]), sids=[WORD], codes=np.array([[1]]),
-        embeddings=np.array([[0.5]], np.float32), event_at=AT,
+        embeddings=np.array([[0.5]], np.float32), first_categories=[WORD], second_categories=[WORD],
+        advertiser_ids=np.array([NUMBER]), event_at=AT,
     )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ SIDS = ["<a_0, b_1, c_0>", "<a_0, b_1, c_1>", "<a_2, b_0, c_0>", "<a_3, b_5, c_0
 CODES = np.array([[0, 1, 0], [0, 1, 1], [2, 0, 0], [3, 5, 0]], dtype=np.int32)
 AD_IDS = np.array([11, 12, 2**62 + 13, 14])
 EMBEDDINGS = np.arange(4 * 2, dtype=np.float32).reshape(4, 2) / 7
+FIRST, SECOND, ADVERTISERS = ["toys", "toys", "", "tea"], ["cars", "", "", "green"], np.array([7, 0, 2**62 + 1, 7])
 
 
 @pytest.fixture
@@ -63,6 +64,9 @@ def write_sids(connection: Connection, rows: slice, *, version: str = "i1") -> i
         sids=SIDS[rows],
         codes=CODES[rows],
         embeddings=EMBEDDINGS[rows],
+        first_categories=FIRST[rows],
+        second_categories=SECOND[rows],
+        advertiser_ids=ADVERTISERS[rows],
         event_at=NOW,
     )
 
@@ -217,6 +221,12 @@ def test_sids_are_written_once_however_often_they_are_recorded(connection: Conne
         (2**62 + 13, SIDS[2], [2, 0, 0]),
     ]
     assert np.array_equal(np.array([row.embedding for row in rows], dtype=np.float32), EMBEDDINGS[[0, 1, 3, 2]])
+    assert [(row.first_category, row.second_category, row.advertiser_id) for row in rows] == [
+        ("toys", "cars", 7),
+        ("toys", "", 0),
+        ("tea", "green", 7),
+        ("", "", 2**62 + 1),
+    ]
     assert {row.event_at for row in rows} == {NOW}
 
 
@@ -234,6 +244,9 @@ def test_the_sid_of_an_ad_does_not_change_within_a_version(connection: Connectio
                 sids=sids,
                 codes=CODES[3:],
                 embeddings=EMBEDDINGS[3:],
+                first_categories=FIRST[3:],
+                second_categories=SECOND[3:],
+                advertiser_ids=ADVERTISERS[3:],
                 event_at=NOW,
             )
     record_index(connection, "i2", uri="", recipe={}, quality={})
@@ -242,7 +255,7 @@ def test_the_sid_of_an_ad_does_not_change_within_a_version(connection: Connectio
 
 
 def test_sids_of_unequal_counts_are_refused(connection: Connection) -> None:
-    with pytest.raises(InvalidInput, match="4 ads with 2 S-IDs"):
+    with pytest.raises(InvalidInput, match=r"4 ads with columns of \[2, 4, 4, 4, 4, 4\]"):
         record_sids(
             connection,
             "i1",
@@ -250,6 +263,9 @@ def test_sids_of_unequal_counts_are_refused(connection: Connection) -> None:
             sids=SIDS[:2],
             codes=CODES,
             embeddings=EMBEDDINGS,
+            first_categories=FIRST,
+            second_categories=SECOND,
+            advertiser_ids=ADVERTISERS,
             event_at=NOW,
         )
 
