@@ -75,7 +75,8 @@ ads = stored(
 )
 
 # An index counts from its first promotion on, so that a candidate never shadows the live one; its last promotion
-# repeats its rows, so that a rollback brings them back.
+# repeats its rows, so that a rollback brings them back. Before any promotion those indexes count that lists of the past
+# were made under.
 semantic_ids = stored(
     name="semantic_ids",
     query="""
@@ -92,6 +93,10 @@ semantic_ids = stored(
         CROSS JOIN LATERAL (
             SELECT greatest(s.event_at, promoted.first_at) UNION SELECT greatest(s.event_at, promoted.last_at)
         ) became (event_at)
+      UNION ALL
+        SELECT s.ad_id, s.sid, s.embedding, s.index_version, s.first_category, s.second_category, s.advertiser_id,
+               b.event_at, s.created_at, s.changed_in
+        FROM semantic_ids s JOIN backfilled_indexes b USING (index_version)
     """,
     timestamp_field="event_at",
     created_timestamp_column="created_at",

@@ -105,6 +105,8 @@ class PromptRecipe(_Section, frozen=True):
     """Behaviors of days (UTC) further back than this are left out, in prompts and in what serves them (paper: 90)."""
     summary_categories: Annotated[int, Meta(ge=0)] = 5
     """Categories in the interest summary (the paper's example has 5)."""
+    summary_spus: Annotated[int, Meta(ge=0)] = 0
+    """Standard product units beside them (ours; the paper summarizes both, and its template has categories only)."""
     content: bool = True
     """Content-domain behaviors in the sequence (Table 1)."""
     summary: bool = True

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from .app import app
 from .resources import resources
+
+if TYPE_CHECKING:
+    from leadre.store.features.materialization.runs import Run
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +36,25 @@ def summarize() -> None:
 
 @app.task(name="workers.materialization.materialize", acks_late=False)  # type: ignore[untyped-decorator]
 def materialize() -> None:
-    """Bring the online store up to date, as `feast materialize-incremental` does."""
+    """Bring the online store up to date; other workers of the queue take shards where there are many rows."""
     held = resources()
     with held.alone("materialize", at_most_s=3600) as alone:
         if alone:
-            held.features.materialize_incremental(datetime.now(UTC))
+            done = held.features.materialize(now=datetime.now(UTC), share=_offer)
+            for line in done.said:
+                logger.warning("materialization_mended", extra={"said": line})
+            logger.info("materialized", extra={"read": sum(done.read.values()), "written": sum(done.written.values())})
+
+
+@app.task(name="workers.materialization.materialize_shard", acks_late=False)  # type: ignore[untyped-decorator]
+def materialize_shard() -> None:
+    """Write one shard that nobody works on. It is PostgreSQL that knows which: a lost message loses nothing."""
+    resources().features.materialize_shard()
+
+
+def _offer(_: object, under_way: Sequence[Run]) -> None:
+    for _ in range(sum(max(run.shards - 1, 0) for run in under_way)):  # this process takes part as well
+        materialize_shard.apply_async(expires=300)
 
 
 @app.task(name="workers.materialization.reconcile", acks_late=False)  # type: ignore[untyped-decorator]

@@ -36,7 +36,7 @@ _COMMANDS = {
     "refresh": ("leadre.cli.nearline", "refresh", "Retrieve ads for users now, in this process."),
     "dataset": ("leadre.cli.dataset", "dataset", "Make training sets for rankers, and lists of the past."),
     "decode": ("leadre.cli.decode", "decode", "Decode users without storing anything; --bench measures it."),
-    "features": ("leadre.cli.features", "features", "Whether the features that rankers read are well."),
+    "features": ("leadre.cli.features.check", "features", "Whether the features that rankers read are well."),
     "trace": ("leadre.cli.nearline", "trace", "Follow one user from events to ranker features."),
     "serve": ("leadre.cli.serve", "serve", "Run the User Server or the Mixer."),
     "report": ("leadre.cli.report", "report", "Write the self-contained report.html."),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -95,7 +95,7 @@ def render(
     kept = list(_kept_behaviors(context, recipe))
     parts: dict[Part, tuple[Segment, ...]] = {
         "profile": _profile(context.profile, profile_seed),
-        "summary": _summary(context.summary, recipe.summary_categories) if recipe.summary else (),
+        "summary": _summary(context.summary, recipe) if recipe.summary else (),
         "sequence": (Text(templates.SEQUENCE),) if kept else (),
     }
     order = ("profile", "sequence", "summary") if recipe.template == "one_pass" else words.order
@@ -169,16 +169,22 @@ def _profile(profile: Profile, seed: int | None) -> tuple[Segment, ...]:
     return tuple(Text(f"{', ' * (at > 0)}{phrase}") for at, phrase in enumerate(present))
 
 
-def _summary(summary: InterestSummary, categories: int) -> tuple[Segment, ...]:
-    shown = [(clean(category), count) for category, count in summary.liked[:categories] if clean(category)]
+def _summary(summary: InterestSummary, recipe: PromptRecipe) -> tuple[Segment, ...]:
+    categories = _counted(templates.SUMMARY, summary.liked[: recipe.summary_categories])
+    spus = _counted(templates.SUMMARY_SPUS, summary.liked_spus[: recipe.summary_spus])
+    return (*categories, *((Text("; "),) if categories and spus else ()), *spus)
+
+
+def _counted(lead: str, names: Sequence[tuple[str, int]]) -> tuple[Segment, ...]:
+    shown = [(clean(name), count) for name, count in names if clean(name)]
     if not shown:
         return ()
-    # Category and count are segments of their own: both repeat over users, so the encoder remembers them.
-    pieces = [(category, templates.SUMMARY_COUNT.format(count=count)) for category, count in shown]
+    # Name and count are segments of their own: both repeat over users, so the encoder remembers them.
+    pieces = [(name, templates.SUMMARY_COUNT.format(count=count)) for name, count in shown]
     text = chain.from_iterable(
-        (category, f"{count}{'; ' * (at < len(pieces))}") for at, (category, count) in enumerate(pieces, 1)
+        (name, f"{count}{'; ' * (at < len(pieces))}") for at, (name, count) in enumerate(pieces, 1)
     )
-    return (Text(templates.SUMMARY), *map(Text, text))
+    return (Text(lead), *map(Text, text))
 
 
 def _behavior(

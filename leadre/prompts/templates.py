@@ -27,6 +27,7 @@ OCCUPATION = "working in {}"
 CONSUMPTION = "with a {} consumption level"
 
 SUMMARY = "The categories that have been frequently interacted recently are (format: category^interaction times): "
+SUMMARY_SPUS = "The product units that have been frequently interacted recently are (format: unit^interaction times): "
 SUMMARY_COUNT = "^{count} times"
 
 SEQUENCE = "The most recent interaction behavior sequence details (format: time^behavior type^title) are "

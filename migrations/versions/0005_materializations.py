@@ -26,7 +26,7 @@ def upgrade() -> None:
         "materializations",
         sa.Column("run", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("view", sa.Text(), nullable=False),
-        sa.Column("written_from", sa.BigInteger(), nullable=False, comment="new is what this transaction or later wrote"),
+        sa.Column("written_from", sa.BigInteger(), nullable=False, comment="new is what it or a later one wrote"),
         sa.Column("waiting_from", sa.BigInteger(), nullable=False, comment="oldest that may have been before its time"),
         _time("true_after", comment="new is also what has become true since"),
         _time("until", nullable=False, comment="rows of a later event time wait"),

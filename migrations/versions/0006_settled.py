@@ -1,4 +1,4 @@
-"""Settled: up to when what was known of everybody stays as it is.
+"""Settled: up to when what was known of everybody stays as it is; from when an impression's outcome was known.
 
 Created: 2026-11-28 20:30:00.000000+00:00
 """
@@ -18,7 +18,7 @@ _CHANGES_AT = "when a behavior leaves the window, or one known ahead of its time
 
 
 def upgrade() -> None:
-    """Create the table."""
+    """Create the table, add the column."""
     op.create_table(
         "settled",
         sa.Column("everybody", sa.Boolean(), server_default=sa.text("true"), nullable=False),
@@ -28,9 +28,18 @@ def upgrade() -> None:
         comment="One row at most: what was known of anybody up to here is settled, as `user_state.summarized_until`.",
     )
     op.alter_column("user_state", "leaves_at", comment=_CHANGES_AT, existing_comment=_LEAVES_AT)
+    op.add_column(
+        "impressions",
+        sa.Column(
+            "outcome_at",
+            sa.DateTime(timezone=True),
+            comment="from when its click or conversion was known, if that was after the row",
+        ),
+    )
 
 
 def downgrade() -> None:
-    """Drop it."""
+    """Drop both."""
+    op.drop_column("impressions", "outcome_at")
     op.drop_table("settled")
     op.alter_column("user_state", "leaves_at", comment=_LEAVES_AT, existing_comment=_CHANGES_AT)

@@ -14,17 +14,11 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
-# An index counts from its first promotion on, so that a candidate never shadows the live one; its last promotion repeats
-# it, so that a rollback brings it back. Before anything was promoted the index counts that lists of the past were made
-# under, from the instant on at which a backfill went over to it.
-TIMELINE = """
-CREATE VIEW index_timeline AS
-SELECT index_version, event_at, changed_in, true AS promoted FROM (
-    SELECT index_version, min(promoted_at) AS first_at, max(promoted_at) AS last_at, max(changed_in) AS changed_in
-    FROM releases WHERE promoted_at IS NOT NULL GROUP BY index_version
-) AS live CROSS JOIN LATERAL (SELECT first_at UNION SELECT last_at) AS became (event_at)
-UNION ALL
-SELECT index_version, event_at, 0, false FROM (
+# Before anything was promoted the index counts that lists of the past were made under, from the instant on at which a
+# backfill went over to it. Later instants do not matter: an index of the past never shadows the live one.
+BACKFILLED = """
+CREATE VIEW backfilled_indexes AS
+SELECT index_version, event_at FROM (
     SELECT event_at, index_version, lag(index_version) OVER (ORDER BY event_at) AS before
     FROM (
         SELECT DISTINCT ON (event_at) event_at, index_version
@@ -67,13 +61,13 @@ def upgrade() -> None:
         ["event_at", "release"],
         postgresql_where=sa.text("finished_at IS NULL"),
     )
-    op.execute(TIMELINE)
+    op.execute(BACKFILLED)
     op.create_index("ix_impressions_occurred_at", "impressions", ["occurred_at"], postgresql_using="brin")
 
 
 def downgrade() -> None:
     """Drop them again."""
     op.drop_index("ix_impressions_occurred_at", table_name="impressions")
-    op.execute("DROP VIEW index_timeline")
+    op.execute("DROP VIEW backfilled_indexes")
     op.drop_table("backfill_shards")
     op.drop_column("releases", "trained_until")

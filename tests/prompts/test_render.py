@@ -52,6 +52,17 @@ def test_the_summary_shows_as_many_categories_as_the_recipe_says(context, sid_of
     assert "music" not in text
 
 
+def test_product_units_follow_the_categories_where_the_recipe_asks_for_them(context, sid_of):
+    summary = InterestSummary(liked=(("books", 4),), liked_spus=(("novel", 3), ("a^b", 2), ("comic", 1)))
+    before = "(format: category^interaction times): books^4 times; "
+    units = "The product units that have been frequently interacted recently are (format: unit^interaction times): "
+    for liked, lead in ((summary.liked, before), ((), "")):
+        whole = replace(context, summary=replace(summary, liked=liked))
+        shown = render(whole, recipe=PromptRecipe(summary_spus=2), sid_of=sid_of).text()
+        assert f"{lead}{units}novel^3 times; a b^2 times; The most recent" in shown
+        assert units not in render(whole, recipe=PromptRecipe(), sid_of=sid_of).text()
+
+
 def test_behaviors_outside_the_window_and_negative_ones_are_left_out(context, behavior, sid_of):
     extra = (behavior(5, days=91), behavior(6, days=89), behavior(92, days=1, action=Action.SKIP))
     shown = replace(context, behaviors=(*extra[:2], *context.behaviors, extra[2]))

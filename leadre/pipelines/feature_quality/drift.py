@@ -103,7 +103,8 @@ def read_training_set(folder: Path, *, rows: int) -> dict[str, NDArray[np.float6
     """Read a sample of a training set's `FEATURES`: rows at even distances of row groups at even distances.
 
     Args:
-        folder: of Parquet files, at any depth, whose columns are called as the features; some may be missing.
+        folder: of Parquet files, at any depth, whose columns are called as the features; some may be missing. What
+            begins with a dot or an underscore is none of it.
         rows: about how many, at most.
 
     Raises:
@@ -112,7 +113,12 @@ def read_training_set(folder: Path, *, rows: int) -> dict[str, NDArray[np.float6
     import pyarrow as pa
     from pyarrow import parquet
 
-    files = sorted(folder.rglob("*.parquet"))
+    hidden = (".", "_")  # days under way, exported sources
+    files = [
+        path
+        for path in sorted(folder.rglob("*.parquet"))
+        if not any(part.startswith(hidden) for part in path.relative_to(folder).parts)
+    ]
     if not files:
         raise InvalidInput(f"{folder} holds no Parquet file; `leadre dataset ranking` writes a training set")
     chosen = files[:: -(-len(files) // PIECES)]

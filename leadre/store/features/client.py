@@ -15,8 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
 import psycopg
 import redis
 from feast import FeatureStore
@@ -24,29 +22,32 @@ from feast.online_response import OnlineResponse
 from sqlalchemy import URL
 from sqlalchemy.exc import OperationalError
 
-from leadre.domain.identity import MAX_ID, id_of, ids_of
+from leadre.domain.identity import id_of, ids_of
 from leadre.domain.retrieval import RetrievalList
 from leadre.domain.users import Context
-from leadre.errors import ConfigError, FeatureRowMismatch, InvalidInput, Unavailable
+from leadre.errors import ConfigError, FeatureRowMismatch, Unavailable
 from leadre.store.features.context import context_of
 from leadre.store.features.list_reader import RetrievedRow, read_lists
 from leadre.store.features.list_writer import ListWriter
+from leadre.store.features.materialization import runs
 from leadre.store.features.materialization.definitions import find_views
 from leadre.store.features.materialization.processes import Servers
 from leadre.store.features.materialization.run import Materialized, Share, materialize
-from leadre.store.features.materialization.runs import SHARD_ENTITIES
-from leadre.store.features.materialization.shards import Report, copy_online
+from leadre.store.features.materialization.shards import Report, copy_online, write_shard
 from leadre.store.features.online_store import key_ttl_s, online_client
+from leadre.store.features.point_in_time import RankerJoin
+from leadre.store.features.training_frame import joined_frame
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.discretion import discreet
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from leadre.derivation import Lists
     from leadre.indexing.ad_index import AdIndex
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 USER_VIEWS = ("user_profile", "interest_summary", "ad_behavior_sequence", "content_behavior_sequence")
-_ROW = "leadre_row"
 
 
 class FeatureClient:
@@ -87,9 +88,7 @@ class FeatureClient:
             self._user_views = find_views(self.store, USER_VIEWS)
             self._prompt_context = self.store.get_feature_service("prompt_context_v1")
             self._ranker_features = self.store.get_feature_service("ranker_features_v1")
-            self._ranker_names = [
-                field.name for view in self._ranker_features.feature_view_projections for field in view.features
-            ]
+            self._join = RankerJoin.over(self.store)
             self._online = online_client(self.store)
             self.servers = Servers(
                 database_url=self._database.url.render_as_string(hide_password=False),
@@ -104,6 +103,7 @@ class FeatureClient:
     def close(self) -> None:
         """Close the connections this client opened. Feast's own end with the process."""
         self._database.dispose()
+        self._join.close()
 
     def contexts(self, user_ids: Sequence[int], *, now: datetime) -> list[Context]:
         """Return the context of each user as of `now`, in one online read; of an unknown user, an empty one.
@@ -177,47 +177,16 @@ class FeatureClient:
             return {}
         request = {"user_id": id_of(user_id), "request_time_s": now.timestamp()}
         columns = self._read(self._ranker_features, [{**request, "ad_id": ad_id} for ad_id in ids_of(ad_ids)])
-        return {"ad_id": list(ad_ids), **{name: columns[name] for name in self._ranker_names}}
+        return {"ad_id": list(ad_ids), **{name: columns[name] for name in self._join.names}}
 
-    def point_in_time(self, entity_frame: pd.DataFrame) -> pd.DataFrame:
+    def point_in_time(self, entity_frame: pd.DataFrame, *, features: Collection[str] | None = None) -> pd.DataFrame:
         """Join the ranker's features to training rows, each as of its own time.
 
-        Args:
-            entity_frame: `user_id` and `ad_id`, as their owner names them (numbers or texts), `event_timestamp` (aware)
-                and any further columns, e.g. labels. Several rows may share a user and an instant.
-
-        Returns:
-            The frame's columns and rows, in its order and as they came, and every feature of the service;
-            `event_timestamp` in UTC.
-
-        Raises:
-            InvalidInput: a column is missing, times without a zone, or a value that is no id.
-            Unavailable: PostgreSQL does not answer.
-            FeatureRowMismatch: the join returned other rows than it was given.
+        See `leadre.store.features.training_frame.joined_frame`, and there for what is raised; PostgreSQL's silence is
+        `Unavailable`.
         """
-        missing = {"user_id", "ad_id", "event_timestamp"} - set(entity_frame.columns)
-        if missing:
-            raise InvalidInput(f"training rows need the columns {sorted(missing)}")
-        if not isinstance(entity_frame["event_timestamp"].dtype, pd.DatetimeTZDtype):
-            raise InvalidInput("times need a zone, e.g. pandas.to_datetime(..., utc=True)", column="event_timestamp")
-        if entity_frame.empty:
-            raise InvalidInput("there are no training rows")
-        frame = entity_frame.reset_index(drop=True)
-        at = frame["event_timestamp"].dt.tz_convert("UTC").dt.as_unit("us")
-        # Whole microseconds divided once: the same float that datetime.timestamp() and PostgreSQL give.
-        keys = {name: _keys(frame[name]) for name in ("user_id", "ad_id")}
-        asked = frame.assign(**keys, event_timestamp=at, request_time_s=at.astype("int64") / 1e6)
-        asked[_ROW] = np.arange(len(frame))
         with _available():
-            joined = self.store.get_historical_features(entity_df=asked, features=self._ranker_features).to_df()
-        if len(joined) != len(frame) or not np.array_equal(np.sort(joined[_ROW].to_numpy()), asked[_ROW].to_numpy()):
-            raise FeatureRowMismatch(
-                f"the point-in-time join returned {len(joined)} rows for {len(frame)}: a source holds two rows of one "
-                "entity with equal event_at and created_at, or the offline store drops rows"
-            )
-        joined = joined.sort_values(_ROW, ignore_index=True)
-        joined = joined.assign(event_timestamp=at, user_id=frame["user_id"], ad_id=frame["ad_id"])
-        return joined[[*entity_frame.columns, *self._ranker_names]]  # Feast adds the inputs of the on-demand view
+            return joined_frame(self._join, entity_frame, features=features)
 
     def materialize(
         self,
@@ -225,7 +194,7 @@ class FeatureClient:
         now: datetime,
         views: Collection[str] = (),
         full: bool = False,
-        shard_entities: int = SHARD_ENTITIES,
+        shard_entities: int = runs.SHARD_ENTITIES,
         share: Share = lambda _, __: None,
         report: Report = lambda _, __: None,
     ) -> Materialized:
@@ -249,6 +218,18 @@ class FeatureClient:
                 report=report,
             )
 
+    def materialize_shard(self) -> bool:
+        """Write one shard of the materializations under way that nobody works on; return whether there was one.
+
+        Raises:
+            FeatureRowMismatch, Unavailable: as `materialize`.
+        """
+        views = {view.name: view for view in find_views(self.store)}
+        with transaction(self._database) as connection:
+            under_way = runs.unfinished(connection, views)
+        with _available():
+            return write_shard(self._database, self._online, views, under_way)
+
     def materialize_incremental(self, now: datetime) -> dict[str, int]:
         """Bring the online store up to `now` and return the rows read by view. See `materialize`."""
         return dict(self.materialize(now=now).read)
@@ -262,22 +243,6 @@ class FeatureClient:
                 f"{service.name} returned {sorted({len(v) for v in columns.values()})} values for {len(rows)} rows"
             )
         return columns
-
-
-def _keys(column: pd.Series) -> pd.Series:
-    """Return the entity keys of a column of ids: int64, each different id looked at once."""
-    if (
-        pd.api.types.is_integer_dtype(column.dtype)
-        and not column.hasnans
-        and 0 <= column.min() <= column.max() <= MAX_ID
-    ):
-        return column.astype("int64")
-    different = column.unique()
-    try:
-        keys = dict(zip(different, ids_of(different), strict=True))
-    except InvalidInput as error:
-        raise InvalidInput(error.problem, column=str(column.name)) from None
-    return column.map(keys).astype("int64")
 
 
 @contextmanager

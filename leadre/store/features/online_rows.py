@@ -7,14 +7,14 @@ both end here. A script call names one key, so rows of many slots of a Redis Clu
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
 from redis import Redis, RedisCluster, Sentinel
 from redis.cluster import ClusterNode
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 _SCRIPT = files("leadre.store.features").joinpath("set_row.lua").read_bytes()
 _SHA = sha1(_SCRIPT, usedforsecurity=False).hexdigest().encode()
@@ -63,10 +63,9 @@ def set_rows(client: Any, rows: Sequence[Row], *, ttl_s: int = 0, replace_equal:
         redis.RedisError: Redis does not answer, or refuses. Some rows may have been set; writing again is harmless.
     """
     how = (b"%d" % ttl_s, b"%d" % replace_equal)
-    answers = _queued(client, b"EVALSHA", _SHA, rows, how).execute(raise_on_error=False)
+    answers = _sent(client, b"EVALSHA", _SHA, rows, how)
     if lost := _lost(answers):  # this server, or this node, has not met the script
-        again = _queued(client, b"EVAL", _SCRIPT, [rows[at] for at in lost], how).execute(raise_on_error=False)
-        answers = _merged(answers, lost, again)
+        answers = _merged(answers, lost, _sent(client, b"EVAL", _SCRIPT, [rows[at] for at in lost], how))
     return _count(answers)
 
 
@@ -78,6 +77,43 @@ async def set_rows_async(client: Any, rows: Sequence[Row], *, ttl_s: int = 0, re
         again = _queued(client, b"EVAL", _SCRIPT, [rows[at] for at in lost], how)
         answers = _merged(answers, lost, await again.execute(raise_on_error=False))
     return _count(answers)
+
+
+def _sent(client: Any, command: bytes, script: bytes, rows: Sequence[Row], how: tuple[bytes, bytes]) -> list[Any]:
+    """Send a call a row in one piece and return the answers, errors among them."""
+    if not isinstance(client, Redis):
+        answers: list[Any] = _queued(client, command, script, rows, how).execute(raise_on_error=False)
+        return answers
+    packed = b"".join(_packed(command, script, rows, how))  # half of what a pipeline of redis-py takes
+    pool = client.connection_pool
+    connection = pool.get_connection()
+
+    def exchange() -> list[Any]:
+        connection.send_packed_command([packed])  # type: ignore[no-untyped-call]
+        return [_answer(connection) for _ in rows]
+
+    try:
+        return connection.retry.call_with_retry(exchange, connection.disconnect)
+    finally:
+        pool.release(connection)
+
+
+def _packed(command: bytes, script: bytes, rows: Sequence[Row], how: tuple[bytes, bytes]) -> Iterator[bytes]:
+    """Yield calls in Redis's protocol: the count of parts, then each with its length before it."""
+    call, options = (
+        b"".join(b"\r\n$%d\r\n%b" % (len(part), part) for part in parts) for parts in ((command, script, b"1"), how)
+    )
+    for key, fields in rows:
+        yield b"*%d%b\r\n$%d\r\n%b%b\r\n" % (6 + len(fields), call, len(key), key, options)
+        for part in fields:
+            yield b"$%d\r\n%b\r\n" % (len(part), part)
+
+
+def _answer(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as error:
+        return error
 
 
 def _queued(client: Any, command: bytes, script: bytes, rows: Sequence[Row], how: tuple[bytes, bytes]) -> Any:

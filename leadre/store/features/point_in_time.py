@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv
-from sqlalchemy import text
+from sqlalchemy import URL, text
 
 from leadre.derivation import LIST_TTL_S, NEUTRAL, USER_NEUTRAL, Lists, unpack
 from leadre.derivation.columns import targets_of
@@ -26,10 +26,11 @@ from leadre.derivation.item_match import match
 from leadre.derivation.lists import living
 from leadre.derivation.user_side import user_columns, user_numbers
 from leadre.errors import FeatureRowMismatch
-from leadre.store.records.database import transaction
+from leadre.store.records.database import connect, transaction
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+    from feast.infra.utils.postgres.postgres_config import PostgreSQLConfig
     from sqlalchemy import Engine
 
 LIST = ("retrieved_ads:retrieved_list",)
@@ -91,7 +92,7 @@ class RankerJoin:
 
     Args:
         store: of the feature repository, over any offline store that keeps rows.
-        database: the system of record where the offline store is PostgreSQL: rows get there by COPY. None elsewhere.
+        database: the offline store where it is PostgreSQL, as Feast's own role: rows get there by COPY. None elsewhere.
         names: the service's features, in its order.
     """
 
@@ -100,10 +101,20 @@ class RankerJoin:
     names: tuple[str, ...]
 
     @classmethod
-    def over(cls, store: FeatureStore, database: Engine | None) -> RankerJoin:
+    def over(cls, store: FeatureStore) -> RankerJoin:
         """Return the join of the service as the store's registry has it."""
         views = store.get_feature_service("ranker_features_v1").feature_view_projections
-        return cls(store=store, database=database, names=tuple(field.name for view in views for field in view.features))
+        offline = store.config.offline_store
+        return cls(
+            store=store,
+            database=_connected(offline) if offline.type == "postgres" else None,
+            names=tuple(field.name for view in views for field in view.features),
+        )
+
+    def close(self) -> None:
+        """Close the connections this join opened."""
+        if self.database is not None:
+            self.database.dispose()
 
     @property
     def schema(self) -> pa.Schema:
@@ -198,6 +209,20 @@ def user_side(stored: Stored, names: Collection[str]) -> dict[str, pa.Array]:
     if set(names) - set(of_list):
         of_list = user_columns(lists, list_of_row=np.arange(len(lists)), request_time_s=lists.generated_at_s)
     return {name: pa.array(of_list[name], _TYPES[name]).take(row) for name in USER_NEUTRAL if name in names}
+
+
+def _connected(offline: PostgreSQLConfig) -> Engine:
+    """Return connections as Feast's role, which may be another than ours (docs/operations.md)."""
+    url = URL.create(
+        "postgresql",
+        username=offline.user,
+        password=offline.password or None,
+        host=offline.host,
+        port=offline.port,
+        database=offline.database,
+        query={"sslmode": offline.sslmode or "prefer"},
+    )
+    return connect(url.render_as_string(hide_password=False), application_name="leadre point in time")
 
 
 def _different(keys: NDArray[np.int64], times: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -56,7 +56,7 @@ def open_join(
     logging.getLogger("feast.repo_config").setLevel(logging.ERROR)
     store = FeatureStore(repo_path=str(feature_repo))
     if engine == "postgres":
-        return RankerJoin.over(store, database)
+        return RankerJoin.over(store)
     if find_spec("duckdb") is None or find_spec("ibis") is None:
         raise ConfigError("DuckDB is not installed: pip install 'leadre[duckdb]', or --engine postgres")
     lists, *others = (store.get_feature_view(name) for name in VIEWS)
@@ -66,4 +66,4 @@ def open_join(
     os.environ["LEADRE_FEAST_PARQUET"] = str(sources.absolute())
     run_feast(feature_repo, "-f", str(feature_repo / DUCKDB), "apply")
     over_files = FeatureStore(repo_path=str(feature_repo), fs_yaml_file=feature_repo / DUCKDB)
-    return RankerJoin.over(over_files, None)
+    return RankerJoin.over(over_files)

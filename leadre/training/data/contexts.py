@@ -8,7 +8,7 @@ leadre.store.records.summaries does for serving.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -83,7 +83,8 @@ class ContextBuilder:
         profiles: by user id; a user without one gets an empty profile.
         titles: of ads and content items, as prompts show them; an unknown item has the title "".
         categories: under which the summary counts them; "" is not counted.
-        recipe: its window bounds sequence and summary, `summary_categories` the summary.
+        spus: their standard product units, counted likewise; None where the recipe has none in prompts.
+        recipe: its window bounds sequence and summary, `summary_categories` and `summary_spus` the summary.
     """
 
     def __init__(
@@ -92,14 +93,16 @@ class ContextBuilder:
         profiles: Mapping[int, Profile],
         titles: ItemTexts,
         categories: ItemTexts,
+        spus: ItemTexts | None = None,
         *,
         recipe: PromptRecipe,
     ) -> None:
         self._sequences, self._profiles, self._recipe = sequences, profiles, recipe
-        self._texts = titles, categories
+        self._texts = titles, categories, spus
         items = list(zip(sequences.domains.tolist(), sequences.item_ids.tolist(), strict=True))
         self._titles = [titles[domain].get(item, "") for domain, item in items]
         self._categories = [categories[domain].get(item, "") for domain, item in items]
+        self._spus = [spus[domain].get(item, "") for domain, item in items] if spus else []
 
     def over(self, sequences: BehaviorArrays) -> ContextBuilder:
         """Return a builder with the same catalog over other behaviors."""
@@ -127,12 +130,14 @@ class ContextBuilder:
         user_id = int(self._sequences.users[user])
         times = self._sequences.occurred_at_s[first : first + upto]
         start = window_start(now, days=self._recipe.window_days)
-        oldest, end = (
-            first + int(np.searchsorted(times, at.timestamp(), side)) for at, side in ((start, "left"), (now, "right"))
-        )
+        oldest = first + int(np.searchsorted(times, start.timestamp(), "left"))
+        end = first + int(np.searchsorted(times, now.timestamp(), "right"))
         return Context(
             profile=self._profiles.get(user_id) or Profile(user_id=user_id),
-            summary=InterestSummary(liked=self._liked(oldest, end)),
+            summary=InterestSummary(
+                liked=self._liked(self._categories, oldest, end, most=self._recipe.summary_categories),
+                liked_spus=self._liked(self._spus, oldest, end, most=self._recipe.summary_spus),
+            ),
             behaviors=tuple(
                 ContextBehavior(behavior=self._behavior(user_id, at), title=self._titles[at])
                 for at in range(oldest, end)
@@ -144,16 +149,18 @@ class ContextBuilder:
         offsets = self._sequences.offsets
         return int(offsets[user]), int(offsets[user + 1])
 
-    def _liked(self, first: int, end: int) -> tuple[tuple[str, int], ...]:
+    def _liked(self, names: Sequence[str], first: int, end: int, *, most: int) -> tuple[tuple[str, int], ...]:
+        if not names:
+            return ()
         counts: Counter[str] = Counter()
         newest: dict[str, float] = {}
         times = self._sequences.occurred_at_s[first:end].tolist()
-        for category, time_s in zip(self._categories[first:end], times, strict=True):
-            if category:
-                counts[category] += 1
-                newest[category] = time_s
+        for name, time_s in zip(names[first:end], times, strict=True):
+            if name:
+                counts[name] += 1
+                newest[name] = time_s
         ranked = sorted(counts.items(), key=lambda pair: (-pair[1], -newest[pair[0]], pair[0]))
-        return tuple(ranked[: self._recipe.summary_categories])
+        return tuple(ranked[:most])
 
     def _behavior(self, user_id: int, at: int) -> Behavior:
         arrays = self._sequences
@@ -187,13 +194,16 @@ def read_contexts(
         catalog.item_labels(connection, domain, item_ids=None if ids is None else np.unique(ids).tolist())
         for domain, ids in zip(DOMAINS, named, strict=True)
     )
+
+    def texts(name: str) -> ItemTexts:
+        each = [{item: getattr(label, name) for item, label in of.items()} for of in (ads, content)]
+        return each[0], each[1]
+
     return ContextBuilder(
         sequences,
         catalog.profiles(connection, sequences.users.tolist()),
-        ({item: label.title for item, label in ads.items()}, {item: label.title for item, label in content.items()}),
-        (
-            {item: label.category for item, label in ads.items()},
-            {item: label.category for item, label in content.items()},
-        ),
+        texts("title"),
+        texts("category"),
+        texts("spu") if recipe.summary_spus else None,
         recipe=recipe,
     )

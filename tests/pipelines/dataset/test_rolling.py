@@ -55,4 +55,3 @@ def test_each_instant_is_decoded_by_a_release_trained_before_it(past: Past) -> N
     plan(past.database, chosen, user_ids=np.arange(9))
     decoder = PastDecoder(replace(settings, engine="auto"), database=past.database)
     assert decoder.work_off() == 36
-

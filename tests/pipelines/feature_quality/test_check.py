@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from leadre.cli import cli
-from leadre.cli.features import check as command
+from leadre.cli.features.check import check as command
 from leadre.derivation import pack
 from leadre.pipelines.feature_quality.check import Bounds, FeatureQuality, _neutral
 

@@ -21,7 +21,7 @@ from .conftest import DAY, NOW, World
 
 
 def write(folder: Path, columns: dict[str, NDArray[np.float64]], *, days: int = 3, group: int = 100) -> Path:
-    """Write a training set partitioned by day, beside a file that is none of it."""
+    """Write a training set partitioned by day, beside files that are none of it."""
     rows = len(next(iter(columns.values())))
     for day in range(days):
         part = folder / f"day=2026-03-0{day + 1}"
@@ -32,6 +32,8 @@ def write(folder: Path, columns: dict[str, NDArray[np.float64]], *, days: int = 
         table = table.append_column("retrieved_sids", pa.array([["<a_1>"]] * len(table)))
         parquet.write_table(table, part / "part-0.parquet", row_group_size=group)
     (folder / "dataset.json").write_text("{}")
+    (folder / ".sources").mkdir()
+    (folder / ".sources" / "retrieved_ads.parquet").write_bytes(b"no Parquet")
     return folder
 
 

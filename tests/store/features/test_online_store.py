@@ -77,17 +77,28 @@ def _row(user_id: int, time_ns: int, content: bytes) -> tuple[bytes, list[bytes]
 def test_only_a_newer_row_replaces_a_row(features: FeatureClient, write: Callable[..., None]) -> None:
     write(7, 40)
     write(7, 41, at=NOW - timedelta(microseconds=1))
-    write(7, 42)
     assert _age(features, 7) == 40
     write(7, 43, at=NOW + timedelta(microseconds=1))
     assert _age(features, 7) == 43
+
+
+def test_of_equal_times_the_first_row_stays_unless_the_source_is_updated_in_place(
+    features: FeatureClient, write: Callable[..., None]
+) -> None:
+    for number in (1, 2):
+        write(7, number)  # profiles are updated in place, summaries are appended
+        lists = {f"{kind}{name}": [[]] for kind in ("", "disliked_") for name in ("categories", "counts")}
+        frame = pd.DataFrame({"user_id": [7], **lists, "counts": [[number]], "event_at": [NOW], "created_at": [NOW]})
+        features.store.write_to_online_store("interest_summary", frame)
+    read = features.store.get_online_features(["user_profile:age", "interest_summary:counts"], [{"user_id": 7}])
+    assert (read.to_dict()["age"], read.to_dict()["counts"]) == ([2], [[1]])
 
 
 def test_of_rows_of_one_user_in_a_batch_the_newest_counts(features: FeatureClient) -> None:
     later = NOW + timedelta(seconds=1)
     features.store.write_to_online_store("user_profile", _profiles([(7, 40, NOW), (7, 41, later), (7, 42, NOW)]))
     features.store.write_to_online_store("user_profile", _profiles([(8, 40, later), (8, 41, NOW), (8, 42, later)]))
-    assert _ages(features.store, [7, 8]) == [41, 40]
+    assert _ages(features.store, [7, 8]) == [41, 42]
 
 
 def test_every_write_keeps_a_user_alive_and_an_ad_never_expires(
@@ -125,7 +136,7 @@ def test_writes_without_waiting_do_the_same(features: FeatureClient) -> None:
         store._client_async = None
 
     asyncio.run(write())
-    assert _age(features, 7) == 40
+    assert _age(features, 7) == 41
 
 
 def test_the_stored_bytes_are_feasts_and_a_stock_sdk_reads_them_equal(
@@ -165,6 +176,7 @@ def test_rows_in_any_order_leave_the_newest(online: redis.Redis, times_ns: list[
     assert online.hget("user 1", "content") == b"%d" % max(times_ns)
     assert read_timestamp_value(online.hget("user 1", TIME)) == (max(times_ns) or None)
     assert set_rows(online, rows[::-1]) == 0 or max(times_ns) == 0
+    assert set_rows(online, rows[::-1], replace_equal=True) == times_ns.count(max(times_ns)) or max(times_ns) == 0
 
 
 @pytest.mark.parametrize("junk", [b"", b"\x08", b"\x08\xff", b"\x18\x01", b"junk", b"\x08" + b"\xff" * 12])
@@ -251,7 +263,8 @@ def test_feast_writes_to_a_cluster(cluster: int, features: FeatureClient) -> Non
     values["online_store"] |= {"redis_type": "redis_cluster", "connection_string": f"127.0.0.1:{cluster}"}
     store = FeatureStore(config=RepoConfig(**values, repo_path=features.store.config.repo_path))
     store.write_to_online_store("user_profile", _profiles([(user_id, 30, NOW) for user_id in range(20)]))
-    store.write_to_online_store("user_profile", _profiles([(user_id, 31, NOW) for user_id in range(20)]))
+    earlier = NOW - timedelta(1)
+    store.write_to_online_store("user_profile", _profiles([(user_id, 31, earlier) for user_id in range(20)]))
     assert _ages(store, list(range(20))) == [30] * 20
 
 

@@ -70,7 +70,9 @@ WRITES: dict[str, tuple[str, Callable[[Connection], object]]] = {
     "behaviors of a request": ("behaviors.item_id", lambda c: append_behaviors(c, [BEHAVIOR], arrived_at=AT)),
     "impressions": (
         "impressions.ad_id",
-        lambda c: upsert_impressions(c, [Impression(user_id=NUMBER, ad_id=NUMBER, occurred_at=AT, ecpm=1.0)], arrived_at=AT),
+        lambda c: upsert_impressions(
+            c, [Impression(user_id=NUMBER, ad_id=NUMBER, occurred_at=AT, ecpm=1.0)], arrived_at=AT
+        ),
     ),
     "ads": ("ads.name", lambda c: upsert_ads(c, [AD])),
     "users": ("users.residence", lambda c: upsert_users(c, [Profile(user_id=NUMBER, residence=WORD)], event_at=AT)),

@@ -55,7 +55,11 @@ def write_shards(
 
 
 def write_shard(
-    database: Engine, client: Any, views: Mapping[str, View], under_way: Collection[runs.Run], report: Report
+    database: Engine,
+    client: Any,
+    views: Mapping[str, View],
+    under_way: Collection[runs.Run],
+    report: Report = lambda _, __: None,
 ) -> bool:
     """Write one shard that nobody works on; return whether there was one. See `write_shards`."""
     with transaction(database) as connection:

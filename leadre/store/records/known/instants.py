@@ -50,24 +50,24 @@ INSERT INTO summarized SELECT user_id, summarized_until FROM user_state
 WHERE user_id = ANY(:user_ids) AND {_SETTLED_BEFORE} ORDER BY user_id FOR NO KEY UPDATE
 """  # noqa: S608 - our own words
 
-# A row of which nothing is liked or disliked is there for its instant: an impression that is no longer disliked.
+# An impression is disliked until it is known to have been clicked.
 _HAPPENED = f"""
 INSERT INTO happened
 SELECT r.*, coalesce({AD_CATEGORY.format(table="a")}, c.category, ''), coalesce(a.spu, c.spu, ''),
        coalesce(a.name, {CONTENT_TITLE.format(table="c")}, '')
 FROM (
-    SELECT r.*, date_trunc('day', occurred_at, 'UTC') + (:window_days + 1) * interval '24 hours' AS leaves_at
+    SELECT user_id, domain, action, item_id, occurred_at, ordinal, id, liked, known_at,
+           least(ends_at, date_trunc('day', occurred_at, 'UTC') + (:window_days + 1) * interval '24 hours') AS leaves_at
     FROM (
         SELECT u.user_id, b.domain, b.action, b.item_id, b.occurred_at, b.ordinal, b.behavior_id, b.action <> :skip,
-               b.known_at
+               b.known_at, NULL::timestamptz
         FROM summarized u JOIN behaviors b ON b.user_id = u.user_id AND b.occurred_at >= {{since}}
         WHERE b.action = ANY(:counted)
       UNION ALL
-        SELECT u.user_id, 'ad', :impression, i.ad_id, i.occurred_at, 0, i.impression_id,
-               CASE WHEN i.clicked OR i.converted THEN NULL ELSE false END, i.known_at
+        SELECT u.user_id, 'ad', :impression, i.ad_id, i.occurred_at, 0, i.impression_id, false, i.known_at, i.outcome_at
         FROM summarized u JOIN impressions i ON i.user_id = u.user_id AND i.occurred_at >= {{since}}
-        WHERE NOT (i.clicked OR i.converted) OR i.known_at > u.until
-    ) AS r (user_id, domain, action, item_id, occurred_at, ordinal, id, liked, known_at)
+        WHERE NOT (i.clicked OR i.converted) OR i.outcome_at > coalesce(u.until, timestamptz '-infinity')
+    ) AS r (user_id, domain, action, item_id, occurred_at, ordinal, id, liked, known_at, ends_at)
 ) AS r
 LEFT JOIN ads a ON r.domain = 'ad' AND a.ad_id = r.item_id
 LEFT JOIN content_items c ON r.domain = 'content' AND c.content_id = r.item_id

@@ -64,7 +64,7 @@ _SUMMARIES = (
     SELECT s.user_id, s.liked, n.kind, n.name, s.counts_from, s.counts_until, count(*) AS times,
            max(s.occurred_at) AS newest
     FROM spans s CROSS JOIN LATERAL (VALUES ('category', s.category), ('spu', s.spu)) AS n (kind, name)
-    WHERE s.liked IS NOT NULL AND (n.kind = 'category' OR n.name <> '')
+    WHERE n.kind = 'category' OR n.name <> ''
     GROUP BY 1, 2, 3, 4, 5, 6
 ), known AS (
     SELECT user_id, c.at, t.liked, t.kind, t.name, sum(t.times)::bigint AS times, max(t.newest) AS newest

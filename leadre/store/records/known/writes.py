@@ -74,7 +74,7 @@ WITH written AS (
 )
 """ + _COUNTED.format(newest="max(occurred_at) FILTER (WHERE action = ANY(:positive))")  # noqa: S608 - names of ours
 
-# An impression that comes to be disliked, or no longer is, is known anew; its old outcome is gone.
+# A click that is told later ends the dislike that the impression was; one that is taken back begins it anew.
 _IMPRESSIONS = """
 WITH written AS (
     INSERT INTO impressions AS t ({columns}, known_at)
@@ -84,8 +84,10 @@ WITH written AS (
     ON CONFLICT (impression_id) DO UPDATE SET
         ecpm = excluded.ecpm, clicked = excluded.clicked, converted = excluded.converted,
         simulated = excluded.simulated, created_at = now(),
-        known_at = CASE WHEN (t.clicked OR t.converted) = (excluded.clicked OR excluded.converted) THEN t.known_at
-                        ELSE excluded.known_at END
+        known_at = CASE WHEN (t.clicked OR t.converted) AND NOT (excluded.clicked OR excluded.converted)
+                        THEN excluded.known_at ELSE t.known_at END,
+        outcome_at = CASE WHEN NOT (excluded.clicked OR excluded.converted) THEN NULL
+                          WHEN t.clicked OR t.converted THEN t.outcome_at ELSE excluded.known_at END
     WHERE (t.ecpm, t.clicked, t.converted, t.simulated)
           IS DISTINCT FROM (excluded.ecpm, excluded.clicked, excluded.converted, excluded.simulated)
     RETURNING user_id
