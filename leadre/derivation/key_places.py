@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio: Knuth's multiplicative hashing
-_SLOTS = 64  # a key has at least so many: seldom do two meet, and a table of 20 keys still fits a core's first cache
 
 
 class KeyPlaces:
@@ -18,14 +17,15 @@ class KeyPlaces:
 
     Args:
         listed: uint64[G, n]; 0 is no key.
+        slots: to a key, at least. With many, two keys seldom meet; a table of 20 keys still fits a core's first cache.
 
     Attributes:
         own: [G, n], the first place of each key in its own list, from 1; 0 for no key.
     """
 
-    def __init__(self, listed: NDArray[np.uint64]) -> None:
+    def __init__(self, listed: NDArray[np.uint64], *, slots: int = 64) -> None:
         groups, n = listed.shape
-        bits = max(_SLOTS * n - 1, 1).bit_length()
+        bits = max(slots * n - 1, 1).bit_length()
         self._slots, self._shift = 1 << bits, np.uint64(64 - bits)
         self._listed = np.concatenate((np.zeros((groups, 1), np.uint64), listed), axis=1).reshape(-1)
         self._table = np.zeros(groups << bits, dtype=np.min_scalar_type(n))
@@ -63,6 +63,8 @@ class KeyPlaces:
         """Look in the next slots for the few keys whose first slot is another's."""
         width = len(self._listed) // len(asked)
         for probe in range(1, self._probes):
+            if not len(waiting):
+                break
             group, keys = waiting // asked.shape[1], asked.reshape(-1)[waiting]
             holder = self._table[group * self._slots + self._slot(keys, probe)].astype(np.int64)
             there = self._listed[group * width + holder] == keys

@@ -48,9 +48,8 @@ _TYPES: dict[str, pa.DataType] = {
     **{name: pa.list_(pa.int64()) for name in ("retrieved_ad_ids", "retrieved_advertiser_ids")},
     **{name: pa.list_(pa.string()) for name in ("retrieved_sids", "categories")},
     **{f"retrieved_{level}_categories": pa.list_(pa.string()) for level in ("first", "second")},
-    **{f"retrieved_{name}": pa.list_(pa.float64()) for name in ("log_probabilities", "probabilities")},
-    **{name: pa.list_(pa.float32()) for name in ("retrieved_embeddings", "mean_embedding")},
-    "category_probabilities": pa.list_(pa.float64()),
+    **{f"retrieved_{name}": pa.list_(pa.float64()) for name in ("log_probabilities", "probabilities", "embeddings")},
+    **{name: pa.list_(pa.float64()) for name in ("mean_embedding", "category_probabilities")},
     "retrieved_count": pa.int64(),
     **{name: pa.float64() for name in ("top_probability", "entropy", "category_concentration", "expected_ecpm")},
     **{name: pa.float64() for name in ("generated_at_s", "behavior_at_s")},
@@ -242,7 +241,10 @@ def _joined(
     count = len(asked["event_timestamp"])
     table = pa.table({**asked, _ROW: np.arange(count)})
     table = table.set_column(1, "event_timestamp", table["event_timestamp"].cast(pa.timestamp("us")).cast(_TIME))
-    with _handed_over(database, table) as entities:
+    with _handed_over(database, table) as entities, warnings.catch_warnings():
+        # Feast asks through pandas, which knows psycopg 2 alone; ibis 12 calls what DuckDB 2 deprecates.
+        warnings.filterwarnings("ignore", "pandas only supports SQLAlchemy", UserWarning)
+        warnings.filterwarnings("ignore", "fetch_arrow_table", DeprecationWarning)
         found = store.get_historical_features(entity_df=entities, features=list(features)).to_arrow()
     rows = found[_ROW].to_numpy()
     order = np.argsort(rows, kind="stable")
@@ -269,9 +271,7 @@ def _handed_over(database: Engine | None, table: pa.Table) -> Iterator[Any]:
         connection.execute(text(f"CREATE UNLOGGED TABLE {name} ({columns})"))
         connection.connection.cursor().copy_expert(f"COPY {name} FROM STDIN (FORMAT csv)", written)
     try:
-        with warnings.catch_warnings():  # Feast asks through pandas, which knows psycopg 2 alone
-            warnings.filterwarnings("ignore", "pandas only supports SQLAlchemy", UserWarning)
-            yield f"SELECT * FROM {name}"  # noqa: S608 - a name of ours
+        yield f"SELECT * FROM {name}"  # noqa: S608 - a name of ours
     finally:
         with transaction(database) as connection:
             connection.execute(text(f"DROP TABLE {name}"))

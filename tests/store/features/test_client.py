@@ -46,6 +46,8 @@ def histories(database: Engine) -> None:
         }
 
     with transaction(database) as connection:
+        for table in ("interest_summaries", "behavior_sequences"):
+            ensure_months(connection, table, [NOW])
         rows = [{"user_id": n, "source_id": str(n), "sex": "female", "event_at": NOW} for n in (1, 2)]
         connection.execute(users.insert(), [{**rows[0], "age": 31}, {**rows[1], "age": None}])
         for table in (interest_summaries, behavior_sequences):
@@ -178,14 +180,6 @@ def test_a_ranker_asks_with_its_own_ids_and_gets_them_back(
     for user, ads in (("", [101]), (7, [101, True]), (7, ["a\nb"])):
         with pytest.raises(InvalidInput, match="is no id"):
             features.ranker_features(user, ads, now=NOW)
-
-
-def test_materialization_notices_a_key_that_did_not_arrive(
-    features: FeatureClient, promoted: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(features.store, "materialize", lambda **_: None)
-    with pytest.raises(FeatureRowMismatch, match="30 of 30 ad_ids of ad_features"):
-        features.materialize_incremental(NOW)
 
 
 def test_an_index_that_was_never_promoted_is_not_served(
