@@ -162,9 +162,11 @@ def check_features(
         figures: list[Figure] = []
         histograms: tuple[Histogram, ...] = ()
         if "state" in what:
-            ads = quality.some_ads(connection, size=KEYS)
-            samples.append(f"of these and of {ads.total:,} ads, {KEYS:,} keys at most of each view beside Redis")
-            figures += _freshness(connection, store, {"user_id": users, "ad_id": ads}, now=now, bounds=bounds)
+            keys = {"user_id": users.ids[:KEYS], "ad_id": quality.some_ads(connection, size=KEYS)}
+            samples.append(
+                f"of these {len(keys['user_id']):,}, and {len(keys['ad_id']):,} ads, beside their rows online"
+            )
+            figures += _freshness(connection, store, keys, now=now, bounds=bounds)
             of_lists, histograms = _lists(connection, users, now=now, bounds=bounds)
             figures += of_lists
             figures += _neutral(quality.online_records(store, users.ids), now=now, bounds=bounds)
@@ -185,14 +187,14 @@ def check_features(
 def _freshness(
     connection: Connection,
     store: FeatureStore,
-    samples: Mapping[str, quality.Sample],
+    keys: Mapping[str, NDArray[np.int64]],
     *,
     now: datetime,
     bounds: Bounds,
 ) -> list[Figure]:
     figures = []
     for view in sorted(store.list_feature_views(), key=lambda view: str(view.name)):
-        of, ids = {"view": view.name}, samples[view.join_keys[0]].ids[:KEYS]
+        of, ids = {"view": view.name}, keys[view.join_keys[0]]
         stored = quality.newest_times(connection, view, ids, until=now)
         online = quality.online_times(store, view, ids)
         age = now.timestamp() - np.nanmax(stored) if np.isfinite(stored).any() else None
@@ -222,7 +224,7 @@ def _freshness(
 
 
 def _lists(
-    connection: Connection, users: quality.Sample, *, now: datetime, bounds: Bounds
+    connection: Connection, users: quality.ActiveUsers, *, now: datetime, bounds: Bounds
 ) -> tuple[list[Figure], tuple[Histogram, ...]]:
     stored = quality.newest_lists(connection, users.ids, after=now - TTL, until=now)
     lists = unpack(stored.records)

@@ -47,7 +47,10 @@ class RecordReader:
         keys, end = user_keys(user_ids, self._project), time.monotonic() + self._deadline_s
         for _ in range(2):
             try:
-                return self._values(self._asked(self._connected(), keys).execute(raise_on_error=False))
+                client = self._connected()
+                if len(keys) == 1:
+                    return self._values([client.hget(keys[0], self._field)])
+                return self._values(self._asked(client, keys).execute(raise_on_error=False))
             except redis.ConnectionError:  # perhaps one of before Redis started anew: once more, with a new one
                 if time.monotonic() >= end:
                     return None
