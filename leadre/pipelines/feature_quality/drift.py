@@ -19,8 +19,8 @@ from leadre.derivation.user_side import user_numbers
 from leadre.errors import InvalidInput
 from leadre.evaluation.drift import drift
 from leadre.pipelines.feature_quality.figures import Figure
-from leadre.store.features import quality
-from leadre.store.past.shown import shown, target_facts
+from leadre.store.quality import samples
+from leadre.store.quality.shown import shown, target_facts
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -68,13 +68,13 @@ def drift_figures(
         min_rows: rows of either side below which a feature is not judged.
     """
     day, week = now - DAY, now - DAY - WEEK
-    users = quality.changed_users(connection, since=day, size=sample)
+    users = samples.changed_users(connection, since=day, size=sample)
     current = _rows(connection, users[: sample // USERS_OF_ROWS], after=day, until=now)
     if reference is not None:
         against = f"{_length(reference, FEATURES):,} rows of the training set"
     else:
         current |= _lists(connection, users, after=day, until=now)
-        users = quality.changed_users(connection, since=week, size=sample)
+        users = samples.changed_users(connection, since=week, size=sample)
         rows = _rows(connection, users[: sample // USERS_OF_ROWS], after=week, until=day)
         reference = rows | _lists(connection, users, after=week, until=day)
         against = f"{_length(reference, ITEM_SIDE):,} impressions and {_length(reference):,} lists of the week before"
@@ -160,7 +160,7 @@ def _rows(connection: Connection, user_ids: NDArray[np.int64], *, after: datetim
 
 def _lists(connection: Connection, user_ids: NDArray[np.int64], *, after: datetime, until: datetime) -> Columns:
     """Return the user-side features of lists, the newest of each user."""
-    return _numbers(quality.newest_lists(connection, user_ids, after=after, until=until).records)
+    return _numbers(samples.newest_lists(connection, user_ids, after=after, until=until).records)
 
 
 def _numbers(records: Sequence[bytes | None]) -> Columns:

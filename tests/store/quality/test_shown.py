@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from leadre.derivation.list_record import pack, unpack
 from leadre.derivation.user_side import derive
 from leadre.store.features import retrieval_log
-from leadre.store.past.shown import shown, target_facts
+from leadre.store.quality.shown import shown, target_facts
 from leadre.store.release.records import record_index, record_release, record_sids
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
