@@ -8,7 +8,7 @@ sum is exact: a row has the same bits in any batch, order and language.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -59,34 +59,55 @@ def match(
     integers = np.zeros((len(_INTEGERS), len(list_of_row)), dtype=np.int64)
     floats = np.zeros((len(_FLOATS), len(list_of_row)), dtype=np.float64)
     alive, floats[-1] = living(lists, list_of_row, request_time_s=request_time_s, ttl_s=ttl_s)
-    side = ListSide(lists, targets if len(targets.keys) else NOBODY)
+    if alive.any():
+        side = ListSide(lists, targets if len(targets.keys) else NOBODY)
 
-    def match_block(block: tuple[NDArray[np.int64], NDArray[np.int64] | slice, tuple[int, int]]) -> None:
-        chosen, where, shape = block
-        ads, places = ad_of_row[where].reshape(shape), target_of_row[where].reshape(shape)
-        listed = side.ads_of(chosen)
-        key, row, place, mass = side.shared(listed, ads, places)
-        at = row + where.start if isinstance(where, slice) else where[row]
-        floats[key, at] = mass
-        first, last = np.searchsorted(key, (PREFIX, PREFIX + PACKED))
-        integers[1, at[:first]] = place[:first]
-        integers[2, at[first:last]] = key[first:last] - AD  # keys rise, so the deepest prefix of a row is written last
-        if side.deep:
-            deepest = slice(np.searchsorted(key, PREFIX + PACKED - 1), last)
-            integers[2, at[deepest]] += side.shared_further(listed, places, row[deepest])
-        floats[len(_MASSES) : -1, where] = side.cosines(listed, places)
+        def match_block(block: _Block) -> None:
+            _match_block(block, side, ad_of_row, target_of_row, integers, floats)
 
-    for _ in over(match_block, _blocks(list_of_row, alive, lists.counts)):
-        pass
+        for _ in over(match_block, _blocks(list_of_row, alive, lists.counts)):
+            pass
     np.minimum(integers[1], 1, out=integers[0])
     columns = {**dict(zip(_INTEGERS, integers, strict=True)), **dict(zip(_FLOATS, floats, strict=True))}
     return {name: columns[name] for name in NEUTRAL}
 
 
+class _Block(NamedTuple):
+    """B lists, the rows of T targets each, and (B, T)."""
+
+    lists: NDArray[np.int64]
+    rows: NDArray[np.int64] | slice
+    shape: tuple[int, int]
+
+
+def _match_block(
+    block: _Block,
+    side: ListSide,
+    ad_of_row: NDArray[np.integer[Any]],
+    target_of_row: NDArray[np.integer[Any]],
+    integers: NDArray[np.int64],
+    floats: NDArray[np.float64],
+) -> None:
+    """Write the features of a block, all but the first of `_INTEGERS` and the last of `_FLOATS`."""
+    rows = block.rows
+    ads, places = ad_of_row[rows].reshape(block.shape), target_of_row[rows].reshape(block.shape)
+    listed = side.ads_of(block.lists)
+    key, row, place, mass = side.shared(listed, ads, places)
+    at = row + rows.start if isinstance(rows, slice) else rows[row]
+    floats[key, at] = mass
+    first, last = np.searchsorted(key, (PREFIX, PREFIX + PACKED))
+    integers[1, at[:first]] = place[:first]
+    integers[2, at[first:last]] = key[first:last] - AD  # keys rise, so the deepest prefix of a row is written last
+    if side.deep:
+        deepest = slice(np.searchsorted(key, PREFIX + PACKED - 1), last)
+        integers[2, at[deepest]] += side.shared_further(listed, places, row[deepest])
+    floats[len(_MASSES) : -1, rows] = side.cosines(listed, places)
+
+
 def _blocks(
     list_of_row: NDArray[np.integer[Any]], alive: NDArray[np.bool_], counts: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64] | slice, tuple[int, int]]]:
-    """Cut the living rows into blocks of B lists with T rows each: the lists, the rows [B * T], (B, T).
+) -> Iterator[_Block]:
+    """Cut the living rows into blocks.
 
     Lists of about as many rows and ads go together; those with fewer rows repeat their last, which changes nothing.
     """
@@ -113,10 +134,10 @@ def _blocks(
             total, last = sizes.sum(), starts[-1] + sizes[-1]
             shape = (len(part), int(sizes.max()))
             if in_order and last - starts[0] == total == shape[0] * shape[1] == rows[last - 1] - rows[starts[0]] + 1:
-                yield chosen, slice(int(rows[starts[0]]), int(rows[last - 1]) + 1), shape
+                yield _Block(chosen, slice(int(rows[starts[0]]), int(rows[last - 1]) + 1), shape)
             else:
                 within = np.minimum(np.arange(shape[1]), sizes[:, None] - 1)
-                yield chosen, rows[(starts[:, None] + within).reshape(-1)], shape
+                yield _Block(chosen, rows[(starts[:, None] + within).reshape(-1)], shape)
 
 
 def _rounded_up(size: int) -> int:

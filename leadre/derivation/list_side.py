@@ -47,9 +47,8 @@ class ListSide:
             advertiser_ids=lists.advertiser_ids,
         )
         self._keys[AD] = lists.ad_ids + 1
-        same_index = np.array(
-            [[bool(v) and v == it.index_version for it in targets.shapes] for v in lists.index_versions]
-        )
+        versions = np.array([it.index_version for it in targets.shapes], dtype=object)
+        same_index = np.array([(versions == v) & bool(v) for v in lists.index_versions], dtype=np.bool_)
         shapes = np.array([shape[1:] for shape in targets.shapes])
         # [U, indexes]: whose S-IDs, and whose embeddings, may be compared
         self._same_levels = same_index & (lists.levels[:, None] == shapes[:, 0])

@@ -270,7 +270,7 @@ def test_a_list_that_cannot_be_a_feature_is_refused(
     index: AdIndex, make_list: MakeList, change: dict[str, object], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
-        derive_lists([replace(make_list(7), **change)], index=index, ecpms={})  # type: ignore[arg-type]
+        derive_lists([replace(make_list(7), **change)], index=index, ecpm_of=np.zeros_like)  # type: ignore[arg-type]
 
 
 def test_a_value_that_is_no_record_reads_as_no_list(

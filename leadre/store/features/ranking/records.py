@@ -75,11 +75,17 @@ class RecordReader:
         return None
 
     def close(self) -> None:
-        """Close the connections; those of an event loop end with it."""
+        """Close the connections that threads opened."""
         with self._opening:
             if self._client is not None:
                 self._client.close()
                 self._client = None
+
+    async def aclose(self) -> None:
+        """Close the connections that this event loop opened."""
+        client = self._of_loops.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
 
     def _asked(self, client: Any, keys: Sequence[bytes]) -> Any:
         pipeline = client.pipeline(transaction=False) if self._topology == "single" else client.pipeline()

@@ -28,8 +28,8 @@ from leadre.domain.identity import ids_of
 from leadre.errors import InvalidInput, LeadreError
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.ad_table import AdTable
-from leadre.store.features.ranking_rows import RankingRows
-from leadre.store.features.record_reader import RecordReader
+from leadre.store.features.ranking.records import RecordReader
+from leadre.store.features.ranking.rows import RankingRows
 
 if TYPE_CHECKING:
     from leadre.settings import Settings
@@ -109,10 +109,14 @@ class RankingFeatures:
         return cls(settings.redis_url, index=live_index, deadline_s=deadline_s, ttl_s=settings.list_ttl_s)
 
     def close(self) -> None:
-        """Stop following the index, and close the connections. Those of event loops end with their loops."""
+        """Stop following the index, and close the connections of threads."""
         self._closed.set()
         self._reader.close()
         self._threads.shutdown()
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop; `close` does the rest."""
+        await self._reader.aclose()
 
     @property
     def counters(self) -> dict[str, int]:
