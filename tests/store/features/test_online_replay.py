@@ -75,8 +75,10 @@ class OnlineReplay(Replay):
             assert content == shown(stored.at(user, self.now)), (user, self.now)
 
 
-def online(features: FeatureClient, users: Iterable[int]) -> list[Content]:
+def online(features: FeatureClient, users: Sequence[int]) -> list[Content]:
     """Return what is online of each user."""
+    if not users:
+        return []
     names = [f"interest_summary:{name}" for name in FEATURES]
     names += [f"{domain}_behavior_sequence:{domain}_{name}" for domain in ("ad", "content") for name in LISTS]
     read = features.store.get_online_features(names, [{"user_id": user} for user in users]).to_dict()
