@@ -105,12 +105,11 @@ def measure(
     database, online = connect(database_url), redis.Redis.from_url(redis_url)
     writer = ListWriter(database=database, online=online, project="logged", ttl_s=TTL_S)
     feast = make_feast(folder, redis_url)
-    ecpms = dict.fromkeys(index.ad_ids.tolist(), 1.0)
     with transaction(database) as connection:
         connection.execute(text("CREATE TABLE twin (LIKE retrieval_log INCLUDING ALL)"))
 
     def derived_from(lists: Sequence[RetrievalList]) -> tuple[Lists, list[bytes]]:
-        derived = derive_lists(lists, index=index, ecpms=ecpms)
+        derived = derive_lists(lists, index=index, ecpm_of=np.ones_like)
         return derived, pack(derived)
 
     def ours(lists: Sequence[RetrievalList]) -> None:

@@ -50,6 +50,8 @@ def histories(database: Engine) -> None:
             ensure_months(connection, table, [NOW])
         rows = [{"user_id": n, "source_id": str(n), "sex": "female", "event_at": NOW} for n in (1, 2)]
         connection.execute(users.insert(), [{**rows[0], "age": 31}, {**rows[1], "age": None}])
+        for table in (interest_summaries, behavior_sequences):
+            ensure_months(connection, table.name, [NOW])
         connection.execute(
             interest_summaries.insert(),
             {

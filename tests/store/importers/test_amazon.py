@@ -36,6 +36,8 @@ CONTENT = [
 ]
 DAY = 86_400
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -55,7 +57,7 @@ def content_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_reviews_become_conversions_in_the_files_order(folder: Path, database_url: str, connection: Connection) -> None:
-    counts = import_amazon(folder, database_url=database_url)
+    counts = import_amazon(folder, database_url=database_url, now=NOW)
     assert counts == ImportCounts(ads=4, users=2, content_items=0, behaviors=5, impressions=0)
     read = read_sequences(connection)
     assert (read.users.tolist(), read.offsets.tolist()) == ([6, 8], [0, 1, 5])
@@ -66,7 +68,7 @@ def test_reviews_become_conversions_in_the_files_order(folder: Path, database_ur
 
 
 def test_items_become_ads(folder: Path, database_url: str, connection: Connection) -> None:
-    import_amazon(folder, database_url=database_url)
+    import_amazon(folder, database_url=database_url, now=NOW)
     cream, oil, long, bare = read_ads(connection)
     assert cream == Ad(
         ad_id=1,
@@ -89,7 +91,7 @@ def test_items_become_ads(folder: Path, database_url: str, connection: Connectio
 def test_another_department_is_the_content_domain(
     folder: Path, content_folder: Path, database_url: str, connection: Connection
 ) -> None:
-    counts = import_amazon(folder, database_url=database_url, content_folder=content_folder)
+    counts = import_amazon(folder, database_url=database_url, now=NOW, content_folder=content_folder)
     assert counts == ImportCounts(ads=4, users=2, content_items=2, behaviors=7, impressions=0)
     assert item_labels(connection, Domain.CONTENT) == {
         1: ItemLabel(title="trail shoe", category="Running"),
@@ -106,7 +108,7 @@ def test_importing_again_changes_nothing(
     folder: Path, content_folder: Path, database_url: str, connection: Connection
 ) -> None:
     for _ in range(2):
-        import_amazon(folder, database_url=database_url, content_folder=content_folder)
+        import_amazon(folder, database_url=database_url, now=NOW, content_folder=content_folder)
     assert len(read_sequences(connection).item_ids) == 7
     assert connection.scalar(select(func.count()).select_from(ads)) == 4
 
@@ -133,13 +135,13 @@ def test_a_bad_row_is_named_and_nothing_is_written(
     assert old in text
     (folder / name).write_text(text.replace(old, new, 1))
     with pytest.raises(InvalidInput, match=problem):
-        import_amazon(folder, database_url=database_url)
+        import_amazon(folder, database_url=database_url, now=NOW)
     assert read_ads(connection) == []
 
 
 def test_a_folder_without_the_files_is_refused(tmp_path: Path, database_url: str) -> None:
     with pytest.raises(InvalidInput, match=r"interactions.tsv: the file does not exist"):
-        import_amazon(tmp_path, database_url=database_url)
+        import_amazon(tmp_path, database_url=database_url, now=NOW)
     (tmp_path / "interactions.tsv").write_text("user_id\titem_id\ttimestamp\n")
     with pytest.raises(InvalidInput, match="no rows below the header"):
-        import_amazon(tmp_path, database_url=database_url)
+        import_amazon(tmp_path, database_url=database_url, now=NOW)

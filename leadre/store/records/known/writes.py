@@ -119,7 +119,7 @@ def append(connection: Connection, values: Mapping[str, Sequence[object]], *, ar
     source = f"(SELECT * FROM unnest({arrays}) AS of ({', '.join(BEHAVIOR)}))"  # noqa: S608 - names of ours
     parameters = {**{name: list(of) for name, of in values.items()}, "arrived_at": arrived_at}
     _lock(connection, users, parameters)
-    return _write(connection, _BEHAVIORS, tuple(BEHAVIOR), source, known=_ARRIVED, state=_KNOWN, parameters=parameters)
+    return _write(connection, "behaviors", source, known=_ARRIVED, state=_KNOWN, parameters=parameters)
 
 
 def write_import(
@@ -158,16 +158,12 @@ def write_import(
     )
     connection.execute(text("ANALYZE written_users"))
     _lock(connection, "written_users u", parameters)
-    counts = {}
-    for table, statement, columns, source in (
-        ("behaviors", _BEHAVIORS, tuple(BEHAVIOR), behaviors),
-        ("impressions", _IMPRESSIONS, IMPRESSION, impressions),
-    ):
-        if source is not None:
-            state = f"{_KNOWN} JOIN written_users u USING (user_id)"
-            counts[table] = _write(
-                connection, statement, columns, source.name, known=_IMPORTED, state=state, parameters=parameters
-            )
+    state = f"{_KNOWN} JOIN written_users u USING (user_id)"
+    counts = {
+        table: _write(connection, table, source.name, known=_IMPORTED, state=state, parameters=parameters)
+        for table, source in (("behaviors", behaviors), ("impressions", impressions))
+        if source is not None
+    }
     connection.execute(text("DROP TABLE written_users"))
     return EventCounts(**counts)
 
@@ -178,15 +174,9 @@ def _lock(connection: Connection, users: str, parameters: Mapping[str, object]) 
 
 
 def _write(
-    connection: Connection,
-    statement: str,
-    columns: Sequence[str],
-    source: str,
-    *,
-    known: str,
-    state: str,
-    parameters: Mapping[str, object],
+    connection: Connection, table: str, source: str, *, known: str, state: str, parameters: Mapping[str, object]
 ) -> int:
+    statement, columns = {"behaviors": (_BEHAVIORS, BEHAVIOR), "impressions": (_IMPRESSIONS, IMPRESSION)}[table]
     parts = {
         "columns": ", ".join(columns),
         "values": ", ".join(f"r.{column}" for column in columns),
@@ -198,5 +188,5 @@ def _write(
     try:
         written = connection.scalar(text(statement.format(**parts)), {**parameters, "positive": sorted(POSITIVE)})
     except (IntegrityError, DataError) as error:
-        raise InvalidInput(f"PostgreSQL refuses a row: {error.orig}") from None
+        raise InvalidInput(f"PostgreSQL refuses a row for {table}: {error.orig}") from None
     return int(written or 0)
