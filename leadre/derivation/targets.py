@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from leadre.derivation.key_places import hashes
+
 AD, PREFIX, FIRST, BOTH, ADVERTISER, KEYS = 0, 1, 5, 6, 7, 8
 """Rows of `ad_keys`: the ad, prefixes of 1 to 4 codes, first category, both categories, advertiser; how many."""
 PACKED = 4
@@ -36,7 +38,8 @@ class Targets:
         category_numbers: the number of each category name.
         codes: integers[T, L], S-IDs; any value beyond an ad's levels.
         directions: int8[T, width] (`user_side.directions`); zero beyond an ad's width.
-        squares: float64[T], the square of each direction's length; computed.
+        squares: int32[T], the square of each direction's length; computed.
+        hashes: uint32[T, 8], of the keys; computed.
     """
 
     shapes: tuple[Shape, ...]
@@ -45,11 +48,13 @@ class Targets:
     category_numbers: Mapping[str, int]
     codes: NDArray[np.integer[Any]]
     directions: NDArray[np.int8]
-    squares: NDArray[np.float64] = field(init=False)
+    squares: NDArray[np.int32] = field(init=False)
+    hashes: NDArray[np.uint32] = field(init=False)
 
     def __post_init__(self) -> None:
         wide = self.directions.astype(np.int32)
-        object.__setattr__(self, "squares", np.einsum("tw,tw->t", wide, wide).astype(np.float64))
+        object.__setattr__(self, "squares", np.einsum("tw,tw->t", wide, wide))
+        object.__setattr__(self, "hashes", hashes(self.keys))
 
 
 def ad_keys(

@@ -229,10 +229,6 @@ class FeatureClient:
         with _available():
             return write_shard(self._database, self._online, views, under_way)
 
-    def materialize_incremental(self, now: datetime) -> dict[str, int]:
-        """Bring the online store up to `now` and return the rows read by view. See `materialize`."""
-        return dict(self.materialize(now=now).read)
-
     def _read(self, service: Any, rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
         with _available():
             response: OnlineResponse = self.store.get_online_features(features=service, entity_rows=rows)

@@ -47,7 +47,10 @@ class RecordReader:
         keys, end = user_keys(user_ids, self._project), time.monotonic() + self._deadline_s
         for _ in range(2):
             try:
-                return self._values(self._asked(self._connected(), keys).execute(raise_on_error=False))
+                client = self._connected()
+                if len(keys) == 1:
+                    return self._values([client.hget(keys[0], self._field)])
+                return self._values(self._asked(client, keys).execute(raise_on_error=False))
             except redis.ConnectionError:  # perhaps one of before Redis started anew: once more, with a new one
                 if time.monotonic() >= end:
                     return None
@@ -72,11 +75,17 @@ class RecordReader:
         return None
 
     def close(self) -> None:
-        """Close the connections; those of an event loop end with it."""
+        """Close the connections that threads opened."""
         with self._opening:
             if self._client is not None:
                 self._client.close()
                 self._client = None
+
+    async def aclose(self) -> None:
+        """Close the connections that this event loop opened."""
+        client = self._of_loops.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
 
     def _asked(self, client: Any, keys: Sequence[bytes]) -> Any:
         pipeline = client.pipeline(transaction=False) if self._topology == "single" else client.pipeline()

@@ -8,9 +8,11 @@ Redis silent or slow: neutral features within the deadline, and a counter; never
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,13 +28,15 @@ from leadre.domain.identity import ids_of
 from leadre.errors import InvalidInput, LeadreError
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.ad_table import AdTable
-from leadre.store.features.ranking_rows import RankingRows
-from leadre.store.features.record_reader import RecordReader
+from leadre.store.features.ranking.records import RecordReader
+from leadre.store.features.ranking.rows import RankingRows
 
 if TYPE_CHECKING:
     from leadre.settings import Settings
 
 Ids = Sequence[int | str] | NDArray[np.int64]
+
+_ROWS_TO_SPREAD = 16_384  # fewer are derived sooner by one thread
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +52,7 @@ class RankingFeatures:
         deadline_s: how long Redis may take (ours).
         ttl_s: the age up to which a list counts (ours).
         poll_s: how often a newer index is looked for (ours); None: only when `refresh` is called.
+        threads: how many share a read of many rows; all cores unless given (ours).
         topology: whether the URL is of one server or of a node of a Redis Cluster.
 
     Raises:
@@ -63,6 +68,7 @@ class RankingFeatures:
         deadline_s: float = 0.02,
         ttl_s: float = LIST_TTL_S,
         poll_s: float | None = 5.0,
+        threads: int | None = None,
         topology: Literal["single", "cluster"] = "single",
     ) -> None:
         self._ttl_s = ttl_s
@@ -73,6 +79,7 @@ class RankingFeatures:
         self._opened: tuple[Path, int] | None = None
         self._table = AdTable.empty()
         self._closed = threading.Event()
+        self._threads = ThreadPoolExecutor(threads or os.cpu_count(), thread_name_prefix="leadre-ranking")
         _keep_freed_memory()
         self.refresh()
         self._reader.read(np.zeros(1, np.int64))  # warm: the first read opens the connection
@@ -102,9 +109,14 @@ class RankingFeatures:
         return cls(settings.redis_url, index=live_index, deadline_s=deadline_s, ttl_s=settings.list_ttl_s)
 
     def close(self) -> None:
-        """Stop following the index, and close the connections. Those of event loops end with their loops."""
+        """Stop following the index, and close the connections of threads."""
         self._closed.set()
         self._reader.close()
+        self._threads.shutdown()
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop; `close` does the rest."""
+        await self._reader.aclose()
 
     @property
     def counters(self) -> dict[str, int]:
@@ -180,6 +192,7 @@ class RankingFeatures:
             target_of_row=places,
             request_time_s=asked.request_time_s,
             ttl_s=self._ttl_s,
+            over=map if len(places) < _ROWS_TO_SPREAD else self._threads.map,
         )
         self._count(
             reads=1,
