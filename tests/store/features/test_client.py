@@ -50,6 +50,8 @@ def histories(database: Engine) -> None:
             ensure_months(connection, table, [NOW])
         rows = [{"user_id": n, "source_id": str(n), "sex": "female", "event_at": NOW} for n in (1, 2)]
         connection.execute(users.insert(), [{**rows[0], "age": 31}, {**rows[1], "age": None}])
+        for table in (interest_summaries, behavior_sequences):
+            ensure_months(connection, table.name, [NOW])
         connection.execute(
             interest_summaries.insert(),
             {
@@ -143,7 +145,7 @@ def test_the_expected_ecpm_is_in_the_unit_of_the_log_and_of_evaluation(
 def test_ranker_features_of_present_absent_expired_and_future_lists(
     features: FeatureClient, promoted: None, index: AdIndex, make_list: MakeList
 ) -> None:
-    assert features.materialize_incremental(NOW)["ad_index"] == 30
+    assert features.materialize(now=NOW).read["ad_index"] == 30
     features.push_lists([make_list(7, 100, 104)], index=index)
 
     row = features.ranker_features(7, [104, 100, 777], now=NOW + timedelta(seconds=9))
@@ -185,7 +187,7 @@ def test_an_index_that_was_never_promoted_is_not_served(
 ) -> None:
     with transaction(database) as connection:
         connection.exec_driver_sql("UPDATE releases SET promoted_at = NULL, status = 'candidate'")
-    assert features.materialize_incremental(NOW)["ad_index"] == 0
+    assert features.materialize(now=NOW).read["ad_index"] == 0
 
 
 def test_a_silent_redis_is_unavailable(features: FeatureClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ def test_the_join_the_online_store_and_the_function_give_the_same_bits(
     with transaction(database) as connection:
         logged = retrieval_log.newest(connection, users)
     later = NOW + timedelta(hours=1, microseconds=333_333)
-    features.materialize_incremental(later)
+    features.materialize(now=later)
 
     rows = training_rows(*((user, ad_id, later - NOW) for user in (*users, 25) for ad_id in candidates))
     joined = features.point_in_time(rows)

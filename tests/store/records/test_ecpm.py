@@ -104,7 +104,7 @@ def test_the_kept_sums_are_those_of_the_impressions_bit_by_bit(connection: Conne
             if isinstance(step, str):
                 connection.exec_driver_sql(step)
             else:
-                upsert_impressions(connection, step)
+                upsert_impressions(connection, step, arrived_at=NOW)
         kept, passed = read_ecpm_log(connection), read_ecpm_log(connection, before=NOW + timedelta(days=9))
         undone.rollback()
     np.testing.assert_array_equal(kept.ad_ids, passed.ad_ids)
