@@ -3,7 +3,8 @@
 LEADRE §5.3. One user with 500 target ads, Redis on this machine, lists of 20 ads, S-IDs of 5 codes, embeddings of 8
 numbers; all features that are numbers, as NumPy columns. The limit is one GET of the record and the same derivation
 with everything else taken out: the ads' places looked up before, no ids to check, no columns to spread. Ways take turns
-in rounds; figures are medians of the rounds' medians (p99: of their 99th percentiles).
+in rounds; figures are medians of the rounds' medians (p99: of their 99th percentiles). `cpu` counts this process's CPU
+time, all its threads together, instead of the clock's, which other programs on the machine enter.
 
 Usage: python benchmarks/bench_ranking_features.py [--ads N] [--rounds N] [--reads N] [--quick] [--json]
 """
@@ -149,10 +150,13 @@ def measure(settings: Settings, *, ads: int, rounds: int, reads: int, serve_s: f
     ways = {"ours": (ours, reads), "limit": (limit, reads), "batch": (batch, max(reads // 50, 2))}
     ways["odfv"] = (on_demand, max(reads // 100, 2))
     took: dict[str, list[NDArray[np.float64]]] = {}
+    worked: dict[str, list[float]] = {}
     with closing(online), closing(reader):
         for _ in range(rounds + 1):  # the first round warms everything up
             for way, (read, count) in ways.items():
+                began = time.process_time()
                 took.setdefault(way, []).append(timed(read, count))
+                worked.setdefault(way, []).append((time.process_time() - began) / count * 1e3)
         served = served_rps(settings, users, known, now=now, seconds=serve_s) if serve_s else 0.0
     p50 = {way: median(float(np.median(of_round)) for of_round in of_way[1:]) for way, of_way in took.items()}
     p99 = median(float(np.quantile(of_round, 0.99)) for of_round in took["ours"][1:])
@@ -168,6 +172,8 @@ def measure(settings: Settings, *, ads: int, rounds: int, reads: int, serve_s: f
         "p99_over_p50": p99 / p50["ours"],
         "odfv_over_ours": p50["odfv"] / p50["ours"],
         "single_over_batch": p50["ours"] / (p50["batch"] / len(users)),
+        **{f"{way}_cpu_ms": median(of_way[1:]) for way, of_way in worked.items() if way != "batch"},
+        "batch100_cpu_ms_per_user": median(worked["batch"][1:]) / len(users),
         "record_bytes": float(np.mean([len(record) for record in records])),
     }
     return {**figures, "feature_server_rps": served} if serve_s else figures
