@@ -6,10 +6,9 @@ by byte. Little-endian. A record that is missing, cut, altered or of another for
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Iterable
 from itertools import accumulate, pairwise
-from struct import Struct, unpack_from
+from struct import unpack_from
 from typing import Any, NamedTuple, TypeAlias
 from zlib import crc32
 
@@ -17,56 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leadre.derivation.lists import Lists
+from leadre.derivation.record_layout import (
+    FEW_NAMES,
+    FORMAT,
+    HEADER,
+    MOST_ADS,
+    PER_AD,
+    PER_LIST,
+    TYPES,
+    WHOLE,
+    Shape,
+    ads_of,
+    by_shape,
+    layout_of,
+)
 from leadre.errors import InvalidInput
 
-FORMAT = 1
-"""The first byte of a record."""
-MOST_ADS = 2**15 - 1
-"""Ads that a record holds at most: two categories each are numbered in 16 bits."""
-
-_WHOLE = 0x2144DF1C  # CRC-32 of any bytes that end with their own CRC-32
-_HEADER = Struct("<BBHHHHHI")
-_FEW_NAMES = 2**8  # so many are numbered in one byte
 _MOST_TEXT = 2**16 - 1
-_Shape: TypeAlias = tuple[int, int, int, bool]  # levels, width, count, more than _FEW_NAMES names
-
-
-_PER_AD = (
-    ("ad_ids", "<i8"),
-    ("advertiser_ids", "<i8"),
-    ("shares", "<u4"),
-    ("log_probabilities", "<f4"),
-    ("codes", "<u2"),
-    ("first_categories", ""),
-    ("second_categories", ""),
-    ("directions", "i1"),
-)
-_PER_LIST = ("generated_at_s", "behavior_at_s", "entropy", "expected_ecpm")
-_TYPES = {
-    **{name: np.dtype(kind or np.int32) for name, kind in _PER_AD},
-    **dict.fromkeys(_PER_LIST, np.dtype(np.float64)),
-    "codes": np.dtype((np.uint16, 0)),
-    "directions": np.dtype((np.int8, 0)),
-    "mean_embedding": np.dtype((np.float32, 0)),
-}
-"""What each column of `Lists` that a record holds is in memory; of several numbers an ad, where the width is given."""
 _Part: TypeAlias = tuple[Any, NDArray[Any]]  # the rows of a column, and their values
-
-
-@lru_cache(maxsize=1024)
-def _layout(levels: int, width: int, count: int, many_names: bool) -> np.dtype[np.void]:  # noqa: FBT001
-    """Return the part of a record that lists of one shape share; names follow it, and the checksum."""
-    shapes = {"codes": (count, levels), "directions": (count, width)}
-    number = "<u2" if many_names else "u1"
-    return np.dtype(
-        [
-            *(("format", "u1"), ("levels", "u1"), ("width", "<u2"), ("count", "<u2"), ("names", "<u2")),
-            *(("release_bytes", "<u2"), ("version_bytes", "<u2"), ("name_bytes", "<u4")),
-            *((name, "<f8") for name in _PER_LIST),
-            ("mean_embedding", "<f4", (width,)),
-            *((name, kind or number, shapes.get(name, (count,))) for name, kind in _PER_AD),
-        ]
-    )
 
 
 def pack(lists: Lists) -> list[bytes]:
@@ -89,19 +56,19 @@ def pack(lists: Lists) -> list[bytes]:
         "name_bytes": total[bounds[1:]] - total[bounds[:-1]],
         "release_bytes": np.array([len(texts[text]) for text in lists.releases]),
         "version_bytes": np.array([len(texts[text]) for text in lists.index_versions]),
-        **{name: getattr(lists, name) for name in _PER_LIST},
+        **{name: getattr(lists, name) for name in PER_LIST},
         "mean_embedding": lists.mean_embedding,
     }
-    per_ad = {name: getattr(lists, name) for name, _ in _PER_AD}
+    per_ad = {name: getattr(lists, name) for name, _ in PER_AD}
     per_ad["first_categories"], per_ad["second_categories"] = own_numbers
     heads = [b""] * len(lists)
-    for shape, chosen in _by_shape(lists.levels, lists.widths, counts, name_counts > _FEW_NAMES):
+    for shape, chosen in by_shape(lists.levels, lists.widths, counts, name_counts > FEW_NAMES):
         levels, width, count, _ = shape
-        written = np.empty(len(chosen), dtype=_layout(*shape))
+        written = np.empty(len(chosen), dtype=layout_of(*shape))
         written["format"], written["levels"], written["width"], written["count"] = FORMAT, levels, width, count
         for name, values in columns.items():
             written[name] = values[chosen] if values.ndim == 1 else values[chosen, :width]
-        ads = _ads_of(lists.offsets, chosen, count)
+        ads = ads_of(lists.offsets, chosen, count)
         for name, values in per_ad.items():
             part = values[ads] if values.ndim == 1 else values[ads, : written[name].shape[2]]
             written[name] = part.reshape(written[name].shape)
@@ -134,14 +101,14 @@ def unpack(records: Iterable[Any]) -> Lists:
     offsets = np.concatenate(([0], np.cumsum(counts)))
     number, first = np.array([*numbers, 0], dtype=np.int32), np.array(first_number)
     broken = np.zeros(len(given), dtype=np.bool_)
-    parts: dict[str, list[_Part]] = {name: [] for name in _TYPES}
-    for shape, chosen in _by_shape(levels, widths, counts, many, among=present):
-        layout = _layout(*shape)
+    parts: dict[str, list[_Part]] = {name: [] for name in TYPES}
+    for shape, chosen in by_shape(levels, widths, counts, many, among=present):
+        layout = layout_of(*shape)
         read = np.frombuffer(b"".join([given[u][: layout.itemsize] for u in chosen.tolist()]), dtype=layout)
-        ads = _ads_of(offsets, chosen, shape[2])
-        for name in (*_PER_LIST, "mean_embedding"):
+        ads = ads_of(offsets, chosen, shape[2])
+        for name in (*PER_LIST, "mean_embedding"):
             parts[name].append((chosen, read[name]))
-        for name, _ in _PER_AD:
+        for name, _ in PER_AD:
             values = read[name]
             if name.endswith("categories"):
                 position = first[chosen, None] + values
@@ -151,8 +118,8 @@ def unpack(records: Iterable[Any]) -> Lists:
         broken[chosen] |= ~np.isfinite(read["generated_at_s"])
     if broken.any():  # its checksum is right, and yet it says nothing: none of ours
         return unpack([None if bad else record for bad, record in zip(broken.tolist(), given, strict=True)])
-    rows = {**dict.fromkeys(_TYPES, len(given)), **{name: int(offsets[-1]) for name, _ in _PER_AD}}
-    columns = {name: _put_together(of_name, rows[name], _TYPES[name]) for name, of_name in parts.items()}
+    rows = {**dict.fromkeys(TYPES, len(given)), **{name: int(offsets[-1]) for name, _ in PER_AD}}
+    columns = {name: _put_together(of_name, rows[name], TYPES[name]) for name, of_name in parts.items()}
     columns["behavior_at_s"][~present] = np.nan
     return Lists(
         offsets=offsets,
@@ -181,7 +148,7 @@ def _put_together(parts: list[_Part], rows: int, dtype: np.dtype[Any]) -> NDArra
 
 
 class _Head(NamedTuple):
-    shape: _Shape
+    shape: Shape
     release: str
     index_version: str
     names: tuple[str, ...]
@@ -193,16 +160,16 @@ _NO_HEAD = _Head((0, 0, 0, False), "", "", ())
 def _whole(record: Any) -> bytes | None:
     if isinstance(record, (bytearray, memoryview)):
         record = bytes(record)
-    sound = isinstance(record, bytes) and len(record) >= _HEADER.size + 4 and record[0] == FORMAT
-    return record if sound and crc32(record) == _WHOLE else None
+    sound = isinstance(record, bytes) and len(record) >= HEADER.size + 4 and record[0] == FORMAT
+    return record if sound and crc32(record) == WHOLE else None
 
 
 def _read_texts(record: bytes) -> _Head:
     """Read the shape and the texts of a record; `_NO_HEAD` when its lengths do not add up, or it holds no text."""
-    _, levels, width, count, name_count, release_bytes, version_bytes, name_bytes = _HEADER.unpack_from(record)
-    shape = (levels, width, count, name_count > _FEW_NAMES)
+    _, levels, width, count, name_count, release_bytes, version_bytes, name_bytes = HEADER.unpack_from(record)
+    shape = (levels, width, count, name_count > FEW_NAMES)
     try:
-        at = _layout(*shape).itemsize
+        at = layout_of(*shape).itemsize
         begin = at + 2 * name_count
         if len(record) != begin + release_bytes + version_bytes + name_bytes + 4:
             return _NO_HEAD
@@ -214,28 +181,6 @@ def _read_texts(record: bytes) -> _Head:
     except ValueError:
         return _NO_HEAD
     return _Head(shape, release, version, tuple(names))
-
-
-def _by_shape(
-    *shape: NDArray[Any], among: NDArray[np.bool_] | None = None
-) -> Iterator[tuple[_Shape, NDArray[np.int64]]]:
-    """Group lists of equal levels, width, count and kind of names: their records have every part in one place."""
-    groups: dict[Any, list[int]] = {}
-    for u, of_list in enumerate(zip(*(part.tolist() for part in shape), strict=True)):
-        groups.setdefault(of_list, []).append(u)
-    for (levels, width, count, many), members in groups.items():
-        chosen = np.array(members)
-        if among is not None:
-            chosen = chosen[among[chosen]]
-        if len(chosen):
-            yield (levels, width, count, bool(many)), chosen
-
-
-def _ads_of(offsets: NDArray[np.int64], chosen: NDArray[np.int64], count: int) -> NDArray[np.int64] | slice:
-    """Return where the ads of lists of one length are, one list after the other."""
-    if len(chosen) * count == offsets[-1]:  # all there are
-        return slice(None)
-    return (offsets[chosen, None] + np.arange(count)).reshape(-1)
 
 
 def _own_names(lists: Lists) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadre.derivation.list_record import MOST_ADS, pack, unpack
+from leadre.derivation.list_record import pack, unpack
+from leadre.derivation.record_layout import MOST_ADS
 from leadre.derivation.user_side import derive
 from leadre.errors import InvalidInput
 from tests.derivation.worlds import all_plain, derived, facts, plain

@@ -8,10 +8,12 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import redis
@@ -21,14 +23,20 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from leadre.derivation import pack
+from leadre.domain.retrieval import RetrievalList
+from leadre.indexing.ad_index import AdIndex
+from leadre.settings import Settings
 from leadre.store.features.client import FeatureClient
 from leadre.store.features.layout import (
     read_timestamp_value,
     timestamp_field,
     timestamp_value,
 )
+from leadre.store.features.list_writer import derive_lists, set_lists
 from leadre.store.features.online_rows import set_rows, set_rows_async
 from leadre.store.features.online_store import LeadreRedisOnlineStoreConfig
+from leadre.store.features.ranking import RankingFeatures
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TTL_S = 10_368_000
@@ -266,6 +274,33 @@ def test_feast_writes_to_a_cluster(cluster: int, features: FeatureClient) -> Non
     earlier = NOW - timedelta(1)
     store.write_to_online_store("user_profile", _profiles([(user_id, 31, earlier) for user_id in range(20)]))
     assert _ages(store, list(range(20))) == [30] * 20
+
+
+def test_ranking_features_are_read_from_a_cluster(
+    cluster: int, applied: Settings, promoted: None, index: AdIndex, make_list: Callable[..., RetrievalList]
+) -> None:
+    index.save(applied.indexes / index.version)
+    lists = derive_lists(
+        [make_list(user, 100 + user) for user in range(9)], index=index, ecpm_of=lambda rows: np.zeros(len(rows))
+    )
+    with redis.RedisCluster("127.0.0.1", cluster) as client:
+        set_lists(client, np.arange(9), lists, pack(lists), project="leadre", ttl_s=0)
+    settings = replace(applied, redis_cluster=f"127.0.0.1:{cluster},127.0.0.1:1")
+    reader = RankingFeatures.of(settings, deadline_s=5.0)
+
+    async def aread() -> list[int]:
+        try:
+            rows = await reader.aread(range(9), [[100 + user] for user in range(9)], now=NOW)
+            return rows["rank"].tolist()
+        finally:
+            await reader.aclose()
+
+    try:
+        assert reader.read([3], [[103, 104]], now=NOW)["rank"].tolist() == [1, 0]
+        assert reader.read(range(9), [[100 + user] for user in range(9)], now=NOW)["rank"].tolist() == [1] * 9
+        assert asyncio.run(aread()) == [1] * 9
+    finally:
+        reader.close()
 
 
 def _free_port() -> int:

@@ -13,10 +13,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,17 +24,16 @@ from numpy.typing import NDArray
 from leadre.artifacts import MANIFEST
 from leadre.derivation import LIST_TTL_S, unpack
 from leadre.derivation.item_match import match
-from leadre.domain.identity import ids_of
-from leadre.errors import InvalidInput, LeadreError
+from leadre.errors import LeadreError
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.ad_table import AdTable
-from leadre.store.features.ranking.records import RecordReader
+from leadre.store.features.ranking.asked import Asked, Ids
+from leadre.store.features.ranking.records import RecordReader, Topology
 from leadre.store.features.ranking.rows import RankingRows
 
 if TYPE_CHECKING:
     from leadre.settings import Settings
 
-Ids = Sequence[int | str] | NDArray[np.int64]
 
 _ROWS_TO_SPREAD = 16_384  # fewer are derived sooner by one thread
 
@@ -69,7 +68,7 @@ class RankingFeatures:
         ttl_s: float = LIST_TTL_S,
         poll_s: float | None = 5.0,
         threads: int | None = None,
-        topology: Literal["single", "cluster"] = "single",
+        topology: Topology = "single",
     ) -> None:
         self._ttl_s = ttl_s
         self._folder = (lambda: index) if isinstance(index, Path) else index
@@ -106,7 +105,11 @@ class RankingFeatures:
                 version = connection.scalar(select(releases.c.index_version).where(releases.c.status == "live"))
             return None if version is None else settings.indexes / version
 
-        return cls(settings.redis_url, index=live_index, deadline_s=deadline_s, ttl_s=settings.list_ttl_s)
+        topology: Topology = "single"
+        url = settings.redis_url
+        if settings.redis_cluster:
+            url, topology = _cluster_url(settings.redis_cluster), "cluster"
+        return cls(url, index=live_index, deadline_s=deadline_s, ttl_s=settings.list_ttl_s, topology=topology)
 
     def close(self) -> None:
         """Stop following the index, and close the connections of threads."""
@@ -140,12 +143,12 @@ class RankingFeatures:
         Raises:
             InvalidInput: what is given is no id, or other than U sequences, or a time without a zone.
         """
-        asked = _Asked.of(user_ids, ad_ids, now=now)
+        asked = Asked.of(user_ids, ad_ids, now=now)
         return self._derive(asked, self._reader.read(asked.user_ids))
 
     async def aread(self, user_ids: Ids, ad_ids: Sequence[Ids] | NDArray[np.int64], *, now: datetime) -> RankingRows:
         """Do as `read` does, without keeping the event loop from others while Redis is asked."""
-        asked = _Asked.of(user_ids, ad_ids, now=now)
+        asked = Asked.of(user_ids, ad_ids, now=now)
         return self._derive(asked, await self._reader.aread(asked.user_ids))
 
     def refresh(self) -> bool:
@@ -179,7 +182,7 @@ class RankingFeatures:
                 self._count(index_failures=1)
                 logger.warning("the index stays as it is: %s", error)
 
-    def _derive(self, asked: _Asked, records: list[bytes | None] | None) -> RankingRows:
+    def _derive(self, asked: Asked, records: list[bytes | None] | None) -> RankingRows:
         table = self._table  # one for the whole read, whatever is opened meanwhile
         values = [None] * len(asked.user_ids) if records is None else records
         lists = unpack(values)
@@ -218,40 +221,12 @@ class RankingFeatures:
                 self._counts[name] += number
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Asked:
-    """What a caller asked for, in Feast's ids."""
-
-    user_ids: NDArray[np.int64]
-    user_of_row: NDArray[np.int64]
-    ad_ids: NDArray[np.int64]
-    request_time_s: float
-
-    @classmethod
-    def of(cls, user_ids: Ids, ad_ids: Sequence[Ids] | NDArray[np.int64], *, now: datetime) -> _Asked:
-        if now.tzinfo is None:
-            raise InvalidInput(f"now={now.isoformat()} has no zone: pass an aware time")
-        users = _ids(user_ids)
-        if len(ad_ids) != len(users):
-            raise InvalidInput(f"{len(users)} users with target ads for {len(ad_ids)}: pass a sequence of ads a user")
-        if isinstance(ad_ids, np.ndarray) and ad_ids.ndim == 2:
-            counts, ads = np.full(len(users), ad_ids.shape[1]), _ids(ad_ids.reshape(-1))
-        else:
-            parts = [_ids(of_user) for of_user in ad_ids]
-            counts = np.array([len(part) for part in parts], dtype=np.int64)
-            ads = parts[0] if len(parts) == 1 else np.concatenate((np.empty(0, np.int64), *parts))
-        return cls(
-            user_ids=users,
-            user_of_row=np.repeat(np.arange(len(users)), counts),
-            ad_ids=ads,
-            request_time_s=now.timestamp(),
-        )
-
-
-def _ids(source_ids: Ids) -> NDArray[np.int64]:
-    if isinstance(source_ids, np.ndarray) and source_ids.dtype == np.int64 and source_ids.min(initial=0) >= 0:
-        return source_ids
-    return np.array(ids_of(source_ids.tolist() if isinstance(source_ids, np.ndarray) else source_ids), dtype=np.int64)
+def _cluster_url(nodes: str) -> str:
+    """Return the URL of the first node of `host:port,host:port,password=...`."""
+    node, *rest = nodes.split(",")
+    options = dict(part.partition("=")[::2] for part in rest if "=" in part)
+    login = f"{quote(options.get('username', ''))}:{quote(options['password'])}@" if "password" in options else ""
+    return f"{'rediss' if options.get('ssl') == 'true' else 'redis'}://{login}{node}"
 
 
 def _keep_freed_memory() -> None:

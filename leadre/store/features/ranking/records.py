@@ -22,6 +22,7 @@ from redis.retry import Retry
 from leadre.store.features.layout import field, read_bytes_value, user_keys
 from leadre.store.features.list_reader import FEATURE, VIEW
 
+Topology = Literal["single", "cluster"]
 _FAILED = (redis.RedisError, OSError, TimeoutError)
 
 
@@ -35,7 +36,7 @@ class RecordReader:
         topology: whether the URL is of one server or of a node of a Redis Cluster.
     """
 
-    def __init__(self, url: str, *, project: str, deadline_s: float, topology: Literal["single", "cluster"]) -> None:
+    def __init__(self, url: str, *, project: str, deadline_s: float, topology: Topology) -> None:
         self._url, self._project, self._deadline_s, self._topology = url, project, deadline_s, topology
         self._field = field(VIEW, FEATURE)
         self._client: Any = None
