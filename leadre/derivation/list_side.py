@@ -11,6 +11,8 @@ from leadre.derivation.key_places import KeyPlaces
 from leadre.derivation.lists import SHARE, Lists
 from leadre.derivation.targets import AD, KEYS, PACKED, PREFIX, Targets, ad_keys
 
+_ONES = np.ones((KEYS, 1, 1))
+
 
 class Listed(NamedTuple):
     """Some lists: [B] which, [B, n] where their ads are, and the probabilities of these."""
@@ -39,25 +41,27 @@ class ListSide:
         owner = np.repeat(np.arange(len(lists)), lists.counts)
         numbers = [targets.category_numbers.get(name, -1) if name else -1 for name in lists.category_names]
         of_name = np.array([*numbers, -1])
-        self._keys = ad_keys(
-            lists.codes,
-            levels=lists.levels[owner],
-            first_categories=of_name[lists.first_categories],
-            second_categories=of_name[lists.second_categories],
-            advertiser_ids=lists.advertiser_ids,
-        )
-        self._keys[AD] = lists.ad_ids + 1
         versions = np.array([it.index_version for it in targets.shapes], dtype=object)
         same_index = np.array([(versions == v) & bool(v) for v in lists.index_versions], dtype=np.bool_)
         shapes = np.array([shape[1:] for shape in targets.shapes])
         # [U, indexes]: whose S-IDs, and whose embeddings, may be compared
         self._same_levels = same_index & (lists.levels[:, None] == shapes[:, 0])
         self._same_width = same_index & (lists.widths[:, None] == shapes[:, 1]) & (shapes[:, 1] > 0)
+        levels, comparable = lists.levels, np.ones(len(lists), dtype=np.bool_)
+        if len(targets.shapes) == 1:  # with one index it can be said of a list alone
+            levels, comparable = np.where(self._same_levels[:, 0], levels, 1), self._same_width[:, 0]
+        self._keys = ad_keys(
+            lists.codes,
+            levels=levels[owner],
+            first_categories=of_name[lists.first_categories],
+            second_categories=of_name[lists.second_categories],
+            advertiser_ids=lists.advertiser_ids,
+        )
+        self._keys[AD] = lists.ad_ids + 1
         self._width = min(lists.directions.shape[1], targets.directions.shape[1])
         self._units, self._unit = _units(lists.directions[:, : self._width])
-        if len(targets.shapes) == 1:  # with one index it can be said of a list alone
-            self._keys[PREFIX : PREFIX + PACKED] *= self._same_levels[owner, 0]
-            self._units *= self._same_width[owner]
+        if not comparable.all():
+            self._units *= comparable[owner, None]
         self.deep = min(lists.codes.shape[1], targets.codes.shape[1]) - 1 > PACKED
 
     def shared(
@@ -81,7 +85,7 @@ class ListSide:
         found = tables.find(asked.reshape(KEYS * b, -1))
 
         group = np.arange(0, KEYS * b * (n + 1), n + 1)[:, None]
-        weights = np.broadcast_to(listed.p, (KEYS, b, n)).reshape(-1)
+        weights = (listed.p * _ONES).reshape(-1)
         masses = np.bincount((tables.own + group).reshape(-1), weights=weights, minlength=KEYS * b * (n + 1))
         masses[:: n + 1] = 0.0  # of what has no key
         mass = np.minimum(masses, 1.0).take(found + group)
@@ -107,11 +111,12 @@ class ListSide:
             pointing *= (places >= 0)[..., None]
         if self._targets.shape_of_ad is not None:
             pointing *= self._same_width[listed.lists[:, None], self._targets.shape_of_ad[places]][..., None]
-        best = (units @ pointing.swapaxes(1, 2)).max(axis=1)
-        mean = (listed.p[:, None, :] @ units @ pointing.swapaxes(1, 2).astype(np.float64))[:, 0]
-        cosines = np.stack((best, mean))
+        cosines = np.empty((2, *places.shape))
+        np.max(units @ pointing.swapaxes(1, 2), axis=1, out=cosines[0])
+        cosines[1] = (listed.p[:, None, :] @ units @ pointing.swapaxes(1, 2).astype(np.float64))[:, 0]
         cosines /= np.sqrt(np.maximum(self._targets.squares.take(places), 1)) * self._unit
-        np.clip(cosines, -1.0, 1.0, out=cosines)
+        np.minimum(cosines, 1.0, out=cosines)
+        np.maximum(cosines, -1.0, out=cosines)
         cosines += 0.0  # no -0.0
         return cosines.reshape(2, -1)
 

@@ -19,6 +19,8 @@ from leadre.derivation.targets import MOST_CODE
 from leadre.domain.semantic_id import sid_texts
 from leadre.errors import InvalidInput
 
+_CELLS = 2**20  # lists times category names that are added up at once: bounds memory, changes no value
+
 
 def derive(
     *,
@@ -129,20 +131,19 @@ def user_numbers(lists: Lists, alive: NDArray[np.bool_]) -> dict[str, NDArray[An
         lists: U lists.
         alive: bool[U], whose lists count; the others are neutral.
     """
-    counts, p = lists.counts, lists.shares * SHARE
-    full = np.flatnonzero(counts)
-    starts = lists.offsets[full]
-    top = np.zeros(len(lists))
-    concentration = np.zeros(len(lists))
+    counts, p, full = lists.counts, lists.shares * SHARE, np.flatnonzero(lists.counts)
+    top, concentration = np.zeros(len(lists)), np.zeros(len(lists))
     if len(full):
-        top[full] = np.maximum.reduceat(p, starts)
-        size = len(lists.category_names)
-        keys, group = np.unique(
-            np.repeat(np.arange(len(lists)) * size, counts) + lists.first_categories, return_inverse=True
-        )
-        masses = np.minimum(np.bincount(group, weights=p), 1.0)
-        owner = keys // size
-        concentration[full] = np.maximum.reduceat(masses, np.flatnonzero(np.diff(owner, prepend=-1)))
+        top[full] = np.maximum.reduceat(p, lists.offsets[full])
+    names = len(lists.category_names)
+    together = max(_CELLS // max(names, 1), 1)
+    for start in range(0, len(lists), together):
+        part = slice(lists.offsets[start], lists.offsets[min(start + together, len(lists))])
+        size = len(counts[start : start + together])
+        cell = np.repeat(np.arange(size) * names, counts[start : start + together])
+        masses = np.bincount(cell + lists.first_categories[part], weights=p[part], minlength=size * names)
+        concentration[start : start + size] = masses.reshape(size, names).max(axis=1, initial=0.0)
+    np.minimum(concentration, 1.0, out=concentration)
     return {
         "retrieved_count": counts * alive,
         "top_probability": top * alive,

@@ -34,7 +34,6 @@ from leadre.store.features.ranking.rows import RankingRows
 if TYPE_CHECKING:
     from leadre.settings import Settings
 
-
 _ROWS_TO_SPREAD = 16_384  # fewer are derived sooner by one thread
 
 logger = logging.getLogger(__name__)
@@ -103,6 +102,7 @@ class RankingFeatures:
         def live_index() -> Path | None:
             with transaction(database) as connection:
                 version = connection.scalar(select(releases.c.index_version).where(releases.c.status == "live"))
+            database.dispose()  # asked seldom: no connection is kept
             return None if version is None else settings.indexes / version
 
         topology: Topology = "single"
