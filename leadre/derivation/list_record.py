@@ -62,7 +62,8 @@ def pack(lists: Lists) -> list[bytes]:
     per_ad = {name: getattr(lists, name) for name, _ in PER_AD}
     per_ad["first_categories"], per_ad["second_categories"] = own_numbers
     heads = [b""] * len(lists)
-    for shape, chosen in by_shape(lists.levels, lists.widths, counts, name_counts > FEW_NAMES):
+    shapes = (lists.levels, lists.widths, counts, name_counts > FEW_NAMES)
+    for shape, chosen in by_shape(zip(*(part.tolist() for part in shapes), strict=True)):
         levels, width, count, _ = shape
         written = np.empty(len(chosen), dtype=layout_of(*shape))
         written["format"], written["levels"], written["width"], written["count"] = FORMAT, levels, width, count
@@ -97,12 +98,11 @@ def unpack(records: Iterable[Any]) -> Lists:
         numbers += [names.setdefault(name, len(names)) for name in head.names]
         first_number.append(len(numbers))
     present = np.array([head is not _NO_HEAD for head in heads], dtype=np.bool_)
-    levels, widths, counts, many = np.array([head.shape for head in heads], dtype=np.int64).reshape(-1, 4).T
-    offsets = np.concatenate(([0], np.cumsum(counts)))
+    offsets = np.array([*accumulate((head.shape[2] for head in heads), initial=0)])
     number, first = np.array([*numbers, 0], dtype=np.int32), np.array(first_number)
     broken = np.zeros(len(given), dtype=np.bool_)
     parts: dict[str, list[_Part]] = {name: [] for name in TYPES}
-    for shape, chosen in by_shape(levels, widths, counts, many, among=present):
+    for shape, chosen in by_shape(None if head is _NO_HEAD else head.shape for head in heads):
         layout = layout_of(*shape)
         read = np.frombuffer(b"".join([given[u][: layout.itemsize] for u in chosen.tolist()]), dtype=layout)
         ads = ads_of(offsets, chosen, shape[2])
@@ -124,8 +124,8 @@ def unpack(records: Iterable[Any]) -> Lists:
     return Lists(
         offsets=offsets,
         present=present,
-        levels=levels.astype(np.uint8),
-        widths=widths.astype(np.uint16),
+        levels=np.array([head.shape[0] for head in heads], dtype=np.uint8),
+        widths=np.array([head.shape[1] for head in heads], dtype=np.uint16),
         category_names=(*names,),
         releases=tuple([head.release for head in heads]),
         index_versions=tuple([head.index_version for head in heads]),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from struct import Struct
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,17 +62,14 @@ def layout_of(levels: int, width: int, count: int, many_names: bool) -> np.dtype
     )
 
 
-def by_shape(*shape: NDArray[Any], among: NDArray[np.bool_] | None = None) -> Iterator[tuple[Shape, NDArray[np.int64]]]:
-    """Group lists of equal levels, width, count and kind of names: their records have every part in one place."""
-    groups: dict[Any, list[int]] = {}
-    for u, of_list in enumerate(zip(*(part.tolist() for part in shape), strict=True)):
-        groups.setdefault(of_list, []).append(u)
-    for (levels, width, count, many), members in groups.items():
-        chosen = np.array(members)
-        if among is not None:
-            chosen = chosen[among[chosen]]
-        if len(chosen):
-            yield (levels, width, count, bool(many)), chosen
+def by_shape(shapes: Iterable[Shape | None]) -> Iterator[tuple[Shape, NDArray[np.int64]]]:
+    """Group lists of one shape, whose records have every part in one place; those of None are left out."""
+    groups: dict[Shape, list[int]] = {}
+    for u, shape in enumerate(shapes):
+        if shape is not None:
+            groups.setdefault(shape, []).append(u)
+    for shape, members in groups.items():
+        yield shape, np.array(members)
 
 
 def ads_of(offsets: NDArray[np.int64], chosen: NDArray[np.int64], count: int) -> NDArray[np.int64] | slice:
