@@ -105,12 +105,11 @@ def measure(
     database, online = connect(database_url), redis.Redis.from_url(redis_url)
     writer = ListWriter(database=database, online=online, project="logged", ttl_s=TTL_S)
     feast = make_feast(folder, redis_url)
-    ecpms = dict.fromkeys(index.ad_ids.tolist(), 1.0)
     with transaction(database) as connection:
         connection.execute(text("CREATE TABLE twin (LIKE retrieval_log INCLUDING ALL)"))
 
     def derived_from(lists: Sequence[RetrievalList]) -> tuple[Lists, list[bytes]]:
-        derived = derive_lists(lists, index=index, ecpms=ecpms)
+        derived = derive_lists(lists, index=index, ecpm_of=np.ones_like)
         return derived, pack(derived)
 
     def ours(lists: Sequence[RetrievalList]) -> None:
@@ -298,7 +297,7 @@ def bytes_per_user(online: redis.Redis, lists: Sequence[RetrievalList]) -> float
     """Return the memory of a user in Redis with all views; values are as long as in the demo's world on average."""
     lengths = {
         "user_profile": (2, 7, 18, 12, 13, 6, 9, 2, 5),
-        "interest_summary": (61, 9, 221, 24, 61, 9, 221, 24),
+        "interest_summary": (61, 9, 221, 24, 2, 2, 2, 2),  # its ads have no SPU
         "ad_behavior_sequence": (20, 78, 256, 78, 13),
         "content_behavior_sequence": (18, 57, 174, 65, 12),
     }

@@ -32,10 +32,7 @@ from sqlalchemy import text
 
 from leadre import services
 from leadre.errors import FeatureRowMismatch
-from leadre.pipelines.materialize import materialize
 from leadre.settings import Settings
-from leadre.store.features.client import FeatureClient
-from leadre.store.features.command import run_feast
 from leadre.store.features.layout import user_keys
 from leadre.store.records.database import connect, migrate, transaction
 from leadre.store.records.partitions import ensure_months
@@ -78,6 +75,11 @@ def main() -> None:
 
 def measure(settings: Settings, *, users: int, feast_users: int, rounds: int) -> dict[str, float]:
     """Return the figures: rows a second by way of materializing, and memory."""
+    # Here, for the processes that are started read this file anew, and need no Feast.
+    from leadre.pipelines.materialize import materialize
+    from leadre.store.features.client import FeatureClient
+    from leadre.store.features.command import run_feast
+
     migrate(settings.database_url)
     os.environ.update(settings.feast_environment())
     run_feast(settings.feature_repo, "apply")

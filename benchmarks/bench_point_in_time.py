@@ -35,9 +35,9 @@ from leadre.derivation import NEUTRAL, pack
 from leadre.derivation.user_side import derive
 from leadre.domain.semantic_id import SemanticId
 from leadre.settings import Settings
-from leadre.store.features import point_in_time, retrieval_log
+from leadre.store.features import retrieval_log
 from leadre.store.features.command import run_feast
-from leadre.store.features.point_in_time import RankerJoin
+from leadre.store.features.point_in_time import RankerJoin, columns, join
 from leadre.store.past.joins import open_join
 from leadre.store.records.bulk import copy_rows
 from leadre.store.records.database import connect, migrate, transaction
@@ -106,10 +106,10 @@ def measure(settings: Settings, *, rows: int, peer_rows: int, rounds: int) -> di
     clock: dict[str, list[float]] = {}
     for number in range(rounds + 1):  # the first round warms everything up
         found = {}
-        for name, join in (("postgres", postgres), ("duckdb", duckdb)):
+        for name, way in (("postgres", postgres), ("duckdb", duckdb)):
             with parts(name) as spent:
                 began = time.perf_counter()
-                _, found[name] = join.features(**asked, names=FEATURES)
+                _, found[name] = way.features(**asked, names=FEATURES)
                 spent[f"{name}_s"] = time.perf_counter() - began
             note(clock, spent, number)
         for feature in FEATURES:
@@ -147,14 +147,14 @@ class parts:  # noqa: N801 - a context manager, used like a function
         self._kept: dict[str, Any] = {}
 
     def __enter__(self) -> dict[str, float]:
-        for name, part in (("_joined", "join"), ("unpack", "unpack"), ("match_scores", "match")):
-            self._kept[name] = getattr(point_in_time, name)
-            setattr(point_in_time, name, self._timed(self._kept[name], f"{self._engine}_{part}_s"))
+        for module, name, part in ((join, "_joined", "join"), (join, "unpack", "unpack"), (columns, "match", "match")):
+            self._kept[name] = module, getattr(module, name)
+            setattr(module, name, self._timed(getattr(module, name), f"{self._engine}_{part}_s"))
         return self._spent
 
     def __exit__(self, *_: object) -> None:
-        for name, function in self._kept.items():
-            setattr(point_in_time, name, function)
+        for name, (module, function) in self._kept.items():
+            setattr(module, name, function)
 
     def _timed(self, function: Any, part: str) -> Any:
         def timed(*arguments: Any, **options: Any) -> Any:
@@ -174,7 +174,7 @@ def note(clock: dict[str, list[float]], spent: dict[str, float], number: int) ->
             clock.setdefault(name, []).append(value)
 
 
-def peer_frame(join: RankerJoin, asked: dict[str, NDArray[np.int64]]) -> pd.DataFrame:
+def peer_frame(way: RankerJoin, asked: dict[str, NDArray[np.int64]]) -> pd.DataFrame:
     """Return what `get_historical_features` alone gives, in the rows' order."""
     frame = pd.DataFrame(
         {
@@ -185,8 +185,8 @@ def peer_frame(join: RankerJoin, asked: dict[str, NDArray[np.int64]]) -> pd.Data
             "row": np.arange(len(asked["user_ids"])),
         }
     )
-    service = join.store.get_feature_service("ranker_features_v1")
-    return join.store.get_historical_features(entity_df=frame, features=service).to_df().sort_values("row")
+    service = way.store.get_feature_service("ranker_features_v1")
+    return way.store.get_historical_features(entity_df=frame, features=service).to_df().sort_values("row")
 
 
 def make_rows(rows: int, *, users: int) -> dict[str, NDArray[np.int64]]:

@@ -65,6 +65,7 @@ def _run() -> None:
     from leadre.cli.report import make_report
     from leadre.pipelines.index.build import build_index
     from leadre.pipelines.learning.release import make_release
+    from leadre.pipelines.materialize import materialize
     from leadre.pipelines.summarize import summarize
     from leadre.recipe import encode_recipe, load_recipe
     from leadre.store.importers.synthetic import import_world
@@ -120,9 +121,10 @@ def _run() -> None:
             promote(connected, release)
     console.print(f"  release [bold]{release}[/] is live")
 
-    _step(5, "Feature store", "feast apply, feast materialize-incremental")
+    _step(5, "Feature store", "feast apply, leadre materialize")
     _feast(found, "apply")
-    _feast(found, "materialize-incremental", datetime.now(UTC).isoformat(timespec="seconds"))
+    with progress_bars() as progress:
+        materialize(features(found), now=datetime.now(UTC), progress=progress)
 
     _step(6, "Nearline worker", f"a Celery process retrieves ads for {REFRESHED_USERS} users of the refresh queue")
     users = _refresh_through_a_worker(found)

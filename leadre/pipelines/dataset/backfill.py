@@ -204,10 +204,15 @@ class PastDecoder:
         with transaction(self._database) as connection:
             contexts = contexts_before(connection, user_ids, at=at, recipe=loaded.recipe.prompt)
         lists = loaded.lists(contexts, inventory=inventory, beam_width=self._settings.beam_width, now=at)
-        retrieved = {beam.ad_id for of_user in lists for beam in of_user.beams}
-        with transaction(self._database) as connection:
-            ecpms = read_ecpm(connection, list(retrieved), log=self._earned[1])
-        return derive_lists(lists, index=loaded.index, ecpms=ecpms)
+        log = self._earned[1]
+
+        def ecpm_of(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+            ad_ids = loaded.index.ad_ids[rows].tolist()
+            with transaction(self._database) as connection:
+                known = read_ecpm(connection, list(set(ad_ids)), log=log)
+            return np.array([known.get(ad_id, 0.0) for ad_id in ad_ids])
+
+        return derive_lists(lists, index=loaded.index, ecpm_of=ecpm_of)
 
 
 def work_off_here(settings: Settings, *, batch: int = BATCH) -> int:

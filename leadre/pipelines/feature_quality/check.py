@@ -21,7 +21,16 @@ from leadre.evaluation.drift import MUCH_DRIFT
 from leadre.pipelines.feature_quality.drift import drift_figures, read_training_set
 from leadre.pipelines.feature_quality.figures import Figure, Histogram
 from leadre.serving.metrics import Gauge
-from leadre.store.features import quality
+from leadre.store.quality.samples import (
+    ActiveUsers,
+    active_users,
+    newest_lists,
+    newest_times,
+    online_records,
+    online_times,
+    some_ads,
+    summarized,
+)
 from leadre.store.records.database import transaction
 from leadre.store.release.records import live_release
 
@@ -154,7 +163,7 @@ def check_features(
     settled = now - timedelta(seconds=bounds.grace_s)
     reference = read_training_set(training_set, rows=10 * sample) if training_set else None
     with transaction(database) as connection:
-        users = quality.active_users(connection, since=now - TTL, now=settled, size=sample)
+        users = active_users(connection, since=now - TTL, now=settled, size=sample)
         if not len(users.ids):
             said = f"nobody had a positive behavior in the {TTL.days} days before {now.isoformat()}: set --now"
             return FeatureQuality(now=now, samples=(said,))
@@ -162,12 +171,14 @@ def check_features(
         figures: list[Figure] = []
         histograms: tuple[Histogram, ...] = ()
         if "state" in what:
-            ads = quality.some_ads(connection, size=KEYS)
-            samples.append(f"of these and of {ads.total:,} ads, {KEYS:,} keys at most of each view beside Redis")
-            figures += _freshness(connection, store, {"user_id": users, "ad_id": ads}, now=now, bounds=bounds)
+            keys = {"user_id": users.ids[:KEYS], "ad_id": some_ads(connection, size=KEYS)}
+            samples.append(
+                f"of these {len(keys['user_id']):,}, and {len(keys['ad_id']):,} ads, beside their rows online"
+            )
+            figures += _freshness(connection, store, keys, now=now, bounds=bounds)
             of_lists, histograms = _lists(connection, users, now=now, bounds=bounds)
             figures += of_lists
-            figures += _neutral(quality.online_records(store, users.ids), now=now, bounds=bounds)
+            figures += _neutral(online_records(store, users.ids), now=now, bounds=bounds)
         if "drift" in what:
             drifted, rows = drift_figures(
                 connection,
@@ -185,16 +196,16 @@ def check_features(
 def _freshness(
     connection: Connection,
     store: FeatureStore,
-    samples: Mapping[str, quality.Sample],
+    keys: Mapping[str, NDArray[np.int64]],
     *,
     now: datetime,
     bounds: Bounds,
 ) -> list[Figure]:
     figures = []
     for view in sorted(store.list_feature_views(), key=lambda view: str(view.name)):
-        of, ids = {"view": view.name}, samples[view.join_keys[0]].ids[:KEYS]
-        stored = quality.newest_times(connection, view, ids, until=now)
-        online = quality.online_times(store, view, ids)
+        of, ids = {"view": view.name}, keys[view.join_keys[0]]
+        stored = newest_times(connection, view, ids, until=now)
+        online = online_times(store, view, ids)
         age = now.timestamp() - np.nanmax(stored) if np.isfinite(stored).any() else None
         figures.append(
             Figure(
@@ -222,9 +233,9 @@ def _freshness(
 
 
 def _lists(
-    connection: Connection, users: quality.Sample, *, now: datetime, bounds: Bounds
+    connection: Connection, users: ActiveUsers, *, now: datetime, bounds: Bounds
 ) -> tuple[list[Figure], tuple[Histogram, ...]]:
-    stored = quality.newest_lists(connection, users.ids, after=now - TTL, until=now)
+    stored = newest_lists(connection, users.ids, after=now - TTL, until=now)
     lists = unpack(stored.records)
     numbers = user_numbers(lists, lists.present)
     read = {name: numbers[name][lists.present] for name in ("retrieved_count", "top_probability", "entropy")}
@@ -240,7 +251,7 @@ def _lists(
         ),
         Figure(
             name="summary_coverage_ratio",
-            value=_share(quality.summarized(connection, users.ids, now=now)),
+            value=_share(summarized(connection, users.ids, now=now)),
             at_least=bounds.min_summaries,
             mend=_MEND["summary_coverage_ratio"],
         ),

@@ -6,7 +6,7 @@ without a word.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +19,13 @@ from leadre.derivation.user_side import user_numbers
 from leadre.errors import InvalidInput
 from leadre.evaluation.drift import drift
 from leadre.pipelines.feature_quality.figures import Figure
-from leadre.store.features import quality
-from leadre.store.features.shown import shown, target_facts
+from leadre.store.quality import samples
+from leadre.store.quality.shown import shown, target_facts
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-Columns = Mapping[str, NDArray[Any]]
+Columns = dict[str, NDArray[Any]]
 
 DAY, WEEK = timedelta(days=1), timedelta(days=7)
 USERS_OF_ROWS = 5
@@ -68,16 +68,15 @@ def drift_figures(
         min_rows: rows of either side below which a feature is not judged.
     """
     day, week = now - DAY, now - DAY - WEEK
-    rows = sample // USERS_OF_ROWS
-    current = dict(_rows(connection, after=day, until=now, users=rows))
+    users = samples.changed_users(connection, since=day, size=sample)
+    current = _rows(connection, users[: sample // USERS_OF_ROWS], after=day, until=now)
     if reference is not None:
         against = f"{_length(reference, FEATURES):,} rows of the training set"
     else:
-        current.update(_user_side(connection, after=day, until=now, users=sample))
-        reference = {
-            **_rows(connection, after=week, until=day, users=rows),
-            **_user_side(connection, after=week, until=day, users=sample),
-        }
+        current |= _lists(connection, users, after=day, until=now)
+        users = samples.changed_users(connection, since=week, size=sample)
+        rows = _rows(connection, users[: sample // USERS_OF_ROWS], after=week, until=day)
+        reference = rows | _lists(connection, users, after=week, until=day)
         against = f"{_length(reference, ITEM_SIDE):,} impressions and {_length(reference):,} lists of the week before"
     said = (
         f"{_length(current, ITEM_SIDE):,} impressions and {_length(current):,} lists of the last day, beside {against}"
@@ -143,10 +142,9 @@ def read_training_set(folder: Path, *, rows: int) -> dict[str, NDArray[np.float6
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def _rows(connection: Connection, *, after: datetime, until: datetime, users: int) -> Columns:
-    """Return the features of impressions, a row each: item-side and user-side."""
-    some = quality.changed_users(connection, since=after, size=users)
-    seen = shown(connection, some.ids, after=after, until=until, ttl=timedelta(seconds=LIST_TTL_S))
+def _rows(connection: Connection, user_ids: NDArray[np.int64], *, after: datetime, until: datetime) -> Columns:
+    """Return the features of the users' impressions, a row each: item-side and user-side."""
+    seen = shown(connection, user_ids, after=after, until=until, ttl=timedelta(seconds=LIST_TTL_S))
     if not seen["ad_id"]:
         return dict.fromkeys(FEATURES, np.empty(0))
     facts = target_facts(connection, seen["ad_id"], seen["request_time_s"])
@@ -160,10 +158,9 @@ def _rows(connection: Connection, *, after: datetime, until: datetime, users: in
     }
 
 
-def _user_side(connection: Connection, *, after: datetime, until: datetime, users: int) -> Columns:
+def _lists(connection: Connection, user_ids: NDArray[np.int64], *, after: datetime, until: datetime) -> Columns:
     """Return the user-side features of lists, the newest of each user."""
-    some = quality.changed_users(connection, since=after, size=users)
-    return _numbers(quality.newest_lists(connection, some.ids, after=after, until=until).records)
+    return _numbers(samples.newest_lists(connection, user_ids, after=after, until=until).records)
 
 
 def _numbers(records: Sequence[bytes | None]) -> Columns:

@@ -35,8 +35,7 @@ from leadre.store.features.materialization.processes import Servers
 from leadre.store.features.materialization.run import Materialized, Share, materialize
 from leadre.store.features.materialization.shards import Report, copy_online, write_shard
 from leadre.store.features.online_store import key_ttl_s, online_client
-from leadre.store.features.point_in_time import RankerJoin
-from leadre.store.features.training_frame import joined_frame
+from leadre.store.features.point_in_time import RankerJoin, joined_frame
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.discretion import discreet
 
@@ -182,7 +181,7 @@ class FeatureClient:
     def point_in_time(self, entity_frame: pd.DataFrame, *, features: Collection[str] | None = None) -> pd.DataFrame:
         """Join the ranker's features to training rows, each as of its own time.
 
-        See `leadre.store.features.training_frame.joined_frame`, and there for what is raised; PostgreSQL's silence is
+        See `leadre.store.features.point_in_time.joined_frame`, and there for what is raised; PostgreSQL's silence is
         `Unavailable`.
         """
         with _available():
@@ -229,10 +228,6 @@ class FeatureClient:
             under_way = runs.unfinished(connection, views)
         with _available():
             return write_shard(self._database, self._online, views, under_way)
-
-    def materialize_incremental(self, now: datetime) -> dict[str, int]:
-        """Bring the online store up to `now` and return the rows read by view. See `materialize`."""
-        return dict(self.materialize(now=now).read)
 
     def _read(self, service: Any, rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
         with _available():

@@ -6,7 +6,7 @@ older list never replaces a newer one: whoever fails on the way writes the batch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 ECPM_AGE = timedelta(hours=1)
 """How long what ads earned and bid counts as known (ours)."""
+EcpmOf = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -46,7 +47,8 @@ class ListWriter:
 
     def __init__(self, *, database: Engine, online: Any, project: str, ttl_s: int) -> None:
         self._database, self._online, self._project, self._ttl_s = database, online, project, ttl_s
-        self._earned: tuple[datetime, EcpmLog, dict[int, float]] | None = None
+        self._earned: tuple[datetime, EcpmLog] | None = None
+        self._known: tuple[AdIndex, NDArray[np.float64]] | None = None
 
     def write(self, lists: Sequence[RetrievalList], *, index: AdIndex) -> Lists:
         """Write lists. What ads earned and bid is read anew when `ECPM_AGE` has passed, on the lists' clock.
@@ -65,31 +67,39 @@ class ListWriter:
         """
         user_ids = np.array([of_user.user_id for of_user in lists], dtype=np.int64)
         with transaction(self._database) as connection:
-            ecpms = self._ecpms(connection, lists)
-            derived = derive_lists(lists, index=index, ecpms=ecpms)
+            self._read_earnings(connection, lists)
+            derived = derive_lists(lists, index=index, ecpm_of=lambda rows: self._ecpm_of(connection, index, rows))
             records = pack(derived)
             retrieval_log.append(connection, user_ids, derived, records)
         set_lists(self._online, user_ids, derived, records, project=self._project, ttl_s=self._ttl_s)
         return derived
 
-    def _ecpms(self, connection: Connection, lists: Sequence[RetrievalList]) -> Mapping[int, float]:
-        """Return the eCPM of every ad of the lists, 0 for one that the catalog does not hold."""
+    def _read_earnings(self, connection: Connection, lists: Sequence[RetrievalList]) -> None:
         now = max((of_user.generated_at for of_user in lists), default=_EPOCH)
         if self._earned is None or abs(now - self._earned[0]) >= ECPM_AGE:
-            self._earned = now, read_ecpm_log(connection), {}
-        _, log, known = self._earned
-        if new := {beam.ad_id for of_user in lists for beam in of_user.beams} - known.keys():
-            known.update(dict.fromkeys(new, 0.0) | read_ecpm(connection, list(new), log=log))
-        return known
+            self._earned, self._known = (now, read_ecpm_log(connection)), None
+
+    def _ecpm_of(self, connection: Connection, index: AdIndex, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the eCPM of rows of the index, 0 for an ad that the catalog does not hold."""
+        assert self._earned is not None  # noqa: S101 - by `_read_earnings`
+        if self._known is None or self._known[0] is not index:
+            self._known = index, np.full(len(index), np.nan)
+        ecpms = self._known[1]
+        new = np.unique(rows[np.isnan(ecpms[rows])])
+        if len(new):
+            ad_ids = index.ad_ids[new].tolist()
+            found = read_ecpm(connection, ad_ids, log=self._earned[1])
+            ecpms[new] = [found.get(ad_id, 0.0) for ad_id in ad_ids]
+        return ecpms[rows]
 
 
-def derive_lists(lists: Sequence[RetrievalList], *, index: AdIndex, ecpms: Mapping[int, float]) -> Lists:
+def derive_lists(lists: Sequence[RetrievalList], *, index: AdIndex, ecpm_of: EcpmOf) -> Lists:
     """Derive lists and their user-side features from what an engine gave. Pure.
 
     Args:
         lists: all made under `index`.
         index: gives categories, advertisers, codes and embeddings.
-        ecpms: eCPM of ads; an ad without one counts 0.
+        ecpm_of: returns the eCPM of each of these rows of the index.
 
     Raises:
         ReleaseMismatch: a list of another index version.
@@ -102,8 +112,8 @@ def derive_lists(lists: Sequence[RetrievalList], *, index: AdIndex, ecpms: Mappi
                 f"a list is from index {of_user.index_version!r}, the index given is {index.version!r}: write it with "
                 "its own index"
             )
-    beams = [beam for of_user in lists for beam in of_user.beams]
-    ads = [beam.ad_id for beam in beams]
+    ads = [beam.ad_id for of_user in lists for beam in of_user.beams]
+    scores = [beam.log_probability for of_user in lists for beam in of_user.beams]
     ad_ids = np.array(ads, dtype=np.int64)
     rows = index.rows(ad_ids)
     if (rows < 0).any():
@@ -113,14 +123,14 @@ def derive_lists(lists: Sequence[RetrievalList], *, index: AdIndex, ecpms: Mappi
     return derive(
         counts=[len(of_user.beams) for of_user in lists],
         ad_ids=ad_ids,
-        log_probabilities=np.array([beam.log_probability for beam in beams], dtype=np.float64),
+        log_probabilities=np.array(scores, dtype=np.float64),
         codes=index.codes[rows],
         first_categories=index.first_categories[rows],
         second_categories=index.second_categories[rows],
         category_names=index.category_names,
         advertiser_ids=index.advertiser_ids[rows],
         embeddings=index.embeddings[rows],
-        ecpms=np.array([ecpms.get(ad_id, 0.0) for ad_id in ads], dtype=np.float64),
+        ecpms=ecpm_of(rows),
         generated_at_s=np.array([of_user.generated_at.timestamp() for of_user in lists]),
         behavior_at_s=np.array([_seconds(of_user.event_at) for of_user in lists], dtype=np.float64),
         release=[of_user.release for of_user in lists],

@@ -100,10 +100,18 @@ def export_views(
                     count += done
                     if progress is not None:
                         progress(source.name, count, None)
-        if not any(into.glob("*.parquet")):  # Feast reads no empty folder
-            pq.write_table(schema.empty_table(), into / "none.parquet")
         written[source.name] = count
+    declare_views(views, folder)
     return written
+
+
+def declare_views(views: Sequence[FeatureView], folder: Path) -> None:
+    """Make sources without rows of views that were never exported: Feast wants every source of a repository there."""
+    for view in views:
+        into = folder / _source(view).name
+        into.mkdir(parents=True, exist_ok=True)
+        if not any(into.glob("*.parquet")):
+            pq.write_table(_schema(view).empty_table(), into / "none.parquet")
 
 
 def _write(path: Path, schema: pa.Schema, parts: Iterator[Sequence[Any]]) -> Iterator[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ from leadre.derivation import LIST_TTL_S
 from leadre.errors import ConfigError
 from leadre.store.features.command import run_feast
 from leadre.store.features.point_in_time import RankerJoin
-from leadre.store.past.export import Progress, export_views
+from leadre.store.past.export import Progress, declare_views, export_views
 
 VIEWS = ("retrieved_ads", "ad_index", "ad_features")
 """Whose sources a ranker's features rest on."""
@@ -63,7 +64,10 @@ def open_join(
     oldest = since - timedelta(seconds=LIST_TTL_S)
     export_views(database, [lists], sources, since=oldest, until=until, progress=progress)
     export_views(database, others, sources, since=None, until=until, progress=progress)
+    declare_views(store.list_feature_views(), sources)
     os.environ["LEADRE_FEAST_PARQUET"] = str(sources.absolute())
-    run_feast(feature_repo, "-f", str(feature_repo / DUCKDB), "apply")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "On demand feature view", RuntimeWarning)  # of scale, which is ours here
+        run_feast(feature_repo, "-f", str(feature_repo / DUCKDB), "apply")
     over_files = FeatureStore(repo_path=str(feature_repo), fs_yaml_file=feature_repo / DUCKDB)
     return RankerJoin.over(over_files)

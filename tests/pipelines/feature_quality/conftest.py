@@ -136,12 +136,14 @@ def healthy(services: Services, applied_database: str) -> Iterator[Healthy]:
             sids=[f"<a_{n % 4}, b_{n // 4}, e_0>" for n in number],
             codes=np.stack([number % 4, number // 4, np.zeros(ADS, int)], axis=1),
             embeddings=np.stack([np.cos(number), np.sin(number)], axis=1).astype(np.float32),
+            first_categories=["toys"] * ADS,
+            second_categories=[""] * ADS,
+            advertiser_ids=np.ones(ADS, np.int64),
             event_at=NOW - 60 * DAY,
         )
         record_release(connection, RELEASE, index_version=INDEX, uri="", recipe={}, metrics={})
         promote(connection, RELEASE)
         connection.execute(text("UPDATE releases SET promoted_at = :at"), {"at": NOW - 50 * DAY})
-        connection.execute(text("UPDATE semantic_ids SET first_category = 'toys', advertiser_id = 1"))
     database.dispose()
     _administer(services, "CREATE DATABASE healthy_store TEMPLATE healthy STRATEGY file_copy")
     settings = _settings(services, "healthy_store")

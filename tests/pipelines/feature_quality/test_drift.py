@@ -17,7 +17,7 @@ from leadre.errors import InvalidInput
 from leadre.pipelines.feature_quality.drift import ITEM_SIDE, USER_SIDE, _rows, read_training_set
 from leadre.store.records.database import transaction
 
-from .conftest import DAY, NOW, World
+from .conftest import DAY, NOW, USER_IDS, World
 
 
 def write(folder: Path, columns: dict[str, NDArray[np.float64]], *, days: int = 3, group: int = 100) -> Path:
@@ -39,7 +39,7 @@ def write(folder: Path, columns: dict[str, NDArray[np.float64]], *, days: int = 
 
 def rows_of_the_week(world: World) -> dict[str, NDArray[np.float64]]:
     with transaction(world.database) as connection:
-        rows = _rows(connection, after=NOW - 8 * DAY, until=NOW - DAY, users=1000)
+        rows = _rows(connection, USER_IDS, after=NOW - 8 * DAY, until=NOW - DAY)
     return {name: np.asarray(values, dtype=np.float64) for name, values in rows.items()}
 
 
@@ -84,13 +84,13 @@ def test_of_a_large_training_set_rows_of_all_its_days_are_read_and_no_more_than_
 def test_an_impression_is_matched_with_the_list_of_its_time(world: World) -> None:
     world.do("DELETE FROM retrieval_log WHERE event_at > :at", at=NOW - 2 * DAY)
     with transaction(world.database) as connection:
-        rows = _rows(connection, after=NOW - DAY, until=NOW, users=1000)
+        rows = _rows(connection, USER_IDS, after=NOW - DAY, until=NOW)
     # The newest list left was made two days and an hour ago, the impressions a minute ago.
     assert np.unique(rows["list_age_s"]).tolist() == [timedelta(days=2, minutes=59).total_seconds()]
     assert rows["hit"].mean() == pytest.approx(12 / 40, abs=0.08)
     assert (rows["first_category_mass"] > 0).mean() > 0.9
     world.do("UPDATE releases SET promoted_at = :at", at=NOW)  # no index was live when the ads were shown
     with transaction(world.database) as connection:
-        rows = _rows(connection, after=NOW - DAY, until=NOW, users=1000)
+        rows = _rows(connection, USER_IDS, after=NOW - DAY, until=NOW)
     assert not rows["first_category_mass"].any()
     assert rows["hit"].any()

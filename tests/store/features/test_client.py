@@ -50,6 +50,8 @@ def histories(database: Engine) -> None:
             ensure_months(connection, table, [NOW])
         rows = [{"user_id": n, "source_id": str(n), "sex": "female", "event_at": NOW} for n in (1, 2)]
         connection.execute(users.insert(), [{**rows[0], "age": 31}, {**rows[1], "age": None}])
+        for table in (interest_summaries, behavior_sequences):
+            ensure_months(connection, table.name, [NOW])
         connection.execute(
             interest_summaries.insert(),
             {
@@ -143,7 +145,7 @@ def test_the_expected_ecpm_is_in_the_unit_of_the_log_and_of_evaluation(
 def test_ranker_features_of_present_absent_expired_and_future_lists(
     features: FeatureClient, promoted: None, index: AdIndex, make_list: MakeList
 ) -> None:
-    assert features.materialize_incremental(NOW)["ad_index"] == 30
+    assert features.materialize(now=NOW).read["ad_index"] == 30
     features.push_lists([make_list(7, 100, 104)], index=index)
 
     row = features.ranker_features(7, [104, 100, 777], now=NOW + timedelta(seconds=9))
@@ -180,20 +182,12 @@ def test_a_ranker_asks_with_its_own_ids_and_gets_them_back(
             features.ranker_features(user, ads, now=NOW)
 
 
-def test_materialization_notices_a_key_that_did_not_arrive(
-    features: FeatureClient, promoted: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(features.store, "materialize", lambda **_: None)
-    with pytest.raises(FeatureRowMismatch, match="30 of 30 ad_ids of ad_features"):
-        features.materialize_incremental(NOW)
-
-
 def test_an_index_that_was_never_promoted_is_not_served(
     features: FeatureClient, promoted: None, database: Engine
 ) -> None:
     with transaction(database) as connection:
         connection.exec_driver_sql("UPDATE releases SET promoted_at = NULL, status = 'candidate'")
-    assert features.materialize_incremental(NOW)["ad_index"] == 0
+    assert features.materialize(now=NOW).read["ad_index"] == 0
 
 
 def test_a_silent_redis_is_unavailable(features: FeatureClient, monkeypatch: pytest.MonkeyPatch) -> None:

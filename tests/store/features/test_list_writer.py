@@ -270,7 +270,7 @@ def test_a_list_that_cannot_be_a_feature_is_refused(
     index: AdIndex, make_list: MakeList, change: dict[str, object], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
-        derive_lists([replace(make_list(7), **change)], index=index, ecpms={})  # type: ignore[arg-type]
+        derive_lists([replace(make_list(7), **change)], index=index, ecpm_of=np.zeros_like)  # type: ignore[arg-type]
 
 
 def test_a_value_that_is_no_record_reads_as_no_list(
@@ -303,7 +303,7 @@ def test_expected_ecpm_is_what_impressions_earned_or_else_the_bid_and_is_read_ag
             user_id=1, ad_id=100, occurred_at=NOW, ecpm=ecpm, clicked=False, converted=False, simulated=False
         )
         with transaction(database) as connection:
-            upsert_impressions(connection, [shown])
+            upsert_impressions(connection, [shown], arrived_at=NOW)
 
     with transaction(database) as connection:
         upsert_ads(connection, [_ad(100, bid=0.5), _ad(101, bid=2.0)])

@@ -23,19 +23,21 @@ from leadre.store.features.command import run_feast
 from leadre.store.features.materialization import definitions, run, runs, shards
 from leadre.store.features.materialization.run import Materialized
 from leadre.store.records.database import transaction
-from leadre.store.records.partitions import ensure_months
+from leadre.store.records.partitions import PARTITIONED, ensure_months
 from leadre.store.records.tables import metadata
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
-VIEWS = (
-    "user_profile",
-    "interest_summary",
-    "ad_behavior_sequence",
-    "content_behavior_sequence",
-    "ad_features",
-    "ad_index",
-)
+VIEWS = {
+    "user_profile": 3,
+    "interest_summary": 2,
+    "ad_behavior_sequence": 1,
+    "content_behavior_sequence": 1,
+    "retrieved_ads": 1,
+    "ad_features": 30,
+    "ad_index": 30,
+}
+"""Rows of each in `world`."""
 Write = Callable[..., None]
 
 
@@ -52,7 +54,7 @@ def write(database: Engine) -> Write:
 
     def insert(table: str, **row: Any) -> None:
         with transaction(database) as connection:
-            if "event_at" in row and table in ("interest_summaries", "behavior_sequences"):
+            if "event_at" in row and table in PARTITIONED:
                 ensure_months(connection, table, [row["event_at"]])
             connection.execute(metadata.tables[table].insert(), row)
 
@@ -99,6 +101,16 @@ def world(promoted: None, write: Write, summary: Write) -> None:
             occurred_at_s=[1_700_000_000.123456 + n for n in range(300)],
             ordinals=[0] * 300,
         )
+    for release, event_at in (("r1", NOW - 8 * DAY), ("r2", NOW)):
+        write(
+            "retrieval_log",
+            user_id=1,
+            event_at=event_at,
+            release=release,
+            index_version="i",
+            retrieved_ad_ids=[1],
+            record=bytes(range(256)) + release.encode(),
+        )
 
 
 def materialize(features: FeatureClient, now: datetime = NOW, *views: str, **options: Any) -> Materialized:
@@ -122,14 +134,12 @@ def categories(features: FeatureClient, *user_ids: int) -> list[list[str] | None
 def test_every_value_is_as_feast_writes_it_byte_for_byte(
     features: FeatureClient, applied: Settings, online: redis.Redis, world: None
 ) -> None:
-    done = materialize(features, NOW, *VIEWS)
+    done = features.materialize(now=NOW)
     ours = dump(online)
-    assert done.read == dict(zip(VIEWS, (3, 2, 1, 1, 30, 30), strict=True))
-    assert done.written == done.read
+    assert done.read == done.written == VIEWS
 
     online.flushall()
-    only = [argument for view in VIEWS for argument in ("--views", view)]
-    run_feast(applied.feature_repo, "materialize", "1970-01-01T00:00:00", NOW.isoformat(), *only)
+    run_feast(applied.feature_repo, "materialize", "1970-01-01T00:00:00", NOW.isoformat())
     assert dump(online) == ours
 
 
@@ -194,11 +204,11 @@ def test_a_transaction_that_commits_after_the_materialization_is_in_the_next(
 def test_what_is_updated_in_place_replaces_a_row_of_its_own_time(
     features: FeatureClient, applied: Settings, database: Engine, online: redis.Redis, world: None
 ) -> None:
-    materialize(features, NOW, *VIEWS)
+    features.materialize(now=NOW)
     with transaction(database) as connection:
         connection.execute(text("UPDATE ads SET live = false WHERE ad_id = 100"))
         connection.execute(text("UPDATE users SET arpu_group = 7 WHERE user_id = 1"))
-    done = materialize(features, NOW + SECOND, *VIEWS)
+    done = features.materialize(now=NOW + SECOND)
     assert {view: rows for view, rows in done.written.items() if rows} == {"user_profile": 1, "ad_features": 1}
     read = features.store.get_online_features(["ad_features:live"], [{"ad_id": 100}, {"ad_id": 101}]).to_dict()
     assert read["live"] == [False, True]

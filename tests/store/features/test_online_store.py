@@ -269,9 +269,12 @@ def test_feast_writes_to_a_cluster(cluster: int, features: FeatureClient) -> Non
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1]) % 50_000 + 5_000  # the nodes' own bus listens 10,000 above
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port <= 55_535:  # the nodes' own bus listens 10,000 above
+            return port
 
 
 def _whole(info: dict[str, str]) -> bool:

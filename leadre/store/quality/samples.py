@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """A sample of users or ads.
+class ActiveUsers:
+    """A sample of the active users.
 
     Args:
         ids: int64[n].
@@ -53,7 +53,7 @@ class StoredLists:
     records: tuple[bytes, ...]
 
 
-def active_users(connection: Connection, *, since: datetime, now: datetime, size: int) -> Sample:
+def active_users(connection: Connection, *, since: datetime, now: datetime, size: int) -> ActiveUsers:
     """Sample the users with a positive behavior after `since` and up to `now`."""
     statement = text(
         """
@@ -69,24 +69,24 @@ def active_users(connection: Connection, *, since: datetime, now: datetime, size
     )
     asked = {"since": since, "now": now, "size": size, "positive": sorted(POSITIVE)}
     total = connection.scalar(text("SELECT count(*) FROM user_state WHERE newest_behavior_at > :since"), asked)
-    return Sample(ids=_integers(connection.scalars(statement, asked).all()), total=int(total or 0))
+    return ActiveUsers(ids=_integers(connection.scalars(statement, asked).all()), total=int(total or 0))
 
 
-def changed_users(connection: Connection, *, since: datetime, size: int) -> Sample:
-    """Sample the users of whom anything was written after `since`: whoever saw an ad after it is among them."""
-    asked = {"since": since, "size": size}
-    total = connection.scalar(text("SELECT count(*) FROM user_state WHERE changed_at > :since"), asked)
+def changed_users(connection: Connection, *, since: datetime, size: int) -> NDArray[np.int64]:
+    """Sample the users of whom anything was written after `since`: whoever saw an ad after it is among them.
+
+    A smaller sample is the beginning of a larger one.
+    """
     statement = text(
         "SELECT user_id FROM user_state WHERE changed_at > :since ORDER BY hashint8(user_id), user_id LIMIT :size"
     )
-    return Sample(ids=_integers(connection.scalars(statement, asked).all()), total=int(total or 0))
+    return _integers(connection.scalars(statement, {"since": since, "size": size}).all())
 
 
-def some_ads(connection: Connection, *, size: int) -> Sample:
+def some_ads(connection: Connection, *, size: int) -> NDArray[np.int64]:
     """Sample the catalog's ads."""
     statement = text("SELECT ad_id FROM ads ORDER BY hashint8(ad_id), ad_id LIMIT :size")
-    total = connection.scalar(text("SELECT count(*) FROM ads"))
-    return Sample(ids=_integers(connection.scalars(statement, {"size": size}).all()), total=int(total or 0))
+    return _integers(connection.scalars(statement, {"size": size}).all())
 
 
 def newest_times(

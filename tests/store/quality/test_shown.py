@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from leadre.derivation.list_record import pack, unpack
 from leadre.derivation.user_side import derive
 from leadre.store.features import retrieval_log
-from leadre.store.features.shown import shown, target_facts
+from leadre.store.quality.shown import shown, target_facts
 from leadre.store.release.records import record_index, record_release, record_sids
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
@@ -94,13 +94,15 @@ def test_facts_are_those_of_the_index_that_was_live_and_not_of_ads_it_did_not_kn
             sids=[f"<{version} {ad}>" for ad in (1, 2)],
             codes=np.arange(2 * levels).reshape(2, levels),
             embeddings=np.eye(2, levels, dtype=np.float32),
+            first_categories=["toys", ""],
+            second_categories=["", ""],
+            advertiser_ids=np.zeros(2, np.int64),
             event_at=NOW - 9 * HOUR,
         )
         record_release(connection, f"r{number}", index_version=version, uri="", recipe={}, metrics={})
         promoted = {"at": NOW - (6 - 3 * number) * HOUR, "release": f"r{number}"}
         connection.execute(text("UPDATE releases SET promoted_at = :at WHERE release = :release"), promoted)
     connection.execute(text("UPDATE semantic_ids SET event_at = :at WHERE ad_id = 2"), {"at": NOW - 2 * HOUR})
-    connection.execute(text("UPDATE semantic_ids SET first_category = 'toys' WHERE ad_id = 1"))
 
     times = [NOW.timestamp() - 3600 * hours for hours in (7, 5, 3, 1, 1, 1, 3)]
     facts = target_facts(connection, [1, 1, 1, 1, 2, 3, 2], times)

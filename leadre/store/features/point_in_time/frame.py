@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from leadre.domain.identity import MAX_ID, ids_of
 from leadre.errors import InvalidInput
-from leadre.store.features.point_in_time import RankerJoin
+from leadre.store.features.point_in_time.columns import RankerJoin
 
 KEYS = ("user_id", "ad_id", "event_timestamp")
 
