@@ -297,7 +297,7 @@ def bytes_per_user(online: redis.Redis, lists: Sequence[RetrievalList]) -> float
     """Return the memory of a user in Redis with all views; values are as long as in the demo's world on average."""
     lengths = {
         "user_profile": (2, 7, 18, 12, 13, 6, 9, 2, 5),
-        "interest_summary": (61, 9, 221, 24, 61, 9, 221, 24),
+        "interest_summary": (61, 9, 221, 24, 2, 2, 2, 2),  # its ads have no SPU
         "ad_behavior_sequence": (20, 78, 256, 78, 13),
         "content_behavior_sequence": (18, 57, 174, 65, 12),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -173,8 +173,14 @@ def synthetic(seed: int, *, ads: int, users: int, now: datetime) -> None:
 )
 def summarize(now: datetime, *, window_days: int | None) -> None:
     """Turn behaviors into interest summaries, behavior sequences and ARPU groups. Beat runs it hourly."""
+    from leadre.errors import InvalidInput
     from leadre.pipelines.summarize import summarize as run
 
+    if now > datetime.now(UTC) + timedelta(minutes=1):  # clocks differ
+        raise InvalidInput(
+            f"--now {now.isoformat()} is in the future: what is known until then would be settled, and behaviors that "
+            "come before then would not count until then; leave it out, or give an instant of the past"
+        )
     with progress_bars() as progress:
         counts = run(settings().database_url, now=now, window_days=window_days, progress=progress)
     print_table("Written", ("table", "rows"), list(asdict(counts).items()))

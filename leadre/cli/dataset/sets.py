@@ -48,6 +48,8 @@ def ranking(*, since: datetime, until: datetime, out: Path, engine: Literal["pos
 
     if until <= since:
         raise ConfigError(f"no day lies from {since:%Y-%m-%d} until before {until:%Y-%m-%d}")
+    if until.replace(tzinfo=UTC) > datetime.now(UTC):
+        raise ConfigError(f"{until:%Y-%m-%d} has yet to begin (UTC): a day is written when it is over, set --to")
     began = time.monotonic()
     with progress_bars() as progress:
         written = write_ranking_set(

@@ -127,7 +127,7 @@ def example_ids(connection: Connection) -> tuple[int | str | None, int | str | N
         text("""
             SELECT source_id FROM (
                 SELECT user_id, event_at FROM retrieval_log WHERE event_at > now() - interval '7 days' LIMIT 1000
-            ) AS newest JOIN users USING (user_id) ORDER BY event_at DESC LIMIT 1
+            ) AS newest JOIN users USING (user_id) ORDER BY newest.event_at DESC LIMIT 1
         """)
     )
     if user is None:

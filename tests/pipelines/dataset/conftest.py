@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,8 @@ from leadre.training.learner.release_folder import METRICS, RECIPE, TEXT_TOKENIZ
 from leadre.training.learner.tokenizer import train_text_tokenizer
 
 NOW = datetime(2026, 3, 15, tzinfo=UTC)
+USERS = int(os.environ.get("LEADRE_TEST_USERS", "40"))
+"""Of the world; 2,500 make the 10,000 rows of docs/features.md in test_skew.py (a quarter of an hour)."""
 TRAINED = NOW - timedelta(days=10)
 RECIPE_OF_TESTS = Recipe(name="tiny", prompt=PromptRecipe(budget_tokens=2000))
 
@@ -48,7 +51,7 @@ class Past:
 def past(applied: Settings) -> Iterator[Past]:
     """The world imported, its index published, release "r1" recorded and not promoted."""
     settings = replace(applied, engine="stub", beam_width=8)
-    world = make_world(seed=5, ads=96, users=40, sessions=8, slate=3, days=20, now=NOW)
+    world = make_world(seed=5, ads=96, users=USERS, sessions=8, slate=3, days=20, now=NOW)
     embeddings = np.random.default_rng(5).normal(size=(96, 12)).astype(np.float32)
     quantiser = fit_residual_kmeans(embeddings, levels=2, codes=8, width=6, seed=5)
     index = index_ads(world.ads, embeddings, quantiser, version="i1")

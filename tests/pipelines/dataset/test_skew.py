@@ -20,11 +20,12 @@ from leadre.store.features.client import FeatureClient
 from leadre.store.records.database import transaction
 from leadre.store.records.events import upsert_behaviors, upsert_impressions
 
-from .conftest import NOW, Past
+from .conftest import NOW, USERS, Past
 
 INSTANTS = [NOW - timedelta(days=days, seconds=7) for days in (5, 3.4, 1.01, 0)]
 Event = TypeVar("Event", Behavior, Impression)
-USERS = list(range(42))  # two of them strangers
+EVERYBODY = list(range(USERS + 2))  # two of them strangers
+TOGETHER = 6 if USERS < 100 else 64
 
 
 def test_a_list_made_later_is_the_one_a_worker_would_have_written(past: Past) -> None:
@@ -50,8 +51,8 @@ def test_a_list_made_later_is_the_one_a_worker_would_have_written(past: Past) ->
         with transaction(past.database) as connection:
             upsert_behaviors(connection, _between(past.world.behaviors, since, at), arrived_at=at)
             upsert_impressions(connection, _between(past.world.impressions, since, at), arrived_at=at)
-        for start in range(0, len(USERS), 6):
-            worker.refresh(USERS[start : start + 6], now=at)
+        for start in range(0, len(EVERYBODY), TOGETHER):
+            worker.refresh(EVERYBODY[start : start + TOGETHER], now=at)
         since = at
     features.close()
     served = _records(past)
@@ -60,14 +61,14 @@ def test_a_list_made_later_is_the_one_a_worker_would_have_written(past: Past) ->
         upsert_impressions(connection, past.world.impressions, arrived_at=NOW)
         connection.execute(text("TRUNCATE retrieval_log"))
 
-    plan(past.database, choose_existing(past.database, INSTANTS), user_ids=np.array(USERS))
-    PastDecoder(past.settings, database=past.database, batch=6).work_off()
+    plan(past.database, choose_existing(past.database, INSTANTS), user_ids=np.array(EVERYBODY))
+    PastDecoder(past.settings, database=past.database, batch=TOGETHER).work_off()
 
     made = _records(past)
-    assert len(served) == len(USERS) * len(INSTANTS)
+    assert len(served) == len(EVERYBODY) * len(INSTANTS)
     assert made.keys() == served.keys()
     assert [key for key, record in served.items() if made[key] != record] == []
-    assert len(set(made.values())) > len(USERS)
+    assert len(set(made.values())) > len(EVERYBODY)
     assert (unpack(made.values()).expected_ecpm > 0).all()
 
 

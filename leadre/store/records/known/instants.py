@@ -136,7 +136,7 @@ def claim(
         "counted": sorted({*POSITIVE, Action.SKIP}),
     }
     connection.execute(text(_HAPPENED.format(since=_SINCE)), {**parameters, **words})
-    _analyze(connection, "happened", claimed)
+    _analyze(connection, "happened (user_id, domain)", claimed)
     connection.execute(text(_CHANGES), {**parameters, "given": user_ids is not None})
     _analyze(connection, "changes", claimed)
     return claimed
