@@ -92,15 +92,12 @@ def _match_block(
     rows = block.rows
     ads, places = ad_of_row[rows].reshape(block.shape), target_of_row[rows].reshape(block.shape)
     listed = side.ads_of(block.lists)
-    key, row, place, mass = side.shared(listed, ads, places)
-    at = row + rows.start if isinstance(rows, slice) else rows[row]
-    floats[key, at] = mass
-    first, last = np.searchsorted(key, (PREFIX, PREFIX + PACKED))
-    integers[1, at[:first]] = place[:first]
-    integers[2, at[first:last]] = key[first:last] - AD  # keys rise, so the deepest prefix of a row is written last
+    found, floats[: len(_MASSES), rows] = side.shared(listed, ads, places)
+    longest = np.minimum(found[PREFIX : PREFIX + PACKED], 1).sum(axis=0)
     if side.deep:
-        deepest = slice(np.searchsorted(key, PREFIX + PACKED - 1), last)
-        integers[2, at[deepest]] += side.shared_further(listed, places, row[deepest])
+        deep = np.flatnonzero(longest == PACKED)
+        longest[deep] += side.shared_further(listed, places, deep)
+    integers[1, rows], integers[2, rows] = found[AD], longest
     floats[len(_MASSES) : -1, rows] = side.cosines(listed, places)
 
 
@@ -113,15 +110,18 @@ def _blocks(
     """
     rows = np.flatnonzero(alive)
     owners = list_of_row[rows]
-    in_order = not (owners[1:] < owners[:-1]).any()
+    steps = owners[1:] - owners[:-1]
+    changes = np.flatnonzero(steps)
+    in_order = int(steps[changes].min(initial=0)) >= 0
     if not in_order:
         order = np.argsort(owners, kind="stable")
         rows, owners = rows[order], owners[order]
-    begins = np.flatnonzero(np.concatenate((owners[:1] >= 0, owners[1:] != owners[:-1])))
+        changes = np.flatnonzero(owners[1:] != owners[:-1])
+    begins = np.concatenate(([0], changes + 1))
     ends = [*begins[1:].tolist(), len(rows)]
     lists = owners[begins]
     groups: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
-    for owner, n, begin, end in zip(lists.tolist(), counts[lists].tolist(), begins.tolist(), ends, strict=False):
+    for owner, n, begin, end in zip(lists.tolist(), counts[lists].tolist(), begins.tolist(), ends, strict=True):
         most = max(_BLOCK // n, 1)
         for start in range(begin, end, most):
             size = min(most, end - start)

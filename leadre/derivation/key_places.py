@@ -12,12 +12,6 @@ from numpy.typing import NDArray
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio: Knuth's multiplicative hashing
 
 
-def hashes(keys: NDArray[np.uint64]) -> NDArray[np.uint32]:
-    """Return what tables are asked by, of any shape."""
-    hashed: NDArray[np.uint32] = ((keys * _SPREAD) >> np.uint64(32)).astype(np.uint32)
-    return hashed
-
-
 class KeyPlaces:
     """The keys of G lists of n at most, each list with a table of its own.
 
@@ -32,49 +26,57 @@ class KeyPlaces:
     def __init__(self, listed: NDArray[np.uint64], *, slots: int = 64) -> None:
         groups, n = listed.shape
         bits = max(slots * n - 1, 1).bit_length()
-        self._slots, self._shift, self._width = 1 << bits, np.uint32(32 - bits), n + 1
+        self._slots, self._shift, self._width = 1 << bits, np.uint64(64 - bits), n + 1
         self._listed = np.concatenate((np.zeros((groups, 1), np.uint64), listed), axis=1).reshape(-1)
         self._table = np.zeros(groups << bits, dtype=np.min_scalar_type(n))
         self._probes = 0
         places = np.zeros(groups * n, dtype=np.int64)
-        waiting = np.flatnonzero(listed)
-        keys, group = listed.reshape(-1)[waiting], waiting // n
-        hashed = hashes(keys)
+        waiting = np.flatnonzero(listed)[::-1]  # backwards: the first of several in a slot is written last, and stays
+        group = waiting // n
+        place, keys = waiting - group * n + 1, listed.reshape(-1)[waiting]
         while len(waiting):
-            slot = self._slot(hashed, group, self._probes)
-            free = np.flatnonzero(self._table[slot] == 0)[::-1]  # backwards: the first of several is written last
-            self._table[slot[free]] = (waiting - group * n + 1)[free]
+            slot = self._slot(keys, group, self._probes)
+            free = slice(None) if not self._probes else np.flatnonzero(self._table[slot] == 0)
+            self._table[slot[free]] = place[free]
             holder = self._table[slot].astype(np.int64)
             there = self._listed[group * self._width + holder] == keys
-            places[waiting[there]] = holder[there]
-            left = np.flatnonzero(~there)
-            waiting, keys, group, hashed = waiting[left], keys[left], group[left], hashed[left]
+            places[waiting] = holder * there
             self._probes += 1
+            if there.all():
+                break
+            left = np.flatnonzero(~there)
+            waiting, group, place, keys = waiting[left], group[left], place[left], keys[left]
         self.own = places.reshape(groups, n)
 
-    def candidates(self, hashed: NDArray[np.uint32]) -> NDArray[np.int64]:
-        """Return which of the keys with these hashes may be in their list, as flat positions: [G, T] to [k], rising."""
-        slot = (hashed >> self._shift).astype(np.int64)
-        slot += np.arange(0, len(self._table), self._slots)[:, None]
-        return np.flatnonzero(self._table.take(slot) != 0)
-
-    def find(self, keys: NDArray[np.uint64], group: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the first place of each key in the list of its group, from 1; 0 for one that is not there, [k]."""
-        hashed = hashes(keys)
-        places = self._table.take(self._slot(hashed, group, 0)).astype(np.int64)
-        wrong = np.flatnonzero(self._listed.take(group * self._width + places) != keys)
-        for probe in range(1, self._probes):
-            wrong = wrong[places[wrong] > 0]
-            if not len(wrong):
-                break
-            places[wrong] = self._table.take(self._slot(hashed[wrong], group[wrong], probe))
-            wrong = wrong[self._listed.take(group[wrong] * self._width + places[wrong]) != keys[wrong]]
-        places[wrong] = 0
+    def find(self, asked: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the first place of each key in its list, from 1; 0 for a key that is not there: [G, T] to [G, T]."""
+        group = np.arange(len(asked))[:, None]
+        slot = self._slot(asked, group, 0)
+        holder = self._table.take(slot)
+        other = holder * (self._listed.take(np.add(holder, group * self._width, out=slot)) != asked)
+        places: NDArray[np.int64] = (holder - other).astype(np.int64)
+        if self._probes > 1:
+            self._find_further(asked, places, np.flatnonzero(other != 0))
         return places
 
-    def _slot(self, hashed: NDArray[np.uint32], group: NDArray[np.int64], probe: int) -> NDArray[np.int64]:
-        slot = (hashed >> self._shift).astype(np.int64)
+    def _find_further(self, asked: NDArray[np.uint64], places: NDArray[np.int64], waiting: NDArray[np.int64]) -> None:
+        """Look in the next slots for the few keys whose first slot is another's."""
+        for probe in range(1, self._probes):
+            if not len(waiting):
+                break
+            group, keys = waiting // asked.shape[1], asked.reshape(-1)[waiting]
+            holder = self._table[self._slot(keys, group, probe)].astype(np.int64)
+            there = self._listed[group * self._width + holder] == keys
+            places.reshape(-1)[waiting[there]] = holder[there]
+            waiting = waiting[(holder > 0) & ~there]
+
+    def _slot(self, keys: NDArray[np.uint64], group: NDArray[np.int64], probe: int) -> NDArray[np.int64]:
+        """Return where a key is looked for the first, second, … time."""
+        hashed = keys * _SPREAD
+        hashed >>= self._shift
         if probe:
-            slot = (slot + probe) % self._slots
+            hashed += np.uint64(probe)
+            hashed &= np.uint64(self._slots - 1)
+        slot = hashed.view(np.int64)
         slot += group * self._slots
         return slot

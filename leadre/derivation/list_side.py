@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from leadre.derivation.key_places import KeyPlaces, hashes
+from leadre.derivation.key_places import KeyPlaces
 from leadre.derivation.lists import SHARE, Lists
 from leadre.derivation.targets import AD, KEYS, PACKED, PREFIX, Targets, ad_keys
 
@@ -62,39 +62,30 @@ class ListSide:
 
     def shared(
         self, listed: Listed, ads: NDArray[np.integer[Any]], places: NDArray[np.integer[Any]]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """Find what targets share with ads of their lists.
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Find what targets share with ads of their lists, by the keys of `ad_keys`.
 
         Returns:
-            One line each, in the order of keys and then of rows: which key of `ad_keys`, the row, the first place in
-            the list of an ad that has it, and the probability of all that have it, at most 1.
+            The first place in the list of an ad that has the row's key, from 1, or 0; and the probability of all that
+            have it, at most 1: [8, B * T] both.
         """
         b, n = listed.entries.shape
-        size, width = ads.size, ads.shape[1]
-        own, of_row = (np.maximum(ads, -1) + 1).astype(np.uint64).reshape(-1), places.reshape(-1)
-        asked = np.empty((KEYS, size), dtype=np.uint32)
-        asked[:] = self._targets.hashes.take(of_row, axis=0).T
-        asked[AD] = hashes(own)
-        tables = KeyPlaces(self._keys[:, listed.entries].reshape(-1, n))
-
-        position = tables.candidates(asked.reshape(KEYS * b, width))
-        key, group = position // size, position // width
-        row = position - key * size
-        target = of_row[row]
-        keys = self._targets.keys[target, key] * (target >= 0)
-        ads_end = np.searchsorted(position, size)
-        keys[:ads_end] = own[row[:ads_end]]
+        asked = np.ascontiguousarray(self._targets.keys.take(places, axis=0).transpose(2, 0, 1))
+        asked[AD] = np.maximum(ads, -1) + 1
+        if places.min() < 0:
+            asked[AD + 1 :] *= places >= 0
         if self._targets.shape_of_ad is not None:
-            index = self._targets.shape_of_ad[target]
-            keys *= self._same_levels[listed.lists[row // width], index] | (key < PREFIX) | (key >= PREFIX + PACKED)
-        found = tables.find(keys, group)
+            index = self._targets.shape_of_ad[places]
+            asked[PREFIX : PREFIX + PACKED] *= self._same_levels[listed.lists[:, None], index]
+        tables = KeyPlaces(self._keys[:, listed.entries].reshape(-1, n))
+        found = tables.find(asked.reshape(KEYS * b, -1))
 
+        group = np.arange(0, KEYS * b * (n + 1), n + 1)[:, None]
         weights = np.broadcast_to(listed.p, (KEYS, b, n)).reshape(-1)
-        place_of = (tables.own + np.arange(0, KEYS * b * (n + 1), n + 1)[:, None]).reshape(-1)
-        masses = np.minimum(np.bincount(place_of, weights=weights, minlength=KEYS * b * (n + 1)), 1.0)
-        there = np.flatnonzero(found)
-        place = found[there]
-        return key[there], row[there], place, masses[group[there] * (n + 1) + place]
+        masses = np.bincount((tables.own + group).reshape(-1), weights=weights, minlength=KEYS * b * (n + 1))
+        masses[:: n + 1] = 0.0  # of what has no key
+        mass = np.minimum(masses, 1.0).take(found + group)
+        return found.reshape(KEYS, -1), mass.reshape(KEYS, -1)
 
     def shared_further(
         self, listed: Listed, places: NDArray[np.integer[Any]], rows: NDArray[np.int64]

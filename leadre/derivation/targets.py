@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from leadre.derivation.key_places import hashes
-
 AD, PREFIX, FIRST, BOTH, ADVERTISER, KEYS = 0, 1, 5, 6, 7, 8
 """Rows of `ad_keys`: the ad, prefixes of 1 to 4 codes, first category, both categories, advertiser; how many."""
 PACKED = 4
 """Leading codes that a key holds, 16 bits each."""
 MOST_CODE = 2**16 - 2
 """The greatest code that a key holds."""
+
+_SHIFTS = np.arange(48, -1, -16, dtype=np.uint64)
 
 
 class Shape(NamedTuple):
@@ -39,7 +39,6 @@ class Targets:
         codes: integers[T, L], S-IDs; any value beyond an ad's levels.
         directions: int8[T, width] (`user_side.directions`); zero beyond an ad's width.
         squares: int32[T], the square of each direction's length; computed.
-        hashes: uint32[T, 8], of the keys; computed.
     """
 
     shapes: tuple[Shape, ...]
@@ -49,12 +48,10 @@ class Targets:
     codes: NDArray[np.integer[Any]]
     directions: NDArray[np.int8]
     squares: NDArray[np.int32] = field(init=False)
-    hashes: NDArray[np.uint32] = field(init=False)
 
     def __post_init__(self) -> None:
         wide = self.directions.astype(np.int32)
         object.__setattr__(self, "squares", np.einsum("tw,tw->t", wide, wide))
-        object.__setattr__(self, "hashes", hashes(self.keys))
 
 
 def ad_keys(
@@ -77,12 +74,11 @@ def ad_keys(
         advertiser_ids: [N]; 0 is unknown.
     """
     keys = np.zeros((KEYS, len(codes)), dtype=np.uint64)
-    deep = np.asarray(levels) - 1
-    for depth in range(min(PACKED, codes.shape[1] - 1)):
-        code = (codes[:, depth].astype(np.uint64) + np.uint64(1)) << np.uint64(48 - 16 * depth)
-        keys[PREFIX + depth] = (keys[PREFIX + depth - 1] if depth else 0) | code
-    for depth in range(min(PACKED, codes.shape[1] - 1)):
-        keys[PREFIX + depth] *= deep > depth
+    depths = max(min(PACKED, codes.shape[1] - 1), 0)
+    prefixes = (codes[:, :depths].astype(np.uint64) + np.uint64(1)) << _SHIFTS[:depths]
+    np.bitwise_or.accumulate(prefixes, axis=1, out=prefixes)
+    keys[PREFIX : PREFIX + depths] = prefixes.T
+    keys[PREFIX : PREFIX + depths] *= np.asarray(levels) - 1 > np.arange(depths)[:, None]
     keys[FIRST] = first_categories.astype(np.int64) + 1
     keys[BOTH] = second_categories.astype(np.int64) + 1
     keys[BOTH] = (keys[FIRST] << np.uint64(32) | keys[BOTH]) * ((keys[FIRST] > 0) & (keys[BOTH] > 0))

@@ -1,7 +1,7 @@
 """An index as match scores need it: where each ad is, and what it may share with others. LEADRE §5.3.
 
 Made once when an index is opened, and never changed: readers of many threads hold one, and a newer index is another.
-About 150 bytes an ad in memory; the rest of the index stays on disk.
+About 120 bytes an ad in memory; the rest of the index stays on disk.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class AdTable:
 
     def rows(self, ad_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where `targets` has each ad, [n]; -1 for an unknown one."""
-        return self.places.find(_keys(ad_ids), np.zeros(len(ad_ids), np.int64)) - 1
+        rows: NDArray[np.int64] = self.places.find(_keys(ad_ids)[None])[0] - 1
+        return rows
 
 
 def _keys(ad_ids: NDArray[np.int64]) -> NDArray[np.uint64]:
