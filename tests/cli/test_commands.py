@@ -186,3 +186,8 @@ def test_a_taken_release_name_is_one_line_not_a_traceback(
         main()
     assert stopped.value.code == 1
     assert capsys.readouterr().err == "error: releases/tiny exists; give the new one its own name\n"
+
+
+def test_a_summary_of_the_future_is_refused(typed: None) -> None:
+    done = CliRunner().invoke(cli, ["summarize", "--now", "2999-01-01"])
+    assert "--now 2999-01-01T00:00:00+00:00 is in the future" in str(done.exception)
