@@ -28,7 +28,7 @@ from sqlalchemy import Engine, text
 
 from leadre.derivation import NEUTRAL, USER_NEUTRAL, item_match, pack, retrieved_ad_features, unpack
 from leadre.domain.identity import id_of
-from leadre.domain.retrieval import RetrievalList
+from leadre.domain.retrieval import Beam, RetrievalList
 from leadre.errors import ArtifactIncomplete, InvalidInput
 from leadre.indexing.ad_index import AdIndex
 from leadre.settings import Settings
@@ -46,7 +46,7 @@ PATIENT_S = 5.0
 """A deadline that a busy machine keeps."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def index() -> AdIndex:
     """Eighty ads of which some have no category, no advertiser or a zero embedding."""
     rng = np.random.default_rng(7)
@@ -66,6 +66,26 @@ def index() -> AdIndex:
         code_counts=(3, 2, 2, 2, 20),
         quality={},
     )
+
+
+@pytest.fixture(scope="module")
+def make_list(index: AdIndex) -> MakeList:
+    """Make lists of `index`: user, ads best first, when, and how far apart their scores are."""
+
+    def make(user_id: int, *ad_ids: int, at: datetime = NOW, step: float = 0.5) -> RetrievalList:
+        return RetrievalList(
+            user_id=user_id,
+            release="release-1",
+            index_version=index.version,
+            generated_at=at,
+            event_at=at - timedelta(hours=1),
+            beams=tuple(
+                Beam(sid=index.sid(ad_id), ad_id=ad_id, log_probability=-1 - step * place)
+                for place, ad_id in enumerate(ad_ids)
+            ),
+        )
+
+    return make
 
 
 @pytest.fixture
