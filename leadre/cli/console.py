@@ -46,7 +46,7 @@ class _Rate(ProgressColumn):
 @contextmanager
 def progress_bars() -> Iterator[ProgressCall]:
     """Give a callable that shows one bar for each thing reported, with rate, elapsed and remaining time."""
-    with Progress(
+    bars = Progress(
         SpinnerColumn(finished_text="[green]✓"),
         TextColumn("{task.description:<24}"),
         BarColumn(bar_width=16),
@@ -55,18 +55,24 @@ def progress_bars() -> Iterator[ProgressCall]:
         TimeElapsedColumn(),
         TimeRemainingColumn(compact=True, elapsed_when_finished=False),
         console=console,
-    ) as bars:
-        tasks: dict[str, Any] = {}
+    )
+    tasks: dict[str, Any] = {}
 
-        def report(what: str, done: int, total: int | None = None) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
+    def report(what: str, done: int, total: int | None = None) -> None:
+        if not tasks:
+            bars.start()  # not before: a command that fails at once would leave an empty line
+        if what not in tasks:
+            tasks[what] = bars.add_task(what, total=total)
+        bars.update(tasks[what], completed=done, total=total)
 
+    try:
         yield report
         for task in tasks.values():
             if bars.tasks[task].total is None:
                 bars.update(task, total=bars.tasks[task].completed)
+    finally:
+        if tasks:
+            bars.stop()
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
