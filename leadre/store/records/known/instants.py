@@ -44,9 +44,9 @@ ORDER BY user_id LIMIT :users
 """  # noqa: S608 - our own words
 
 _CLAIM = "INSERT INTO summarized SELECT user_id, summarized_until FROM user_state WHERE user_id = ANY(:user_ids) AND"
-# Given users are waited for; of those who only wait for their turn, whoever is being written to is left to the next run.
-_GIVEN = f"{_CLAIM} {_SETTLED_BEFORE} ORDER BY user_id FOR NO KEY UPDATE"  # noqa: S608 - our own words
-_WAITING = f"{_CLAIM} {_WAITS} ORDER BY user_id FOR NO KEY UPDATE SKIP LOCKED"  # noqa: S608 - our own words
+# Given users are waited for; of those who wait for their turn, whoever is being written to is left to the next run.
+_GIVEN = f"{_CLAIM} {_SETTLED_BEFORE} ORDER BY user_id FOR NO KEY UPDATE"
+_WAITING = f"{_CLAIM} {_WAITS} ORDER BY user_id FOR NO KEY UPDATE SKIP LOCKED"
 
 # An impression is disliked until it is known to have been clicked.
 _HAPPENED = f"""
