@@ -2,10 +2,12 @@
 
 LEADRE §4.4.1. Rows of `retrieved_ads` with records of 1,150 random bytes, the width of 20 ads; servers of its own in a
 temporary folder, Redis without its append-only file. Every way begins with an empty online store and takes everything,
-in rounds that take turns; medians of the rounds. Feast's engine is given a part of the users (its memory grows with
-them) in a process of its own, and what it wrote is compared with ours. Memory is the high-water mark of each process.
+in rounds that take turns; medians of the rounds. Feast's engine is given the users whose lists are of the last two days
+(its memory grows with them) in a process of its own; what it wrote is compared with ours, hash by hash. Memory is the
+high-water mark of each process. With `--ray` Feast's Ray engine with two workers is a further peer, and is then given
+the lists of the last ten days, to count those it leaves out.
 
-Usage: python benchmarks/bench_materialize.py [--users N] [--feast-users N] [--rounds N] [--quick] [--json]
+Usage: python benchmarks/bench_materialize.py [--users N] [--feast-users N] [--rounds N] [--ray] [--quick] [--json]
 """
 
 from __future__ import annotations
@@ -37,10 +39,11 @@ from leadre.store.features.layout import user_keys
 from leadre.store.records.database import connect, migrate, transaction
 from leadre.store.records.partitions import ensure_months
 
-NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
+NOW = datetime.now(UTC).replace(microsecond=0)
+"""The present, for Ray's engine goes by the clock."""
+TWO_DAYS, TEN_DAYS = timedelta(days=2), timedelta(days=10)
 VIEW = "retrieved_ads"
 ADS, RECORD_BYTES = 20, 1150
-SAMPLED = 1000
 REPOSITORY = Path(__file__).parents[1] / "feature_repo"
 
 
@@ -50,6 +53,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--feast-users", type=int, default=200_000, help="of them, for Feast's engine")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ray", action="store_true", help="Feast's Ray engine as well: pip install 'leadre[scale]'")
     parser.add_argument("--quick", action="store_true", help="60,000 users, 10,000 for Feast, 1 round")
     parser.add_argument("--json", action="store_true", help="JSON on the last line instead of a table")
     arguments = parser.parse_args()
@@ -62,7 +66,13 @@ def main() -> None:
         settings = Settings(
             home=home, database_url=servers.database_url, redis_url=servers.redis_url, feature_repo=REPOSITORY
         )
-        figures = measure(settings, users=arguments.users, feast_users=arguments.feast_users, rounds=arguments.rounds)
+        figures = measure(
+            settings,
+            users=arguments.users,
+            feast_users=arguments.feast_users,
+            rounds=arguments.rounds,
+            ray=arguments.ray,
+        )
     finally:
         services.down(home)
         shutil.rmtree(home)
@@ -73,7 +83,7 @@ def main() -> None:
             print(f"{name:<32}{value:>14,.2f}")
 
 
-def measure(settings: Settings, *, users: int, feast_users: int, rounds: int) -> dict[str, float]:
+def measure(settings: Settings, *, users: int, feast_users: int, rounds: int, ray: bool) -> dict[str, float]:
     """Return the figures: rows a second by way of materializing, and memory."""
     # Here, for the processes that are started read this file anew, and need no Feast.
     from leadre.pipelines.materialize import materialize
@@ -87,7 +97,8 @@ def measure(settings: Settings, *, users: int, feast_users: int, rounds: int) ->
     online = redis.Redis.from_url(settings.redis_url)
     online.config_set("appendonly", "no")  # its rewriting would be measured as well
     features = FeatureClient(settings.feature_repo, settings.feast_environment())
-    rates: dict[str, list[float]] = {"one_process": [], "two_process": [], "feast": []}
+    peers = ["feast", "feast_ray"] if ray else ["feast"]
+    rates: dict[str, list[float]] = {name: [] for name in ("one_process", "two_process", *peers)}
     peaks: dict[str, float] = dict.fromkeys(rates, 0.0)
 
     def ours(processes: int) -> int:
@@ -107,15 +118,20 @@ def measure(settings: Settings, *, users: int, feast_users: int, rounds: int) ->
             peaks[name] = max(peaks[name], *peak)
             if written != users or online.dbsize() != users + 1:  # and the note of the run
                 raise FeatureRowMismatch(f"{written:,} of {users:,} rows were written; Redis has {online.dbsize():,}")
-        before = sample(online)
-        online.flushall()
-        seconds, memory = feast_alone(settings)
-        rates["feast"].append(feast_users / seconds)
-        peaks["feast"] = max(peaks["feast"], memory)
-        if online.dbsize() != feast_users or sample(online) != before:
-            raise FeatureRowMismatch("Feast's engine wrote other rows than ours")
+        written_by_us = hashes(online, feast_users)
+        for engine in peers:
+            online.flushall()
+            seconds, memory = by_feast(settings, engine, since=TWO_DAYS)
+            rates[engine].append(feast_users / seconds)
+            peaks[engine] = max(peaks[engine], memory)
+            if hashes(online, feast_users) != written_by_us or online.dbsize() != feast_users:
+                raise FeatureRowMismatch(f"{engine} wrote other rows than ours")
     features.close()
     figures = {f"{name}_rows_per_s": median(of_way) for name, of_way in rates.items()}
+    if ray:
+        online.flushall()
+        by_feast(settings, "feast_ray", since=TEN_DAYS)
+        figures["feast_ray_left_out"] = users - online.dbsize()
     return {
         "users": users,
         "feast_users": feast_users,
@@ -129,10 +145,10 @@ def measure(settings: Settings, *, users: int, feast_users: int, rounds: int) ->
 
 
 def fill(database_url: str, *, users: int, feast_users: int) -> None:
-    """Write a list for each user; the lists for Feast's engine are of the last two days, the others older."""
+    """Write a list for each user; those for Feast's engines are of the last two days, the others of the week before."""
     database = connect(database_url)
     with transaction(database) as connection:
-        ensure_months(connection, "retrieval_log", [NOW])
+        ensure_months(connection, "retrieval_log", [NOW - TEN_DAYS, NOW])
         connection.execute(
             text(
                 "CREATE TEMPORARY TABLE records AS "
@@ -145,7 +161,7 @@ def fill(database_url: str, *, users: int, feast_users: int) -> None:
             text(
                 "INSERT INTO retrieval_log (user_id, event_at, release, index_version, retrieved_ad_ids, record) "
                 "SELECT user_id, CAST(:at AS timestamptz) - CASE WHEN user_id <= :feast THEN interval '1 day' ELSE "
-                "interval '3 days' END - user_id % 80000000 * interval '1 millisecond', 'r', 'i', "
+                "interval '8 days' END - user_id % 80000000 * interval '1 millisecond', 'r', 'i', "
                 "ARRAY(SELECT generate_series(1, :ads)), record FROM generate_series(1, :users) AS user_id "
                 "JOIN records ON of = user_id % 1000 ORDER BY user_id"
             ),
@@ -156,20 +172,22 @@ def fill(database_url: str, *, users: int, feast_users: int) -> None:
     database.dispose()
 
 
-def sample(online: redis.Redis) -> list[dict[bytes, bytes]]:
-    """Return the hashes of the first users."""
-    with online.pipeline(transaction=False) as pipeline:
-        for key in user_keys(np.arange(1, SAMPLED + 1), "leadre"):
-            pipeline.hgetall(key)  # type: ignore[arg-type]
-        read: list[dict[bytes, bytes]] = pipeline.execute()
-    return read
+def hashes(online: redis.Redis, users: int) -> int:
+    """Return the sum of the hashes of the first users' keys, fields and values."""
+    found = 0
+    for first in range(1, users + 1, 1000):
+        with online.pipeline(transaction=False) as pipeline:
+            for key in user_keys(np.arange(first, min(first + 1000, users + 1)), "leadre"):
+                pipeline.hgetall(key)  # type: ignore[arg-type]
+            found += sum(hash((first + place, *sorted(read.items()))) for place, read in enumerate(pipeline.execute()))
+    return found
 
 
-def feast_alone(settings: Settings) -> tuple[float, float]:
-    """Materialize the last two days with Feast's engine in a process of its own; return seconds and MiB."""
+def by_feast(settings: Settings, engine: str, *, since: timedelta) -> tuple[float, float]:
+    """Materialize lists by an engine of Feast's, in a process of its own; return seconds and MiB."""
     spawn = multiprocessing.get_context("spawn")
     ours, its = spawn.Pipe()
-    process = spawn.Process(target=_feast, args=(settings.feature_repo, its))
+    process = spawn.Process(target=_by_feast, args=(settings.feature_repo, engine, since, its))
     process.start()
     its.close()
     measured: tuple[float, float] = ours.recv()
@@ -177,14 +195,19 @@ def feast_alone(settings: Settings) -> tuple[float, float]:
     return measured
 
 
-def _feast(feature_repo: Path, pipe: Connection) -> None:
+def _by_feast(feature_repo: Path, engine: str, since: timedelta, pipe: Connection) -> None:
     from feast import FeatureStore
 
-    store = FeatureStore(repo_path=str(feature_repo))
+    if engine == "feast_ray":
+        import ray
+
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    profile = "feature_store.ray.yaml" if engine == "feast_ray" else "feature_store.yaml"
+    store = FeatureStore(fs_yaml_file=feature_repo / profile)
     store.list_feature_views()  # its imports and the registry are not counted
     began = time.perf_counter()
     with redirect_stdout(StringIO()):
-        store.materialize(NOW - timedelta(days=2), NOW, feature_views=[VIEW])
+        store.materialize(NOW - since, NOW, feature_views=[VIEW])
     pipe.send((time.perf_counter() - began, _high_water_mb(os.getpid())))
 
 

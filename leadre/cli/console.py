@@ -59,9 +59,8 @@ def progress_bars() -> Iterator[ProgressCall]:
     tasks: dict[str, Any] = {}
 
     def report(what: str, done: int, total: int | None = None) -> None:
-        if not tasks:
-            bars.start()  # not before: a command that fails at once would leave an empty line
         if what not in tasks:
+            bars.start()  # with the first report: bars that never were leave no empty line
             tasks[what] = bars.add_task(what, total=total)
         bars.update(tasks[what], completed=done, total=total)
 

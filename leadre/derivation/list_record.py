@@ -42,6 +42,15 @@ _PER_AD = (
     ("directions", "i1"),
 )
 _PER_LIST = ("generated_at_s", "behavior_at_s", "entropy", "expected_ecpm")
+_TYPES = {
+    **{name: np.dtype(kind or np.int32) for name, kind in _PER_AD},
+    **dict.fromkeys(_PER_LIST, np.dtype(np.float64)),
+    "codes": np.dtype((np.uint16, 0)),
+    "directions": np.dtype((np.int8, 0)),
+    "mean_embedding": np.dtype((np.float32, 0)),
+}
+"""What each column of `Lists` that a record holds is in memory; of several numbers an ad, where the width is given."""
+_Part: TypeAlias = tuple[Any, NDArray[Any]]  # the rows of a column, and their values
 
 
 @lru_cache(maxsize=1024)
@@ -112,7 +121,7 @@ def pack(lists: Lists) -> list[bytes]:
 
 def unpack(records: Iterable[Any]) -> Lists:
     """Read U records; what is no whole record of this format (None, NaN, cut, altered) is an absent list."""
-    given = [record if _is_whole(record) else None for record in records]
+    given = [_whole(record) for record in records]
     heads = [_NO_HEAD if record is None else _read_texts(record) for record in given]
     names: dict[str, int] = {}
     numbers: list[int] = []  # in `names`, of the names of each list in turn
@@ -120,37 +129,55 @@ def unpack(records: Iterable[Any]) -> Lists:
     for head in heads:
         numbers += [names.setdefault(name, len(names)) for name in head.names]
         first_number.append(len(numbers))
-    shapes = np.array([head.shape for head in heads], dtype=np.int64).reshape(-1, 4).T
-    lists = Lists.unread(
-        shapes=shapes[:3],
-        present=[head is not _NO_HEAD for head in heads],
-        category_names=(*names,),
-        releases=[head.release for head in heads],
-        index_versions=[head.index_version for head in heads],
-    )
+    present = np.array([head is not _NO_HEAD for head in heads], dtype=np.bool_)
+    levels, widths, counts, many = np.array([head.shape for head in heads], dtype=np.int64).reshape(-1, 4).T
+    offsets = np.concatenate(([0], np.cumsum(counts)))
     number, first = np.array([*numbers, 0], dtype=np.int32), np.array(first_number)
     broken = np.zeros(len(given), dtype=np.bool_)
-    for shape, chosen in _by_shape(*shapes, among=lists.present):
+    parts: dict[str, list[_Part]] = {name: [] for name in _TYPES}
+    for shape, chosen in _by_shape(levels, widths, counts, many, among=present):
         layout = _layout(*shape)
         read = np.frombuffer(b"".join([given[u][: layout.itemsize] for u in chosen.tolist()]), dtype=layout)
-        for name in _PER_LIST:
-            getattr(lists, name)[chosen] = read[name]
-        lists.mean_embedding[chosen, : shape[1]] = read["mean_embedding"]
-        ads = _ads_of(lists.offsets, chosen, shape[2])
+        ads = _ads_of(offsets, chosen, shape[2])
+        for name in (*_PER_LIST, "mean_embedding"):
+            parts[name].append((chosen, read[name]))
         for name, _ in _PER_AD:
-            column, values = getattr(lists, name), read[name]
+            values = read[name]
             if name.endswith("categories"):
                 position = first[chosen, None] + values
                 broken[chosen] |= (position >= first[chosen + 1, None]).any(axis=1)
                 values = number[np.minimum(position, len(numbers))]
-            if column.ndim == 1:
-                column[ads] = values.reshape(-1)
-            else:
-                column[ads, : values.shape[2]] = values.reshape(len(chosen) * shape[2], values.shape[2])
+            parts[name].append((ads, values.reshape(len(chosen) * shape[2], *values.shape[2:])))
         broken[chosen] |= ~np.isfinite(read["generated_at_s"])
     if broken.any():  # its checksum is right, and yet it says nothing: none of ours
         return unpack([None if bad else record for bad, record in zip(broken.tolist(), given, strict=True)])
-    return lists
+    rows = {**dict.fromkeys(_TYPES, len(given)), **{name: int(offsets[-1]) for name, _ in _PER_AD}}
+    columns = {name: _put_together(of_name, rows[name], _TYPES[name]) for name, of_name in parts.items()}
+    columns["behavior_at_s"][~present] = np.nan
+    return Lists(
+        offsets=offsets,
+        present=present,
+        levels=levels.astype(np.uint8),
+        widths=widths.astype(np.uint16),
+        category_names=(*names,),
+        releases=tuple([head.release for head in heads]),
+        index_versions=tuple([head.index_version for head in heads]),
+        **columns,
+    )
+
+
+def _put_together(parts: list[_Part], rows: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return a column from parts of one width each; zero where no part has a value, or beyond its width."""
+    if len(parts) == 1 and len(parts[0][1]) == rows:
+        return parts[0][1].astype(dtype.base)
+    width = max((values.shape[1:] for _, values in parts), default=dtype.shape)
+    column = np.zeros((rows, *width), dtype=dtype.base)
+    for place, values in parts:
+        if width:
+            column[place, : values.shape[1]] = values
+        else:
+            column[place] = values
+    return column
 
 
 class _Head(NamedTuple):
@@ -163,13 +190,11 @@ class _Head(NamedTuple):
 _NO_HEAD = _Head((0, 0, 0, False), "", "", ())
 
 
-def _is_whole(record: Any) -> bool:
-    return (
-        isinstance(record, bytes)
-        and len(record) >= _HEADER.size + 4
-        and record[0] == FORMAT
-        and crc32(record) == _WHOLE
-    )
+def _whole(record: Any) -> bytes | None:
+    if isinstance(record, (bytearray, memoryview)):
+        record = bytes(record)
+    sound = isinstance(record, bytes) and len(record) >= _HEADER.size + 4 and record[0] == FORMAT
+    return record if sound and crc32(record) == _WHOLE else None
 
 
 def _read_texts(record: bytes) -> _Head:

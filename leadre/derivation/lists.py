@@ -5,7 +5,6 @@ Probabilities are whole multiples of 2^-32, so that sums of them are exact in an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,50 +73,6 @@ class Lists:
     def counts(self) -> NDArray[np.int64]:
         """Ads of each list, int64[U]."""
         return np.diff(self.offsets)
-
-    @classmethod
-    def unread(
-        cls,
-        *,
-        shapes: NDArray[np.int64],
-        present: Sequence[bool],
-        category_names: Sequence[str],
-        releases: Sequence[str],
-        index_versions: Sequence[str],
-    ) -> Lists:
-        """Return lists whose arrays wait to be filled: zeros, and no behavior.
-
-        Args:
-            shapes: levels, width and count of U lists, [3, U]; zero for absent ones.
-            present: as the class has it, like the rest.
-            category_names: of all lists.
-            releases: U names.
-            index_versions: U names.
-        """
-        levels, widths, counts = shapes
-        u, e, wide = len(counts), int(counts.sum()), int(widths.max(initial=0))
-        return cls(
-            offsets=np.concatenate(([0], np.cumsum(counts))),
-            present=np.array(present, dtype=np.bool_),
-            ad_ids=np.zeros(e, np.int64),
-            log_probabilities=np.zeros(e, np.float32),
-            shares=np.zeros(e, np.uint32),
-            levels=levels.astype(np.uint8),
-            codes=np.zeros((e, levels.max(initial=0)), np.uint16),
-            widths=widths.astype(np.uint16),
-            directions=np.zeros((e, wide), np.int8),
-            first_categories=np.zeros(e, np.int32),
-            second_categories=np.zeros(e, np.int32),
-            category_names=tuple(category_names),
-            advertiser_ids=np.zeros(e, np.int64),
-            generated_at_s=np.zeros(u),
-            behavior_at_s=np.full(u, np.nan),
-            entropy=np.zeros(u),
-            expected_ecpm=np.zeros(u),
-            mean_embedding=np.zeros((u, wide), np.float32),
-            releases=tuple(releases),
-            index_versions=tuple(index_versions),
-        )
 
 
 def living(

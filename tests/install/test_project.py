@@ -60,7 +60,7 @@ def test_an_installed_wheel_leads_from_an_empty_folder_to_ads_over_http(installe
         installed.run("leadre", "train", *recipe, "--name", "tiny", cwd=project)
         assert "tiny is live" in typed("leadre release promote")
         typed(env, "feast -c feature_repo apply")
-        typed(env, 'feast -c feature_repo materialize-incremental "$(date -u +%Y-%m-%dT%H:%M:%S)"')
+        typed("leadre materialize")
 
         port = free_port()
         worker = "celery -A workers.app worker -Q retrieval --pool=threads -c 1 --without-gossip --without-mingle"

@@ -20,7 +20,16 @@ from leadre.indexing.build import index_ads
 from leadre.indexing.quantisers.residual_kmeans import fit_residual_kmeans
 from leadre.pipelines.index.publish import BuiltIndex, publish_built
 from leadre.prompts.vocabulary import Vocabulary
-from leadre.recipe import IndexRecipe, PromptRecipe, Recipe, encode_recipe
+from leadre.recipe import (
+    DpoRecipe,
+    EvaluationRecipe,
+    IndexRecipe,
+    ModelRecipe,
+    PromptRecipe,
+    Recipe,
+    SftRecipe,
+    encode_recipe,
+)
 from leadre.settings import Settings
 from leadre.store.importers.synthetic import import_world
 from leadre.store.records.database import connect, transaction
@@ -34,6 +43,17 @@ USERS = int(os.environ.get("LEADRE_TEST_USERS", "40"))
 """Of the world; 2,500 make the 10,000 rows of docs/features.md in test_skew.py (a quarter of an hour)."""
 TRAINED = NOW - timedelta(days=10)
 RECIPE_OF_TESTS = Recipe(name="tiny", prompt=PromptRecipe(budget_tokens=2000))
+
+QUICK_RECIPE = Recipe(
+    name="tiny",
+    index=IndexRecipe(encoder="hashed", quantiser="residual_kmeans", levels=2, codes=8),
+    prompt=PromptRecipe(template="one_pass", budget_tokens=300),
+    model=ModelRecipe(hidden_size=32, layers=1, heads=2, feed_forward=48, text_vocabulary=500),
+    sft=SftRecipe(curriculum=(("main",),), epochs=(1.0,), learning_rate=1e-3, batch_size=16, device_batch_size=16),
+    dpo=DpoRecipe(enabled=False),
+    evaluation=EvaluationRecipe(cutoffs=(8,)),
+)
+"""Trains in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,21 +11,10 @@ import pytest
 from leadre.pipelines.dataset.backfill import PastDecoder, plan
 from leadre.pipelines.dataset.past import TICK
 from leadre.pipelines.dataset.rolling import rolling_releases, trainings
-from leadre.recipe import DpoRecipe, EvaluationRecipe, IndexRecipe, ModelRecipe, PromptRecipe, Recipe, SftRecipe
 from leadre.store.records.database import transaction
 from leadre.store.release.records import ROLLING, list_releases
 
-from .conftest import NOW, Past
-
-RECIPE = Recipe(
-    name="tiny",
-    index=IndexRecipe(encoder="hashed", quantiser="residual_kmeans", levels=2, codes=8),
-    prompt=PromptRecipe(template="one_pass", budget_tokens=300),
-    model=ModelRecipe(hidden_size=32, layers=1, heads=2, feed_forward=48, text_vocabulary=500),
-    sft=SftRecipe(curriculum=(("main",),), epochs=(1.0,), learning_rate=1e-3, batch_size=16, device_batch_size=16),
-    dpo=DpoRecipe(enabled=False),
-    evaluation=EvaluationRecipe(cutoffs=(8,)),
-)
+from .conftest import NOW, QUICK_RECIPE, Past
 
 
 @pytest.mark.slow
@@ -36,10 +25,10 @@ def test_each_instant_is_decoded_by_a_release_trained_before_it(past: Past) -> N
     assert trainings(instants, every) == 2
 
     def rolled() -> list[tuple[object, str]]:
-        found = rolling_releases(settings, instants, recipe=RECIPE, index_version="i1", retrain_every=every)
+        found = rolling_releases(settings, instants, recipe=QUICK_RECIPE, index_version="i1", retrain_every=every)
         return [(at, release.row.release) for at, release in found]
 
-    chosen = rolling_releases(settings, instants, recipe=RECIPE, index_version="i1", retrain_every=every)
+    chosen = rolling_releases(settings, instants, recipe=QUICK_RECIPE, index_version="i1", retrain_every=every)
     assert [at for at, _ in chosen] == instants
     assert [release.seen_until for _, release in chosen] == [instants[0] - TICK] * 2 + [instants[2] - TICK] * 2
     with transaction(past.database) as connection:
@@ -50,7 +39,9 @@ def test_each_instant_is_decoded_by_a_release_trained_before_it(past: Past) -> N
     written = {name: (settings.releases / name / "manifest.json").stat().st_mtime_ns for name in made}
     assert rolled() == [(at, release.row.release) for at, release in chosen]
     assert written == {name: (settings.releases / name / "manifest.json").stat().st_mtime_ns for name in made}
-    assert not rolling_releases(settings, [before_anything], recipe=RECIPE, index_version="i1", retrain_every=every)
+    assert not rolling_releases(
+        settings, [before_anything], recipe=QUICK_RECIPE, index_version="i1", retrain_every=every
+    )
 
     plan(past.database, chosen, user_ids=np.arange(9))
     decoder = PastDecoder(replace(settings, engine="auto"), database=past.database)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
+import pytest
 from sqlalchemy import text
 
 from leadre.derivation import unpack
@@ -14,13 +16,14 @@ from leadre.domain.behavior import Behavior, Impression
 from leadre.indexing.ad_index import AdIndex
 from leadre.pipelines.dataset.backfill import PastDecoder, choose_existing, plan
 from leadre.pipelines.dataset.past import past_releases
+from leadre.pipelines.dataset.rolling import rolling_releases
 from leadre.pipelines.refresh import read_release
 from leadre.retrieval.retriever import Retriever
 from leadre.store.features.client import FeatureClient
 from leadre.store.records.database import transaction
 from leadre.store.records.events import upsert_behaviors, upsert_impressions
 
-from .conftest import NOW, USERS, Past
+from .conftest import NOW, QUICK_RECIPE, USERS, Past
 
 INSTANTS = [NOW - timedelta(days=days, seconds=7) for days in (5, 3.4, 1.01, 0)]
 Event = TypeVar("Event", Behavior, Impression)
@@ -28,13 +31,18 @@ EVERYBODY = list(range(USERS + 2))  # two of them strangers
 TOGETHER = 6 if USERS < 100 else 64
 
 
-def test_a_list_made_later_is_the_one_a_worker_would_have_written(past: Past) -> None:
+@pytest.mark.parametrize("engine", ["stub", "auto"])
+def test_a_list_made_later_is_the_one_a_worker_would_have_written(past: Past, engine: Literal["stub", "auto"]) -> None:
+    settings = replace(past.settings, engine=engine)
+    if engine == "auto":
+        rolling_releases(
+            settings, INSTANTS[:1], recipe=QUICK_RECIPE, index_version="i1", retrain_every=timedelta(days=1)
+        )
     with transaction(past.database) as connection:
-        connection.execute(text("DELETE FROM behaviors"))
-        connection.execute(text("DELETE FROM impressions"))
-        connection.execute(text("DELETE FROM user_state"))
-        (release,) = past_releases(connection)
-    loaded = read_release(past.settings, release.row, index=AdIndex.load(past.settings.indexes / "i1"))
+        for table in ("behaviors", "impressions", "user_state"):
+            connection.execute(text(f"DELETE FROM {table}"))
+        release = past_releases(connection)[0]
+    loaded = read_release(settings, release.row, index=AdIndex.load(past.settings.indexes / "i1"))
     features = FeatureClient(past.settings.feature_repo, past.settings.feast_environment())
     worker = Retriever(
         database=past.database,
@@ -62,7 +70,7 @@ def test_a_list_made_later_is_the_one_a_worker_would_have_written(past: Past) ->
         connection.execute(text("TRUNCATE retrieval_log"))
 
     plan(past.database, choose_existing(past.database, INSTANTS), user_ids=np.array(EVERYBODY))
-    PastDecoder(past.settings, database=past.database, batch=TOGETHER).work_off()
+    PastDecoder(settings, database=past.database, batch=TOGETHER).work_off()
 
     made = _records(past)
     assert len(served) == len(EVERYBODY) * len(INSTANTS)
