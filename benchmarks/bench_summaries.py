@@ -53,7 +53,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--behaviors", type=int, default=10_000_000)
-    parser.add_argument("--users", type=int, help="a fiftieth of the behaviors by default")
+    parser.add_argument("--users", type=int, help="a tenth of the behaviors by default")
     parser.add_argument("--connections", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="200,000 behaviors")
     parser.add_argument("--json", action="store_true", help="JSON on the last line instead of a table")
@@ -64,7 +64,7 @@ def main() -> None:
         home.chmod(0o711)  # under root the servers' account passes through it
         try:
             url = services.up(home, durable=False).database_url
-            figures = measure(url, behaviors, arguments.users or behaviors // 50, connections=arguments.connections)
+            figures = measure(url, behaviors, arguments.users or behaviors // 10, connections=arguments.connections)
         finally:
             services.down(home)
     if arguments.json:

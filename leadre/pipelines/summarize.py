@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from functools import reduce
-from operator import add
+from itertools import islice
 
 from leadre.errors import InvalidInput
 from leadre.store.records import summaries
@@ -43,20 +42,10 @@ def summarize(
         Unavailable: PostgreSQL does not answer.
     """
     engine = connect(database_url)
-    done = 0
 
-    def batches(_: int) -> SummaryCounts:
-        nonlocal done
-        counts = SummaryCounts()
-        while True:
-            with transaction(engine) as connection:
-                batch = summaries.summarize_batch(connection, now=now, window_days=window_days)
-            if not batch.summarized:
-                return counts
-            counts += batch
-            done += batch.summarized
-            if progress is not None:
-                progress("users", done)
+    def summarized(batch: list[int]) -> SummaryCounts:
+        with transaction(engine) as connection:
+            return summaries.summarize_batch(connection, batch, now=now, window_days=window_days)
 
     try:
         with transaction(engine) as connection:
@@ -65,7 +54,13 @@ def summarize(
             if problem := summaries.nothing_in_window(connection, now=now, window_days=window_days):
                 raise InvalidInput(problem)
             summaries.settle_everybody(connection, now=now)
+        batches = summaries.waiting_batches(lambda: transaction(engine), now=now)
         with ThreadPoolExecutor(connections) as workers:
-            return reduce(add, workers.map(batches, range(connections)), counts)
+            while some := list(islice(batches, 16 * connections)):  # memory holds a page of users, not all
+                for of_batch in workers.map(summarized, some):
+                    counts += of_batch
+                    if progress is not None:
+                        progress("users", counts.summarized)
+        return counts
     finally:
         engine.dispose()

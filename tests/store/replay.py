@@ -342,11 +342,9 @@ class Replay:
         """Everybody is, in batches."""
         with transaction(self.engine) as connection:
             summaries.settle_everybody(connection, now=self.now)
-        more = True
-        while more:
+        for batch in summaries.waiting_batches(lambda: transaction(self.engine), now=self.now, rows=30):
             with transaction(self.engine) as connection:
-                batch = summaries.summarize_batch(connection, now=self.now, users=3, **self._sizes())
-            more = batch.summarized > 0
+                summaries.summarize_batch(connection, batch, now=self.now, **self._sizes())
         self.world.everybody = self.now
         self._summarized(USERS)
 

@@ -6,22 +6,26 @@ point-in-time join finds at any instant what was known then.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from sqlalchemy import Connection, text
 
 from leadre.domain.behavior import WINDOW_DAYS, window_start
-from leadre.store.records.known.instants import claim, months, settle
+from leadre.store.records.known.instants import claim, months, settle, waiting
 from leadre.store.records.known.rows import append_sequences, append_summaries
 from leadre.store.records.partitions import ensure_months
 
 ARPU_GROUPS = 25
 """§5.4: users are put into 25 groups by ARPU."""
 
-BATCH_USERS = 500
-"""Users summarized in one transaction (ours): whoever writes behaviors of one of them waits for its end, a second."""
+BATCH_ROWS = 25_000
+"""Rows ever written of the users of a batch (ours): whoever writes a behavior of one of them waits for its end, half a
+second."""
+_PAGE_USERS = 50_000
 
 # rank() and not ntile(): users of equal ARPU belong to one group.
 _ARPU_GROUPS = """
@@ -70,41 +74,69 @@ def write_summaries(
         longest: as there.
         user_ids: only these users, and no regrouping by ARPU: that takes all of them.
     """
-    counts = SummaryCounts()
+    one = partial(summarize_batch, connection, now=now, window_days=window_days, top=top, longest=longest)
     if user_ids is not None:
-        return summarize_batch(
-            connection, now=now, window_days=window_days, top=top, longest=longest, user_ids=user_ids
-        )
+        return one(user_ids, given=True)
     settle_everybody(connection, now=now)
-    while (batch := summarize_batch(connection, now=now, window_days=window_days, top=top, longest=longest)).summarized:
-        counts += batch
-    return counts + SummaryCounts(users=group_by_arpu(connection))
+    counts = SummaryCounts(users=group_by_arpu(connection))
+    for batch in list(waiting_batches(lambda: nullcontext(connection), now=now)):
+        counts += one(batch)
+    return counts
+
+
+def waiting_batches(
+    connect: Callable[[], AbstractContextManager[Connection]], *, now: datetime, rows: int = BATCH_ROWS
+) -> Iterator[list[int]]:
+    """Yield batches of the users who wait for a summary, by ascending id.
+
+    Args:
+        connect: gives a connection in a transaction, a short one for each page of users.
+        now: what is known later does not exist yet.
+        rows: a batch ends where so many rows were ever written of its users.
+    """
+    after = -1
+    while True:
+        with connect() as connection:
+            page = waiting(connection, now=now, after=after, users=_PAGE_USERS)
+        batch, size = [], 0
+        for user_id, written in page:
+            batch.append(user_id)
+            size += written
+            if size >= rows:
+                yield batch
+                batch, size = [], 0
+            after = user_id
+        if batch:
+            yield batch
+        if len(page) < _PAGE_USERS:
+            return
 
 
 def summarize_batch(
     connection: Connection,
+    user_ids: Collection[int],
     *,
     now: datetime,
     window_days: int | None = None,
     top: int = 20,
     longest: int = 512,
-    users: int = BATCH_USERS,
-    user_ids: Collection[int] | None = None,
+    given: bool = False,
 ) -> SummaryCounts:
-    """Summarize some of the users who wait for it, or the given ones. `summarized` is 0 when nobody waits.
+    """Summarize users in one transaction; they stay locked until its end.
 
     Args:
-        connection: in a transaction; the users stay locked until its end.
-        now: what is known later does not exist yet. A user summarized up to here or further is left out.
+        connection: in a transaction.
+        user_ids: whoever is summarized up to `now` or further is left out.
+        now: what is known later does not exist yet.
         window_days: whole days before that of an instant whose behaviors count at it; None: as the live release's
             recipe says, or the paper's 90.
         top: names kept of each kind, most frequent first (ours).
         longest: behaviors kept in each domain, the newest (ours; a robot's thousands fit no prompt).
-        users: at most so many.
-        user_ids: these, and also what has changed of the catalog since their last row.
+        given: wait for who writes to them, and take in what has changed of the catalog too; otherwise leave such users
+            to the next run, and who has no news.
     """
     days = live_window_days(connection) if window_days is None else window_days
-    claimed = claim(connection, now=now, window_days=days, users=users, user_ids=user_ids)
+    claimed = claim(connection, user_ids, now=now, window_days=days, given=given)
     if not claimed:
         return SummaryCounts()
     for table in ("interest_summaries", "behavior_sequences"):

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -322,7 +323,10 @@ def test_a_behavior_that_waited_for_a_summary_is_known_after_it(engine: Engine, 
     hasty.dispose()
 
 
-def test_two_connections_share_the_users_and_a_progress_call_tells(engine: Engine, database_url: str) -> None:
+def test_two_connections_share_the_users_and_a_progress_call_tells(
+    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_records, "waiting_batches", partial(of_records.waiting_batches, rows=500))
     told: list[int] = []
     with transaction(engine) as connection:
         upsert_behaviors(connection, [did(user, 1, days=1) for user in range(1234)], arrived_at=NOW)

@@ -16,7 +16,7 @@ from leadre.store.records.catalog import AD_CATEGORY, CONTENT_TITLE
 
 MOST_INSTANTS = 1000
 """Instants of one user in one run (ours): of a robot's thousands the oldest are one."""
-_WORTH_ANALYZING = 100
+_WORTH_ANALYZING = 1000
 
 # They stay empty between transactions: a new table for every few users would fill PostgreSQL's own catalog.
 _TABLES = """
@@ -32,23 +32,21 @@ DELETE FROM summarized; DELETE FROM happened; DELETE FROM changes;
 
 _SETTLED_BEFORE = "(summarized_until IS NULL OR summarized_until < :now)"
 
-# Users whom somebody else is writing to are left to the next run; a run of given users waits for them.
-_WAITING = f"""
-WITH unsummarized AS (
-    SELECT user_id, summarized_until FROM user_state WHERE written > summarized AND {_SETTLED_BEFORE}
-    ORDER BY user_id LIMIT :users FOR NO KEY UPDATE SKIP LOCKED
-), left_behind AS (
-    SELECT user_id, summarized_until FROM user_state
-    WHERE leaves_at <= :now AND written = summarized AND {_SETTLED_BEFORE}
-    ORDER BY leaves_at LIMIT :users - (SELECT count(*) FROM unsummarized) FOR NO KEY UPDATE SKIP LOCKED
-)
-INSERT INTO summarized SELECT * FROM unsummarized UNION ALL SELECT * FROM left_behind
+_WAITS = f"(written > summarized OR leaves_at <= :now) AND {_SETTLED_BEFORE}"
+
+_PAGE = f"""
+(SELECT user_id, written FROM user_state WHERE written > summarized AND user_id > :after AND {_SETTLED_BEFORE}
+ ORDER BY user_id LIMIT :users)
+UNION
+(SELECT user_id, written FROM user_state WHERE leaves_at <= :now AND user_id > :after AND {_SETTLED_BEFORE}
+ ORDER BY user_id LIMIT :users)
+ORDER BY user_id LIMIT :users
 """  # noqa: S608 - our own words
 
-_GIVEN = f"""
-INSERT INTO summarized SELECT user_id, summarized_until FROM user_state
-WHERE user_id = ANY(:user_ids) AND {_SETTLED_BEFORE} ORDER BY user_id FOR NO KEY UPDATE
-"""  # noqa: S608 - our own words
+_CLAIM = "INSERT INTO summarized SELECT user_id, summarized_until FROM user_state WHERE user_id = ANY(:user_ids) AND"
+# Given users are waited for; of those who wait for their turn, whoever is being written to is left to the next run.
+_GIVEN = f"{_CLAIM} {_SETTLED_BEFORE} ORDER BY user_id FOR NO KEY UPDATE"
+_WAITING = f"{_CLAIM} {_WAITS} ORDER BY user_id FOR NO KEY UPDATE SKIP LOCKED"
 
 # An impression is disliked until it is known to have been clicked.
 _HAPPENED = f"""
@@ -105,40 +103,55 @@ WHERE s.user_id = u.user_id
 """
 
 
-def claim(
-    connection: Connection, *, now: datetime, window_days: int, users: int, user_ids: Collection[int] | None
-) -> int:
-    """Lock users and lay out what counts of them and when it changed, since their last summary and up to `now`.
+def waiting(connection: Connection, *, now: datetime, after: int, users: int) -> list[tuple[int, int]]:
+    """Return users who wait for a summary, by ascending id, and how many rows were ever written of each.
 
     Args:
         connection: in a transaction.
         now: nothing later is known.
+        after: only ids above it.
+        users: at most so many.
+    """
+    return [tuple(row) for row in connection.execute(text(_PAGE), {"now": now, "after": after, "users": users})]
+
+
+def claim(connection: Connection, user_ids: Collection[int], *, now: datetime, window_days: int, given: bool) -> int:
+    """Lock users and lay out what counts of them and when it changed, since their last summary and up to `now`.
+
+    Args:
+        connection: in a transaction.
+        user_ids: those without any row are left out.
+        now: nothing later is known. Whoever is summarized up to here or further is left out.
         window_days: days before that of an instant that count at it.
-        users: at most so many of those who wait for a summary, if `user_ids` is None.
-        user_ids: these, whether or not they wait; those without any row are left out.
+        given: wait for locks, take users without news too, and look at `now` whether or not anything is known to have
+            changed: the catalog may have. Otherwise leave out whom somebody writes to, and who does not wait any more.
 
     Returns:
-        How many users; 0 when nobody waits.
+        How many users are left.
     """
     for statement in _TABLES.split(";")[:-1]:
         connection.execute(text(statement))
-    parameters: dict[str, object] = {"now": now, "window_days": window_days, "most": MOST_INSTANTS}
-    if user_ids is None:
-        claimed = connection.execute(text(_WAITING), {**parameters, "users": users}).rowcount
-    else:
-        claimed = connection.execute(text(_GIVEN), {**parameters, "user_ids": list(map(int, user_ids))}).rowcount
-    if not claimed:
-        return 0
-    _analyze(connection, "summarized", claimed)
-    words = {
+    parameters: dict[str, object] = {
+        "now": now,
+        "user_ids": [int(user_id) for user_id in user_ids],
+        "window_days": window_days,
+        "most": MOST_INSTANTS,
+        "given": given,
         "skip": Action.SKIP.value,
         "impression": Action.IMPRESSION.value,
         "counted": sorted({*POSITIVE, Action.SKIP}),
     }
-    connection.execute(text(_HAPPENED.format(since=_SINCE)), {**parameters, **words})
-    _analyze(connection, "happened (user_id, domain)", claimed)
-    connection.execute(text(_CHANGES), {**parameters, "given": user_ids is not None})
-    _analyze(connection, "changes", claimed)
+
+    def lay_out(statement: str, table: str) -> int:
+        rows = connection.execute(text(statement), parameters).rowcount
+        if rows >= _WORTH_ANALYZING:
+            connection.execute(text(f"ANALYZE {table}"))
+        return rows
+
+    claimed = lay_out(_GIVEN if given else _WAITING, "summarized")
+    if claimed:
+        lay_out(_HAPPENED.format(since=_SINCE), "happened (user_id, domain)")
+        lay_out(_CHANGES, "changes")
     return claimed
 
 
@@ -150,8 +163,3 @@ def months(connection: Connection) -> list[datetime]:
 def settle(connection: Connection, *, now: datetime) -> None:
     """Note that the claimed users are summarized, and when what is known of them next changes by itself."""
     connection.execute(text(_DONE), {"now": now})
-
-
-def _analyze(connection: Connection, table: str, users: int) -> None:
-    if users >= _WORTH_ANALYZING:
-        connection.execute(text(f"ANALYZE {table}"))
