@@ -133,7 +133,7 @@ def test_ten_thousand_rows_are_the_same_bits_online_point_in_time_on_demand_and_
         if kind != "absent":
             lists.append(made)
     features.push_lists(lists, index=index)
-    features.materialize_incremental(later)
+    features.materialize(now=later)
     with transaction(database) as connection:  # what the writer never writes, in both stores
         rows = connection.execute(text("SELECT user_id, record FROM retrieval_log")).all()
         records = {row.user_id: bytes(row.record) for row in rows}
