@@ -421,6 +421,16 @@ def test_a_redis_that_falls_silent_in_the_middle_leaves_the_shard_for_the_next_r
     assert (done.read, done.written) == ({"interest_summary": many}, {"interest_summary": many - 20})
 
 
+def test_a_redis_without_memory_is_unavailable(features: FeatureClient, online: redis.Redis, many: int) -> None:
+    online.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(Unavailable, match=r"Redis refuses: .*maxmemory"):
+            materialize(features)
+    finally:
+        online.config_set("maxmemory", 0)
+    assert materialize(features).written == {"interest_summary": many}
+
+
 def test_a_run_that_another_process_has_finished_counts_nothing_twice(
     features: FeatureClient, summary: Write, many: int
 ) -> None:
