@@ -248,6 +248,8 @@ def _available() -> Iterator[None]:
             yield
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise Unavailable(f"Redis does not answer: {error}; try again, or look whether it runs") from error
+    except redis.ResponseError as error:  # no memory left, a replica, a script that runs too long
+        raise Unavailable(f"Redis refuses: {error}; mend that, and try again") from error
     except (psycopg.OperationalError, OperationalError) as error:
         said = str(error).strip().splitlines()[0]
         raise Unavailable(f"PostgreSQL does not answer: {said}; try again, or look whether it runs") from error

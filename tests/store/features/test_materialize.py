@@ -402,6 +402,45 @@ def test_rows_that_a_store_acknowledged_and_lost_are_noticed(
     assert materialize(features).written == {"interest_summary": many}
 
 
+def test_a_redis_that_falls_silent_in_the_middle_leaves_the_shard_for_the_next_run(
+    features: FeatureClient, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "BATCH_ROWS", 10)
+    set_rows, calls = shards.set_rows, []
+
+    def fall_silent(*arguments: Any, **options: Any) -> int:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise redis.ConnectionError("gone")
+        return set_rows(*arguments, **options)
+
+    monkeypatch.setattr(shards, "set_rows", fall_silent)
+    with pytest.raises(Unavailable, match="Redis does not answer: gone"):
+        materialize(features)
+    done = materialize(features)
+    assert (done.read, done.written) == ({"interest_summary": many}, {"interest_summary": many - 20})
+
+
+def test_a_redis_without_memory_is_unavailable(features: FeatureClient, online: redis.Redis, many: int) -> None:
+    online.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(Unavailable, match=r"Redis refuses: .*maxmemory"):
+            materialize(features)
+    finally:
+        online.config_set("maxmemory", 0)
+    assert materialize(features).written == {"interest_summary": many}
+
+
+def test_a_run_that_another_process_has_finished_counts_nothing_twice(
+    features: FeatureClient, summary: Write, many: int
+) -> None:
+    def finish_first(views: Any, under_way: Any) -> None:
+        for _ in range(2):
+            materialize(features, NOW)
+
+    assert materialize(features, share=finish_first).read == {"interest_summary": 0}
+
+
 def test_a_shard_that_claims_to_be_done_without_rows_is_noticed(
     features: FeatureClient, database: Engine, many: int
 ) -> None:

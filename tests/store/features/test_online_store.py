@@ -90,15 +90,13 @@ def test_only_a_newer_row_replaces_a_row(features: FeatureClient, write: Callabl
     assert _age(features, 7) == 43
 
 
-SUMMARY = ("categories", "counts", "spus", "spu_counts")
-
-
 def test_of_equal_times_the_first_row_stays_unless_the_source_is_updated_in_place(
     features: FeatureClient, write: Callable[..., None]
 ) -> None:
     for number in (1, 2):
         write(7, number)  # profiles are updated in place, summaries are appended
-        lists = {f"{kind}{name}": [[]] for kind in ("", "disliked_") for name in SUMMARY}
+        names = ("categories", "counts", "spus", "spu_counts")
+        lists = {f"{kind}{name}": [[]] for kind in ("", "disliked_") for name in names}
         frame = pd.DataFrame({"user_id": [7], **lists, "counts": [[number]], "event_at": [NOW], "created_at": [NOW]})
         features.store.write_to_online_store("interest_summary", frame)
     read = features.store.get_online_features(["user_profile:age", "interest_summary:counts"], [{"user_id": 7}])

@@ -6,7 +6,7 @@ LEADRE §4.4.1. `feast materialize-incremental` goes on from what is registered 
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from feast import FeatureStore, FeatureView
 from feast.feature_view import FeatureViewState
@@ -18,6 +18,8 @@ from leadre.store.features.materialization.view import View
 from leadre.store.features.online_store import key_ttl_s, updated_in_place
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+SKEW = timedelta(minutes=1)
+"""How far the clocks of two workers may differ (ours)."""
 
 
 def find_views(store: FeatureStore, names: Collection[str] = ()) -> list[View]:
@@ -42,7 +44,7 @@ def find_views(store: FeatureStore, names: Collection[str] = ()) -> list[View]:
 
 
 def cut_future(store: FeatureStore, *, now: datetime) -> list[str]:
-    """Cut intervals of materializations that end after `now` back to it, and say so: one line a view.
+    """Cut intervals of materializations that end well after `now` back to it, and say so: one line a view.
 
     Such an end comes from a clock or a zone gone wrong, and would keep `feast materialize-incremental` from taking
     anything until that time, without a word.
@@ -50,7 +52,7 @@ def cut_future(store: FeatureStore, *, now: datetime) -> list[str]:
     said = []
     for view in _registered(store):
         ends = max((end for _, end in view.materialization_intervals), default=now)
-        if ends > now:
+        if ends > now + SKEW:
             _set_interval(store, view, until=now)
             said.append(f"{view.name}: an earlier materialization claimed the time up to {ends.isoformat()}; cut back")
     return said

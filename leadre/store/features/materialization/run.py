@@ -84,7 +84,7 @@ def materialize(
     with transaction(database) as connection:
         for name in found:
             newest, noted = runs.newest(connection, name), client.hget(known, name)
-            if newest is not None and noted != b"%d" % newest:
+            if newest is not None and int(noted or 0) < newest:
                 said.append(f"{name}: this Redis does not know the materialization before, and gets all rows")
                 runs.forget(connection, name)
             elif full:
@@ -106,7 +106,7 @@ def materialize(
     for view in found.values():
         with transaction(database) as connection:
             planned.append(runs.plan(connection, view, until=now, shard_entities=shard_entities))
-        client.hset(known, view.name, planned[-1].run)
+            client.hset(known, view.name, planned[-1].run)  # before others see the run
     complete(planned)
     register(store, found, until=now)
     return Materialized(read=read, written=written, said=said)

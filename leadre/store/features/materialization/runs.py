@@ -137,7 +137,9 @@ def plan(connection: Connection, view: View, *, until: datetime, shard_entities:
             "entities": entities,
         },
     )
-    if inserted is not None and entities:
+    if inserted is None:  # another process was quicker
+        return plan(connection, view, until=until, shard_entities=shard_entities)
+    if entities:
         rows = [
             {"run": inserted, "shard": shard, "low": low, "high": high}
             for shard, (low, high) in enumerate(zip([None, *bounds], [*bounds, None], strict=True))
@@ -145,7 +147,7 @@ def plan(connection: Connection, view: View, *, until: datetime, shard_entities:
         connection.execute(
             text("INSERT INTO materialization_shards (run, shard, low, high) VALUES (:run, :shard, :low, :high)"), rows
         )
-    return unfinished(connection, [view.name])[0]  # ours, or that of whoever was quicker
+    return unfinished(connection, [view.name])[0]
 
 
 def claim(connection: Connection, runs: Collection[Run]) -> Shard | None:
@@ -179,14 +181,19 @@ def settle(connection: Connection, shard: Shard, *, read: int, written: int) -> 
 
 
 def finish(connection: Connection, run: Run, view: View) -> tuple[int, int] | None:
-    """Finish a run whose shards are finished, after counting; the next one begins where it began to read.
+    """Finish a run whose shards are finished, after counting. The next one takes what was written since it was planned.
 
     Returns:
-        Rows read and rows written; None when some shards are not finished.
+        Rows read and rows written; None when some shards are not finished. No rows when another process has finished
+        the run, and one after it.
 
     Raises:
         FeatureRowMismatch: fewer rows were read than entities have new rows.
     """
+    locked = text("SELECT finished_at FROM materializations WHERE run = :run FOR UPDATE")
+    row = connection.execute(locked, {"run": run.run}).one_or_none()
+    if row is None:
+        return 0, 0
     totals = text(
         "SELECT count(*) FILTER (WHERE read IS NULL), coalesce(sum(read), 0)::bigint, coalesce(sum(written), 0)::bigint"
         " FROM materialization_shards WHERE run = :run"
@@ -194,6 +201,8 @@ def finish(connection: Connection, run: Run, view: View) -> tuple[int, int] | No
     waiting, read, written = connection.execute(totals, {"run": run.run}).one()
     if waiting:
         return None
+    if row.finished_at is not None:
+        return read, written
     if read < run.entities:  # unless rows were deleted meanwhile
         entities, _ = _entities(connection, view, run.condition(view), shard_entities=SHARD_ENTITIES)
         if read < entities:
@@ -201,10 +210,7 @@ def finish(connection: Connection, run: Run, view: View) -> tuple[int, int] | No
                 f"the materialization of {view.name} read {read:,} rows, and {entities:,} {view.join_key}s have new "
                 f"ones: run `leadre materialize --full --views {view.name}`"
             )
-    connection.execute(
-        text("UPDATE materializations SET finished_at = now() WHERE run = :run AND finished_at IS NULL"),
-        {"run": run.run},
-    )
+    connection.execute(text("UPDATE materializations SET finished_at = now() WHERE run = :run"), {"run": run.run})
     older = text("DELETE FROM materializations WHERE view = :view AND run < :run")
     connection.execute(older, {"view": run.view, "run": run.run})
     return read, written
