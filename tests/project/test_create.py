@@ -180,8 +180,13 @@ def test_the_project_s_workers_are_the_installed_ones(tmp_path: Path) -> None:
     tasks, apps = done.stdout.splitlines()
     assert apps == "True False"
     assert tasks.split() == [
+        "workers.dataset.make_past_lists",
+        "workers.features.check_drift",
+        "workers.features.check_state",
         "workers.indexing.index_new_ads",
+        "workers.materialization.drop_old_months",
         "workers.materialization.materialize",
+        "workers.materialization.materialize_shard",
         "workers.materialization.reconcile",
         "workers.materialization.summarize",
         "workers.retrieval.refresh_users",
