@@ -23,6 +23,7 @@ from leadre.decoding.load import load_engine
 from leadre.domain.retrieval import RetrievalList
 from leadre.errors import ArtifactIncomplete, ConfigError, NoValidContinuation, ReleaseMismatch, Unavailable
 from leadre.indexing.ad_index import AdIndex
+from leadre.logs import place_of
 from leadre.recipe import load_recipe
 from leadre.retrieval.inventory import Inventory, added_rows
 from leadre.retrieval.loaded_release import LoadedRelease
@@ -90,7 +91,7 @@ def drain(
                 queue.release(claims)
             raise
         except Exception as error:  # noqa: BLE001 - a poison user may raise anything
-            logger.error("refresh_failed", extra={"users": len(claims), "error": _place(error)})
+            logger.error("refresh_failed", extra={"users": len(claims), "error": place_of(error)})
             queue.fail(claims)
             failed += len(claims)
         else:
@@ -249,12 +250,3 @@ def _written_at(folder: Path) -> int:
         return (folder / MANIFEST).stat().st_mtime_ns
     except FileNotFoundError:
         return 0
-
-
-def _place(error: BaseException) -> str:
-    """Return an error's type and where it arose. Not its message, which may quote personal data."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    where = f" at {Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame else ""
-    return type(error).__name__ + where

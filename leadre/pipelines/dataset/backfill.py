@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from leadre.derivation import Lists, pack
 from leadre.errors import ConfigError, LeadreError, Unavailable
 from leadre.indexing.ad_index import AdIndex
+from leadre.logs import place_of
 from leadre.pipelines.dataset.past import PastRelease, contexts_before, newest_before, past_releases
 from leadre.pipelines.refresh import read_release
 from leadre.retrieval.inventory import Inventory
@@ -142,8 +143,8 @@ class PastDecoder:
                     if failures == "raise":
                         raise
                     # Other messages than ours may quote personal data.
-                    said = str(error) if isinstance(error, LeadreError) else type(error).__name__
-                    logger.exception("backfill_failed", extra={"release": shard.release, "problem": said})
+                    said = str(error) if isinstance(error, LeadreError) else place_of(error)
+                    logger.error("backfill_failed", extra={"release": shard.release, "problem": said})
                     with transaction(self._database) as connection:
                         shards.fail(connection, shard, problem=said)
         return total

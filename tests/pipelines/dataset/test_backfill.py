@@ -17,6 +17,7 @@ from sqlalchemy import text
 from leadre.derivation import unpack
 from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.errors import ConfigError, LeadreError, ReleaseMismatch
+from leadre.logs import JsonFormatter
 from leadre.pipelines.dataset.backfill import PastDecoder, choose_existing, instants_between, plan
 from leadre.pipelines.dataset.past import contexts_before, past_releases
 from leadre.store.past import shards
@@ -78,6 +79,23 @@ def test_a_shard_planned_by_hand_with_a_release_that_saw_too_much_is_refused(pas
     assert PastDecoder(past.settings, database=past.database).work_off(failures="note") == 0
     with transaction(past.database) as connection:
         assert "has seen" in str(shards.waiting(connection).problem)
+
+
+def test_what_an_error_of_a_library_quotes_is_neither_logged_nor_kept(
+    past: Past, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("a title of theirs")
+
+    planned(past, DAYS[:1])
+    monkeypatch.setattr(PastDecoder, "_derive", broken)
+    PastDecoder(past.settings, database=past.database).work_off(failures="note")
+    with transaction(past.database) as connection:
+        problem = str(shards.waiting(connection).problem)
+    assert problem.startswith("ValueError at test_backfill.py:")
+    written = "".join(JsonFormatter().format(record) for record in caplog.records)
+    assert problem in written
+    assert "title of theirs" not in written
 
 
 def test_an_index_fitted_on_behaviors_has_seen_them(past: Past) -> None:
