@@ -11,9 +11,6 @@ Usage: python benchmarks/bench_feature_writer.py [--batches N] [--rounds N] [--q
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -29,9 +26,9 @@ import psycopg
 import redis
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, PushSource, RepoConfig, ValueType
 from feast.types import Array, Bytes, Float32, Float64, Int64, String
+from servers import own_servers, print_figures
 from sqlalchemy import text
 
-from leadre import services
 from leadre.derivation import Lists, pack
 from leadre.derivation.lists import SHARE
 from leadre.derivation.user_side import derive
@@ -73,26 +70,16 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.ads, arguments.batches, arguments.rounds = 2_000, 1, 1
-    home = Path(tempfile.mkdtemp(prefix="leadre-bench-"))
-    home.chmod(0o711)  # under root the servers' account passes through it
-    try:
-        servers = services.up(home)
+    with own_servers() as settings:
         figures = measure(
-            servers.database_url,
-            servers.redis_url,
-            folder=home,
+            settings.database_url,
+            settings.redis_url,
+            folder=settings.home,
             ads=arguments.ads,
             batches=arguments.batches,
             rounds=arguments.rounds,
         )
-    finally:
-        services.down(home)
-        shutil.rmtree(home)
-    if arguments.json:
-        print(json.dumps(figures))
-    else:
-        for name, value in figures.items():
-            print(f"{name:<32}{value:>14,.2f}")
+    print_figures(figures, as_json=arguments.json)
 
 
 def measure(

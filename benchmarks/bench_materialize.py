@@ -13,11 +13,8 @@ Usage: python benchmarks/bench_materialize.py [--users N] [--feast-users N] [--r
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,9 +27,9 @@ from statistics import median
 
 import numpy as np
 import redis
+from servers import own_servers, print_figures
 from sqlalchemy import text
 
-from leadre import services
 from leadre.errors import FeatureRowMismatch
 from leadre.settings import Settings
 from leadre.store.features.layout import user_keys
@@ -44,7 +41,6 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 TWO_DAYS, TEN_DAYS = timedelta(days=2), timedelta(days=10)
 VIEW = "retrieved_ads"
 ADS, RECORD_BYTES = 20, 1150
-REPOSITORY = Path(__file__).parents[1] / "feature_repo"
 
 
 def main() -> None:
@@ -59,13 +55,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.users, arguments.feast_users, arguments.rounds = 60_000, 10_000, 1
-    home = Path(tempfile.mkdtemp(prefix="leadre-bench-"))
-    home.chmod(0o711)  # under root the servers' account passes through it
-    try:
-        servers = services.up(home, durable=False)
-        settings = Settings(
-            home=home, database_url=servers.database_url, redis_url=servers.redis_url, feature_repo=REPOSITORY
-        )
+    with own_servers(durable=False) as settings:
         figures = measure(
             settings,
             users=arguments.users,
@@ -73,14 +63,7 @@ def main() -> None:
             rounds=arguments.rounds,
             ray=arguments.ray,
         )
-    finally:
-        services.down(home)
-        shutil.rmtree(home)
-    if arguments.json:
-        print(json.dumps(figures))
-    else:
-        for name, value in figures.items():
-            print(f"{name:<32}{value:>14,.2f}")
+    print_figures(figures, as_json=arguments.json)
 
 
 def measure(settings: Settings, *, users: int, feast_users: int, rounds: int, ray: bool) -> dict[str, float]:

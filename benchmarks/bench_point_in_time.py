@@ -12,15 +12,11 @@ Usage: python benchmarks/bench_point_in_time.py [--rows N] [--rounds N] [--peer-
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -28,9 +24,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
+from servers import own_servers, print_figures
 from sqlalchemy import Engine, text
 
-from leadre import services
 from leadre.derivation import NEUTRAL, pack
 from leadre.derivation.user_side import derive
 from leadre.domain.semantic_id import SemanticId
@@ -47,7 +43,6 @@ from leadre.store.records.tables import index_versions, releases, semantic_ids
 FEATURES = (*NEUTRAL, "entropy", "expected_ecpm")
 ADS, LIST, LEVELS, WIDTH, DAYS, SLATE = 5_000, 20, 5, 8, 30, 10
 END = datetime(2026, 3, 31, tzinfo=UTC)
-ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
@@ -61,25 +56,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rows, arguments.peer_rows, arguments.rounds = 5_000, 1_000, 1
-    home = Path(tempfile.mkdtemp(prefix="leadre-bench-"))
-    home.chmod(0o711)  # under root the servers' account passes through it
-    try:
-        servers = services.up(home)
-        settings = Settings(
-            home=home,
-            database_url=servers.database_url,
-            redis_url=servers.redis_url,
-            feature_repo=ROOT / "feature_repo",
-        )
+    with own_servers() as settings:
         figures = measure(settings, rows=arguments.rows, peer_rows=arguments.peer_rows, rounds=arguments.rounds)
-    finally:
-        services.down(home)
-        shutil.rmtree(home)
-    if arguments.json:
-        print(json.dumps(figures))
-    else:
-        for name, value in figures.items():
-            print(f"{name:<32}{value:>14,.3f}")
+    print_figures(figures, as_json=arguments.json)
 
 
 def measure(settings: Settings, *, rows: int, peer_rows: int, rounds: int) -> dict[str, float]:

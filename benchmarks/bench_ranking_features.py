@@ -14,11 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -33,8 +31,8 @@ import pandas as pd
 import redis
 from feast import FeatureStore, RepoConfig
 from numpy.typing import NDArray
+from servers import own_servers, print_figures
 
-from leadre import services
 from leadre.derivation import pack, unpack
 from leadre.derivation.item_match import match
 from leadre.derivation.user_side import derive, user_numbers
@@ -52,7 +50,6 @@ from leadre.store.features.layout import (
 from leadre.store.features.ranking import NUMBERS, RankingFeatures
 from leadre.store.records.database import migrate
 
-ROOT = Path(__file__).parents[1]
 USERS, CANDIDATES, ADS, WIDTH = 100, 500, 20, 8
 KNOWN_TO_FEAST = 2_000
 """Ads with a row of `ad_index` and `ad_features` online: writing all would take Feast minutes."""
@@ -70,16 +67,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.ads, arguments.rounds, arguments.reads, arguments.serve_s = 3_000, 2, 50, 2.0
-    home = Path(tempfile.mkdtemp(prefix="leadre-bench-"))
-    home.chmod(0o711)  # under root the servers' account passes through it
-    try:
-        servers = services.up(home, durable=False)
-        settings = Settings(
-            home=home,
-            database_url=servers.database_url,
-            redis_url=servers.redis_url,
-            feature_repo=ROOT / "feature_repo",
-        )
+    with own_servers(durable=False) as settings:
         migrate(settings.database_url)
         command = [Path(sys.executable).with_name("feast"), "-c", settings.feature_repo, "apply"]
         subprocess.run(command, check=True, capture_output=True, env={**os.environ, **settings.feast_environment()})
@@ -90,14 +78,7 @@ def main() -> None:
             reads=arguments.reads,
             serve_s=arguments.serve_s,
         )
-    finally:
-        services.down(home)
-        shutil.rmtree(home)
-    if arguments.json:
-        print(json.dumps(figures))
-    else:
-        for name, value in figures.items():
-            print(f"{name:<28}{value:>12,.3f}")
+    print_figures(figures, as_json=arguments.json)
 
 
 def measure(settings: Settings, *, ads: int, rounds: int, reads: int, serve_s: float) -> dict[str, float]:

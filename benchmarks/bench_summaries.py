@@ -12,23 +12,20 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import csv
+from servers import own_servers, print_figures
 from sqlalchemy import Connection, Engine, Row, text
 
-from leadre import services
 from leadre.domain.behavior import Action, window_start
 from leadre.pipelines.summarize import summarize
 from leadre.store.records.bulk import ROW, Staged, staged
@@ -59,19 +56,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="JSON on the last line instead of a table")
     arguments = parser.parse_args()
     behaviors = 200_000 if arguments.quick else arguments.behaviors
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        home.chmod(0o711)  # under root the servers' account passes through it
-        try:
-            url = services.up(home, durable=False).database_url
-            figures = measure(url, behaviors, arguments.users or behaviors // 10, connections=arguments.connections)
-        finally:
-            services.down(home)
-    if arguments.json:
-        print(json.dumps(figures))
-    else:
-        for name, value in figures.items():
-            print(f"{name:>28}  {value:,}")
+    users = arguments.users or behaviors // 10
+    with own_servers(durable=False) as settings:
+        figures = measure(settings.database_url, behaviors, users, connections=arguments.connections)
+    print_figures(figures, as_json=arguments.json)
 
 
 def measure(url: str, behaviors: int, users: int, *, connections: int) -> dict[str, float]:

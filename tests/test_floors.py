@@ -55,7 +55,7 @@ FOLDERS = sorted(
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(ROOT)))
 def test_no_room_is_crowded(folder: Path) -> None:
     modules = list(folder.glob("*.py"))
-    if folder == ROOT / "benchmarks":  # scripts that know nothing of each other, a question each
+    if folder == ROOT / "benchmarks":  # scripts, a question each
         return
     assert len(modules) <= 15
     assert sum(len(module.read_text().splitlines()) for module in modules) <= 3000
