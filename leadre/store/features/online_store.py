@@ -1,7 +1,7 @@
 """The online store: Feast's Redis store with atomic writes. LEADRE §4.4.1's user feature database, online.
 
 Feast's own reads the stored times, then writes: two writers can take a row back, and a key is not kept alive by a write
-of an equal time. Here a row is set by one script (set_row.lua). Layout and reading are Feast's: any stock SDK with
+of an equal time. Here a row is set by one script (set_rows.lua). Layout and reading are Feast's: any stock SDK with
 `type: redis` reads the values.
 """
 
