@@ -179,22 +179,17 @@ def recent_users(connection: Connection, *, now: datetime, limit: int) -> list[i
 
 
 def stale_users(connection: Connection, *, now: datetime, limit: int) -> list[int]:
-    """Return users whose newest positive behavior is newer than the one their newest list was made from.
+    """Return users with positive behaviors that their newest list was not made from.
 
-    For the reconciler: what a lost queue entry left behind is found here, by an index on `user_state`. A list made from
-    no behavior at all counts as made from everything before it was generated.
+    For the reconciler: what a lost queue entry left behind is found here, by an index on `user_state`.
 
     Args:
         connection: in a transaction.
         now: a user whose newest behavior is later is not stale yet.
         limit: at most so many, those with the newest behavior first.
     """
-    # The first condition is that of the index; the slack of the second is for times that went through Unix seconds.
     query = text("""
-        SELECT user_id FROM user_state
-        WHERE (listed_at IS NULL OR newest_behavior_at > list_behavior_at)
-        AND (listed_at IS NULL OR newest_behavior_at > list_behavior_at + interval '1 millisecond')
-        AND newest_behavior_at <= :now
+        SELECT user_id FROM user_state WHERE behavior_sequence > listed_sequence AND newest_behavior_at <= :now
         ORDER BY newest_behavior_at DESC, user_id LIMIT :limit
     """)
     return list(connection.scalars(query, {"now": now, "limit": limit}))

@@ -58,8 +58,11 @@ _COUNTED = """
     UPDATE user_state s SET
         written = s.written + w.rows,
         changed_at = greatest(s.changed_at, :arrived_at),
-        newest_behavior_at = greatest(s.newest_behavior_at, w.newest)
-    FROM (SELECT user_id, count(*) AS rows, {newest} AS newest FROM written GROUP BY user_id) w
+        newest_behavior_at = greatest(s.newest_behavior_at, w.newest),
+        behavior_sequence = s.behavior_sequence + w.positive
+    FROM (
+        SELECT user_id, count(*) AS rows, {positive} AS positive, {newest} AS newest FROM written GROUP BY user_id
+    ) w
     WHERE w.user_id = s.user_id RETURNING w.rows
 )
 SELECT coalesce(sum(rows), 0) FROM state
@@ -72,7 +75,10 @@ WITH written AS (
     SELECT {values}, {known} FROM {source} r {state} ORDER BY r.user_id, r.occurred_at, r.ordinal
     ON CONFLICT DO NOTHING RETURNING user_id, occurred_at, action
 )
-""" + _COUNTED.format(newest="max(occurred_at) FILTER (WHERE action = ANY(:positive))")  # noqa: S608 - names of ours
+""" + _COUNTED.format(  # noqa: S608 - names of ours
+    positive="count(*) FILTER (WHERE action = ANY(:positive))",
+    newest="max(occurred_at) FILTER (WHERE action = ANY(:positive))",
+)
 
 # A click that is told later ends the dislike that the impression was; one that is taken back begins it anew.
 _IMPRESSIONS = """
@@ -92,7 +98,7 @@ WITH written AS (
           IS DISTINCT FROM (excluded.ecpm, excluded.clicked, excluded.converted, excluded.simulated)
     RETURNING user_id
 )
-""" + _COUNTED.format(newest="NULL::timestamptz")  # noqa: S608 - names of our own tables and columns
+""" + _COUNTED.format(positive="0", newest="NULL::timestamptz")  # noqa: S608 - names of our own tables and columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
