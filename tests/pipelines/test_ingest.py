@@ -1,4 +1,4 @@
-"""Behaviors from the stream to PostgreSQL: each accepted one is there once, whoever dies, repeats or stands in the way."""
+"""Behaviors from the stream to PostgreSQL: each accepted one is there once, whoever dies, repeats or is in the way."""
 
 from __future__ import annotations
 
