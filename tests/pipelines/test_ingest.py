@@ -80,9 +80,24 @@ def stored(database: Engine) -> list[tuple[int, int]]:
 
 
 def waiting(queue: RefreshQueue) -> set[int]:
-    claims = queue.claim(1000, lease_s=60)
+    claims = [*queue.claim(1000, lane="cheap"), *queue.claim(1000)]
     queue.release(claims)
     return {claim.user_id for claim in claims}
+
+
+def test_the_queue_learns_of_groups_of_users_without_a_list_and_of_every_report(make, redis, database, queue) -> None:
+    with transaction(database) as connection:
+        connection.execute(
+            text("INSERT INTO users (user_id, source_id, arpu_group, event_at) VALUES (2, '2', 24, :now)"), {"now": NOW}
+        )
+        connection.execute(text("INSERT INTO user_state (user_id, listed_at) VALUES (2, :now)"), {"now": NOW})
+    report(redis, did(1))
+    for item in (1, 2, 3):
+        report(redis, did(2, item))
+    report(redis, did(2, action=Action.IMPRESSION))
+    make().drain()
+    assert [(claim.user_id, claim.group) for claim in queue.claim(9, lane="cheap")] == [(1, 0)]
+    assert [(claim.user_id, claim.group, claim.unseen) for claim in queue.claim(9)] == [(2, 24, 3)]
 
 
 def wait_until(reached: Callable[[], bool]) -> None:
