@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING
 
 from celery import signals
 from celery.worker.consumer import Consumer
@@ -16,13 +15,8 @@ from celery.worker.consumer import Consumer
 from .app import INGEST, app
 from .resources import Resources, resources
 
-if TYPE_CHECKING:
-    from leadre.pipelines.persister import Persister
-
 logger = logging.getLogger(__name__)
 
-STATEMENT_S, CONNECT_S = 30.0, 2
-"""Bounds of a batch's statement, and of a connection attempt, at PostgreSQL (ours)."""
 END_S = 8.0
 """How long a stopping worker waits for the batch at hand: less than the soft shutdown's 10 s."""
 
@@ -30,32 +24,16 @@ _threads: list[threading.Thread] = []  # none yet, or the one
 _starting = threading.Lock()
 
 
-def persister(held: Resources) -> Persister:
-    """Return a persister with connections of its own, whose waits are short."""
-    from redis import Redis
-
-    from leadre.pipelines.persister import Persister
-    from leadre.store.records.database import connect
-
-    return Persister(
-        redis=Redis.from_url(held.settings.redis_url, socket_timeout=5, socket_connect_timeout=1),
-        database=connect(
-            held.settings.database_url,
-            application_name="leadre persister",
-            connect_timeout_s=CONNECT_S,
-            statement_timeout_s=STATEMENT_S,
-            lock_timeout_s=1.0,
-        ),
-        queue=held.queue,
-    )
-
-
 def start(held: Resources) -> bool:
     """Start this process's persister if it does not run; return whether it was started now."""
+    from leadre.pipelines.persister import persister_of
+
     with _starting:
         if held.stopping.is_set() or (_threads and _threads[0].is_alive()):
             return False
-        thread = threading.Thread(target=persister(held).run, args=(held.stopping,), name="persister", daemon=True)
+        thread = threading.Thread(
+            target=persister_of(held.settings).run, args=(held.stopping,), name="persister", daemon=True
+        )
         thread.start()
         _threads[:] = [thread]
         return True

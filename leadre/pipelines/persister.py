@@ -24,6 +24,8 @@ from leadre.logs import place_of
 from leadre.pipelines.ingest import Entry, Persisted, batches, persist, settle
 from leadre.retrieval.refresh_queue import RefreshQueue
 from leadre.serving.behavior_stream import FIELD, GROUP, STREAM
+from leadre.settings import Settings
+from leadre.store.records.database import connect
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine as Database
@@ -192,3 +194,18 @@ class Persister:
     def _sweep(self, *, and_me: bool = False) -> None:
         rested_ms = int(_SWEEP_S * 1000)
         self._redis.eval(_SWEEP, 1, STREAM, GROUP, rested_ms, self._consumer if and_me else "")
+
+
+def persister_of(settings: Settings) -> Persister:
+    """Return a persister with connections of its own, whose waits are short."""
+    return Persister(
+        redis=Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=1),
+        database=connect(
+            settings.database_url,
+            application_name="leadre persister",
+            connect_timeout_s=2,
+            statement_timeout_s=30,
+            lock_timeout_s=1,
+        ),
+        queue=RefreshQueue.connect(settings.redis_url),
+    )
