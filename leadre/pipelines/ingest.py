@@ -68,7 +68,7 @@ class Persisted:
         stale: users who want a refresh, once for each written report of theirs.
         new, repeated: behaviors that PostgreSQL did not have, and had.
         unknown: behaviors of items that the catalog does not hold.
-        lags_s: seconds from each written entry's arrival.
+        arrived: when each written entry arrived, in their order.
     """
 
     written: tuple[Entry, ...] = ()
@@ -78,7 +78,7 @@ class Persisted:
     new: int = 0
     repeated: int = 0
     unknown: int = 0
-    lags_s: tuple[float, ...] = ()
+    arrived: tuple[datetime, ...] = ()
 
     def __add__(self, other: Persisted) -> Persisted:
         """Put together, field by field."""
@@ -131,12 +131,18 @@ def _write(database: Database, reports: Sequence[tuple[Entry, Report]], *, now: 
         new=arrived.new,
         repeated=sum(len(report.behaviors) for _, report in written) - arrived.new,
         unknown=sum(arrived.unknown.values()),
-        lags_s=tuple((now - report.arrived_at).total_seconds() for _, report in written),
+        arrived=tuple(report.arrived_at for _, report in written),
     )
 
 
-def settle(redis: Redis, queue: RefreshQueue, done: Persisted) -> None:
+def settle(redis: Redis, queue: RefreshQueue, done: Persisted, *, now: datetime) -> None:
     """Mark the stale users in the refresh queue, then take what is written or dead out of the stream.
+
+    Args:
+        redis: where the stream is.
+        queue: the refresh queue.
+        done: what `persist` returned; it has committed.
+        now: the present, for the metric of the delay.
 
     Raises:
         Unavailable, redis.RedisError: Redis does not answer; a repetition is harmless.
@@ -157,8 +163,8 @@ def settle(redis: Redis, queue: RefreshQueue, done: Persisted) -> None:
     counts = {"persisted": done.new, "repeated": done.repeated, "unknown_item": done.unknown, "dead": len(done.dead)}
     for outcome, count in counts.items():
         BEHAVIORS.labels(outcome).inc(count)
-    for lag_s in done.lags_s:
-        LAG.observe(lag_s)
+    for arrived_at in done.arrived:
+        LAG.observe((now - arrived_at).total_seconds())
 
 
 def revive(redis: Redis) -> int:

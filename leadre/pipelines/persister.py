@@ -130,7 +130,7 @@ class Persister:
         done = Persisted()
         for batch in batches(list(self._held.values())):
             part = persist(self._database, batch, now=self._clock())
-            settle(self._redis, self._queue, part)
+            settle(self._redis, self._queue, part, now=self._clock())
             self._settled(batch, busy=part.busy)
             done += part
         return done
