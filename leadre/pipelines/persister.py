@@ -21,9 +21,9 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from leadre.logs import place_of
-from leadre.pipelines.ingest import Entry, Persisted, batches, persist, settle
+from leadre.pipelines.ingest import ENTRIES, Entry, Persisted, batches, persist, settle
 from leadre.retrieval.refresh_queue import RefreshQueue
-from leadre.serving.behavior_stream import FIELD, GROUP, STREAM
+from leadre.serving.behavior_stream import FIELD, GROUP, STREAM, length
 from leadre.settings import Settings
 from leadre.store.records.database import connect
 
@@ -96,6 +96,8 @@ class Persister:
                 if (what := place_of(error)) != trouble:
                     logger.warning("persister_waits", extra={"error": what})
                 trouble = what
+                with suppress(RedisError):
+                    ENTRIES.set(length(self._redis))  # they pile up
                 stopping.wait(0.2)
         with suppress(RedisError):
             self._sweep(and_me=True)

@@ -265,10 +265,17 @@ def test_an_import_holds_up_its_own_users_only_and_their_reports_wait_in_the_str
 def test_a_persister_waits_for_a_database_that_is_gone_and_goes_on(redis, database, queue, settings) -> None:
     nobody = connect("postgresql://nobody@127.0.0.1:1/nothing")
     lost = Persister(redis=redis, database=nobody, queue=queue)
+    ingest.ENTRIES.set(0)
     report(redis, did(1))
     for _ in range(2):
         with pytest.raises(Unavailable):
             lost.step(block_s=0)
+    stopping = threading.Event()
+    thread = threading.Thread(target=lost.run, args=(stopping,))
+    thread.start()
+    wait_until(lambda: ingest.ENTRIES._value.get() == 1)  # they pile up, and the gauge says so
+    stopping.set()
+    thread.join()
     lost._database = database
     assert lost.step(block_s=0).new == 1
     assert redis.xlen(STREAM) == 0
@@ -315,7 +322,7 @@ OPS = st.lists(
 )
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(OPS)
 def test_whatever_happens_in_whatever_order_every_accepted_behavior_is_there_once(
     make, redis, database, queue, at_once, operations
