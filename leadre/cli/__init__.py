@@ -33,6 +33,7 @@ _COMMANDS = {
     ),
     "release": ("leadre.cli.learning", "release", "List, promote and roll back releases."),
     "ids": ("leadre.cli.ids", "ids", "Your ids as the 64-bit numbers of Feast, and back."),
+    "ingest": ("leadre.cli.nearline", "ingest", "Write reported behaviors from the stream to PostgreSQL."),
     "refresh": ("leadre.cli.nearline", "refresh", "Retrieve ads for users now, in this process."),
     "dataset": ("leadre.cli.dataset", "dataset", "Make training sets for rankers, and lists of the past."),
     "decode": ("leadre.cli.decode", "decode", "Decode users without storing anything; --bench measures it."),
