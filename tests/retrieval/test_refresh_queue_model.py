@@ -57,7 +57,9 @@ class Model:
         self.dead: set[int] = set()
         self.values, self.discount, self.cut = VALUES["until set"], 0.8, 0
         self.floor, self.owed = 100, 0
-        self.rate, self.burst, self.left, self.at = 0.0, 0.0, None, None
+        self.rate, self.burst = 0.0, 0.0
+        self.left: float | None = None
+        self.at: int | None = None
         self.counts = {"llm": 0, "cheap": 0, "expiries": 0, "died": 0}
         self.bell = False
 
