@@ -152,12 +152,15 @@ def test_a_mark_is_refused_when_a_group_is_unknown(queue: RefreshQueue) -> None:
     assert queue.depth() == 0
 
 
-def test_tokens_never_repeat_after_redis_was_wiped(queue: RefreshQueue, redis_url: str) -> None:
-    queue.mark([1])
-    (before,) = queue.claim(1, lease_s=60)
-    RefreshQueue.connect(redis_url)._redis.flushdb()
-    queue.mark([1])
-    (after,) = queue.claim(1, lease_s=60)
+def test_tokens_never_repeat_after_redis_was_wiped(queue: RefreshQueue) -> None:
+    queue.mark([1], now=NOW)
+    for _ in range(9):
+        queue.claim(1, now=NOW)
+    queue.mark([2], now=NOW)
+    (before,) = queue.claim(1, now=NOW)
+    queue._redis.flushdb()
+    queue.mark([1], now=NOW)
+    (after,) = queue.claim(1, now=seconds(0.001))
     assert after.token > before.token
 
 
@@ -195,6 +198,16 @@ def test_a_claim_says_group_unseen_requests_and_wait(queue: RefreshQueue) -> Non
     queue.complete([claim], now=seconds(8))
     (claim,) = queue.claim(1, now=seconds(9))
     assert (claim.unseen, claim.waiting_s) == (1, 2.0)
+
+
+def test_requests_while_claimed_wait_since_the_first_of_them(queue: RefreshQueue) -> None:
+    queue.mark([5], groups=[3], now=NOW)
+    claims = queue.claim(1, lease_s=60, now=seconds(1))
+    queue.mark([5], groups=[4], now=seconds(2))
+    queue.mark([5], now=seconds(3))
+    queue.complete(claims, now=seconds(4))
+    (claim,) = queue.claim(1, now=seconds(5))
+    assert (claim.group, claim.unseen, claim.waiting_s) == (4, 2, 3.0)
 
 
 def test_unseen_requests_are_counted_up_to_31(queue: RefreshQueue) -> None:

@@ -61,6 +61,13 @@ def test_the_floor_serves_the_lowest_group_within_a_bounded_number_of_claims(que
     assert len(served) == len(set(served)) == 4 * 40
 
 
+def test_one_user_in_ten_is_the_floor_s_unless_set_otherwise(queue: RefreshQueue) -> None:
+    queue.mark([7], groups=[0], now=NOW)
+    queue.mark(range(100, 120), groups=[24] * 20, now=seconds(1))
+    served = [users(queue.claim(1, lease_s=60, now=seconds(2)))[0] for _ in range(10)]
+    assert served.index(7) == 9
+
+
 def test_without_a_floor_value_is_all(queue: RefreshQueue) -> None:
     queue.set_floor(0)
     queue.mark([7], groups=[0], now=NOW)
@@ -80,6 +87,15 @@ def test_groups_below_the_cut_are_the_cheap_lane_s_and_come_last_in_the_other(qu
     assert users(cheap) == [5]
     queue.complete(cheap, now=seconds(2))
     assert queue.claim(9, now=seconds(2)) == []  # it has what its group gets
+
+
+def test_a_user_below_the_cut_comes_after_all_others_whatever_it_is_worth(queue: RefreshQueue) -> None:
+    queue.set_cut(5)
+    queue.mark([1, 2, *[3] * 9, 4], groups=[5, 6, *[4] * 9, 3], now=NOW)
+    queue.mark([5], groups=[0], new=True, now=seconds(1))
+    queue.release(claims := queue.claim(5, lease_s=60, now=seconds(1)), now=seconds(1))
+    assert users(claims) == [2, 1, 3, 4, 5]
+    assert users(queue.claim(5, lane="cheap", now=seconds(1))) == [5, 3, 4]
 
 
 def test_the_budget_bounds_claims_of_the_llm_by_redis_s_clock(queue: RefreshQueue) -> None:
