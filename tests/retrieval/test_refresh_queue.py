@@ -144,6 +144,17 @@ def test_a_claim_that_leaves_users_behind_rings_for_other_workers(queue: Refresh
     assert queue.wait(1.0)
 
 
+def test_the_end_of_a_claim_rings_for_who_was_marked_meanwhile(queue: RefreshQueue) -> None:
+    queue.mark([1])
+    assert queue.wait(1.0)
+    claims = queue.claim(1, lease_s=60)
+    queue.mark([1])
+    assert not queue.due()
+    assert not queue.wait(0.05)
+    queue.complete(claims)
+    assert queue.wait(1.0)
+
+
 def test_a_mark_is_refused_when_a_group_is_unknown(queue: RefreshQueue) -> None:
     with pytest.raises(InvalidInput, match="0 to 24"):
         queue.mark([1], groups=[25])

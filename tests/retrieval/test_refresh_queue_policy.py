@@ -77,6 +77,25 @@ def test_without_a_floor_value_is_all(queue: RefreshQueue) -> None:
     assert users(queue.claim(2, now=seconds(15))) == [7]
 
 
+def test_a_floor_of_all_is_the_order_of_waiting_unless_there_is_room_for_everyone(queue: RefreshQueue) -> None:
+    queue.set_floor(1)
+    for user in range(1, 6):
+        queue.mark([user], groups=[user], now=seconds(user))
+    queue.release(claims := queue.claim(5, lease_s=60, now=seconds(9)), now=seconds(9))
+    assert users(claims) == [5, 4, 3, 2, 1]
+    assert users(queue.claim(3, lease_s=60, now=seconds(9))) == [1, 2, 3]
+    assert users(queue.claim(1, lease_s=60, now=seconds(9))) == [4]
+
+
+def test_the_longest_waiting_user_is_claimed_alone_too_if_it_failed_before(queue: RefreshQueue) -> None:
+    queue.set_floor(0.5)
+    queue.mark([1], now=NOW)
+    queue.fail(queue.claim(1, lease_s=60, now=NOW), now=NOW)
+    queue.mark([2, 3, 4], groups=[9, 9, 9], now=seconds(1))
+    assert users(queue.claim(2, lease_s=60, now=seconds(2))) == [1]
+    assert users(queue.claim(2, lease_s=60, now=seconds(2))) == [2, 3]
+
+
 def test_groups_below_the_cut_are_the_cheap_lane_s_and_come_last_in_the_other(queue: RefreshQueue) -> None:
     queue.set_cut(5)
     queue.mark([1, 2, 3, *[4] * 9], groups=[3, 5, 4, *[4] * 9], now=NOW)
@@ -87,6 +106,9 @@ def test_groups_below_the_cut_are_the_cheap_lane_s_and_come_last_in_the_other(qu
     assert users(cheap) == [5]
     queue.complete(cheap, now=seconds(2))
     assert queue.claim(9, now=seconds(2)) == []  # it has what its group gets
+    queue.mark([6], groups=[5], new=True, now=seconds(1))
+    queue.complete(queue.claim(1, lane="cheap", now=seconds(1)), now=seconds(2))
+    assert users(queue.claim(9, now=seconds(2))) == [6]
 
 
 def test_a_user_below_the_cut_comes_after_all_others_whatever_it_is_worth(queue: RefreshQueue) -> None:
