@@ -7,7 +7,7 @@ import pytest
 
 from leadre.errors import InvalidInput, Unavailable
 from leadre.retrieval.refresh_queue import DOORBELL, Claim, RefreshQueue
-from leadre.retrieval.refresh_queue_keys import KEYS
+from leadre.retrieval.refresh_queue_keys import KEYS, WAITING
 
 NOW = datetime(2025, 3, 1, tzinfo=UTC)
 
@@ -179,6 +179,18 @@ def test_tokens_never_repeat_after_redis_was_wiped(queue: RefreshQueue) -> None:
 def test_a_redis_that_does_not_answer_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="does not answer"):
         RefreshQueue.connect("redis://127.0.0.1:1/0").mark([1])
+
+
+def test_the_clock_is_redis_s(queue: RefreshQueue) -> None:
+    def milliseconds() -> int:
+        seconds, microseconds = queue._redis.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    before = milliseconds()
+    queue.mark([1])
+    marked = queue._redis.zscore(WAITING, 1)
+    assert marked is not None
+    assert before <= marked <= milliseconds()
 
 
 def test_keys_share_one_cluster_slot_and_user_ids_may_be_as_large_as_ids_are(queue: RefreshQueue) -> None:
