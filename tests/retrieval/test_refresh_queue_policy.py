@@ -45,8 +45,8 @@ def test_of_equal_values_the_longest_wait_comes_first_whatever_the_group(queue: 
     queue.set_values([1.0] * 25)
     for user in range(12):
         queue.mark([user], groups=[user % 5], now=seconds(user))
-    queue.mark([30, 31, 32], groups=[1, 3, 2], now=seconds(13))
-    assert users(queue.claim(15, now=seconds(20))) == [*range(12), 31, 32, 30]
+    queue.mark([31, 32, 33, 34], groups=[4, 24, 11, 19], now=seconds(13))
+    assert users(queue.claim(16, now=seconds(20))) == [*range(12), 32, 34, 33, 31]
 
 
 def test_the_floor_serves_the_lowest_group_within_a_bounded_number_of_claims(queue: RefreshQueue) -> None:
