@@ -35,6 +35,7 @@ _COMMANDS = {
     "ids": ("leadre.cli.ids", "ids", "Your ids as the 64-bit numbers of Feast, and back."),
     "ingest": ("leadre.cli.nearline", "ingest", "Write reported behaviors from the stream to PostgreSQL."),
     "refresh": ("leadre.cli.nearline", "refresh", "Retrieve ads for users now, in this process."),
+    "queue": ("leadre.cli.operations.queue", "queue", "Who waits for a new list, and who failed too often."),
     "dataset": ("leadre.cli.dataset", "dataset", "Make training sets for rankers, and lists of the past."),
     "decode": ("leadre.cli.decode", "decode", "Decode users without storing anything; --bench measures it."),
     "features": ("leadre.cli.features.check", "features", "Whether the features that rankers read are well."),

@@ -18,17 +18,21 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from leadre.errors import Unavailable
 
 TAG = "{leadre:refresh}"
-_ROWS = ("pending", "waiting", "again", "leases", "claims", "trouble", "dead")
+_ROWS = [f"2:{name}" for name in ("pending", "waiting", "again", "leases", "claims", "trouble", "dead")]
+"""2 is the form of the rows: rows of another version's form are none of ours."""
 KEYS = [f"{TAG}:{name}" for name in (*_ROWS, "doorbell", "tokens", "values", "budget", "counts")]
 """In the order in which refresh_queue_common.lua names them."""
 PENDING, WAITING, AGAIN, LEASES, CLAIMS, TROUBLE, DEAD, DOORBELL, _, VALUES, BUDGET, _ = KEYS
 
 
+def source(part: str) -> str:
+    """Return the text of `refresh_queue_<part>.lua`."""
+    return files("leadre.retrieval").joinpath(f"refresh_queue_{part}.lua").read_text()
+
+
 def script(redis: Redis, *parts: str) -> Script:
-    """Return the script `refresh_queue_<part>.lua` of all parts in a row, after what all scripts share."""
-    folder = files("leadre.retrieval")
-    text = "".join(folder.joinpath(f"refresh_queue_{part}.lua").read_text() for part in ("common", *parts))
-    return redis.register_script(text)
+    """Return the script of all parts in a row, after what all scripts share."""
+    return redis.register_script("".join(source(part) for part in ("common", *parts)))
 
 
 def milliseconds(now: datetime | None) -> int | str:
