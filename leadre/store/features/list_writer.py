@@ -135,6 +135,9 @@ def derive_lists(lists: Sequence[RetrievalList], *, index: AdIndex, ecpm_of: Ecp
         behavior_at_s=np.array([_seconds(of_user.event_at) for of_user in lists], dtype=np.float64),
         release=[of_user.release for of_user in lists],
         index_version=index.version,
+        release_epochs=np.array([of_user.release_epoch for of_user in lists], dtype=np.int64),
+        behavior_sequences=np.array([of_user.behavior_sequence for of_user in lists], dtype=np.int64),
+        source=[of_user.source for of_user in lists],
     )
 
 
