@@ -6,10 +6,9 @@ by byte. Little-endian. A record that is missing, cut, altered or of another for
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
-from struct import error as StructError
-from struct import unpack_from
 from typing import Any, NamedTuple, TypeAlias
 from zlib import crc32
 
@@ -95,11 +94,11 @@ def pack(lists: Lists) -> list[bytes]:
         for name, values in columns.items():
             written[name] = values if everything else values[chosen]
         written["mean_embedding"] = lists.mean_embedding[chosen, : shape.width]
-        ads = ads_of(offsets, chosen, shape.count)
+        ads = ads_of(offsets, chosen, shape.ads)
         for name, values in per_ad.items():
             part = values[ads] if values.ndim == 1 else values[ads, : written[name].shape[2]]
             written[name] = part.reshape(written[name].shape)
-        codes = lists.codes[ads, : shape.levels].reshape(len(chosen), shape.count, shape.levels)
+        codes = lists.codes[ads, : shape.levels].reshape(len(chosen), shape.ads, shape.levels)
         written["wide_codes"], written["narrow_codes"] = codes[..., : shape.wide], codes[..., shape.wide :]
         size, block = written.itemsize, written.tobytes()
         for place, u in enumerate(chosen.tolist()):
@@ -135,14 +134,14 @@ def unpack(records: Iterable[Any]) -> Lists:
         numbers += [names.setdefault(name, len(names)) for name in head.names]
         first_number.append(len(numbers))
     present = np.array([head is not _NO_HEAD for head in heads], dtype=np.bool_)
-    offsets = np.array([*accumulate((head.shape.count for head in heads), initial=0)])
+    offsets = np.array([*accumulate((head.shape.ads for head in heads), initial=0)])
     number, first = np.array([*numbers, 0], dtype=np.int32), np.array(first_number)
     broken = np.zeros(len(given), dtype=np.bool_)
     parts: dict[str, list[_Part]] = {name: [] for name in TYPES}
     for shape, chosen in by_shape(None if head is _NO_HEAD else head.shape for head in heads):
         layout = layout_of(shape)
         read = np.frombuffer(b"".join([given[u][: layout.itemsize] for u in chosen.tolist()]), dtype=layout)
-        ads = ads_of(offsets, chosen, shape.count)
+        ads = ads_of(offsets, chosen, shape.ads)
         for name in (*PER_LIST, "mean_embedding"):
             parts[name].append((chosen, read[name]))
         for name in _COUNTERS if shape.format != FIRST_FORMAT else ():
@@ -165,7 +164,7 @@ def unpack(records: Iterable[Any]) -> Lists:
             _note(broken, chosen, position >= begins[1:, None])
             flat["advertiser_ids"] = table.take(position, mode="clip")
         for name, values in flat.items():
-            parts[name].append((ads, values.reshape(len(chosen) * shape.count, *values.shape[2:])))
+            parts[name].append((ads, values.reshape(len(chosen) * shape.ads, *values.shape[2:])))
         _note(broken, chosen, ~np.isfinite(read["generated_at_s"])[:, None])
     if broken.any():  # its checksum is right, and yet it says nothing: none of ours
         return unpack([None if bad else record for bad, record in zip(broken.tolist(), given, strict=True)])
@@ -231,12 +230,12 @@ def _read_head(record: bytes) -> _Head:
     if places is None or source >= len(SOURCES):
         return _NO_HEAD
     try:
-        lengths = unpack_from(places.lengths, record, places.names)
+        lengths = struct.unpack_from(places.lengths, record, places.names)
         edges = [*accumulate((*places.texts, *lengths), initial=places.names + 2 * len(lengths))]
         if edges[-1] != len(record) - 4:
             return _NO_HEAD
         release, version, *names = [record[a:b].decode() for a, b in pairwise(edges)]
-    except (ValueError, StructError):
+    except (ValueError, struct.error):
         return _NO_HEAD
     return _Head(places.shape, SOURCES[source], record[places.advertisers : places.names], release, version, names)
 

@@ -31,7 +31,7 @@ WHOLE = 0x2144DF1C
 FENCE = slice(2, 10)
 """Release epoch and behavior sequence in a record, the most significant byte first: bytes compare like the numbers."""
 FENCE_CHECK = slice(10, 12)
-"""A sum over the fence (`fence_checks`): Redis's scripts compute no CRC-32, and may not trust a fence that was altered."""
+"""A sum over the fence (`fence_checks`): Redis's scripts compute no CRC-32, and trust no fence that was altered."""
 _HEADER, _TEXTS = Struct("<BBHHHHBB"), Struct("<HH")
 """Behind the fence: levels, wide codes, width, ads, names, advertisers; bytes of an id of an ad and of an advertiser.
 Behind that: bytes of the names of release and index version."""
@@ -40,6 +40,8 @@ _FIRST_HEADER = Struct("<BHHHHHI")
 _SHAPED = slice(FENCE_CHECK.stop, FENCE_CHECK.stop + _HEADER.size + _TEXTS.size)
 SHORTEST = 52
 """Bytes of an empty record of the first format, the shorter one."""
+_LEAST, _CHECK = 64, 0x4C45
+"""Bytes of an empty record of the second, and what its check begins with."""
 FEW = 2**8
 """So many names or advertisers are numbered in one byte."""
 ID_TYPES = (np.dtype("u1"), np.dtype("<u2"), np.dtype("<u4"), np.dtype("<u8"))
@@ -56,7 +58,7 @@ class Shape(NamedTuple):
     levels: int
     wide: int
     width: int
-    count: int
+    ads: int
     id_bytes: int
     advertiser_bytes: int
     many_names: bool
@@ -86,7 +88,7 @@ TYPES = {
 @lru_cache(maxsize=1024)
 def layout_of(shape: Shape) -> np.dtype[np.void]:
     """Return the part of a record that lists of one shape share; what differs in length follows, and the checksum."""
-    count, first = shape.count, shape.format == FIRST_FORMAT
+    count, first = shape.ads, shape.format == FIRST_FORMAT
     header: list[tuple[Any, ...]] = [("format", "u1"), ("levels", "u1")]
     header += [(name, "<u2") for name in ("width", "count", "names", "release_bytes", "version_bytes")]
     header += [("name_bytes", "<u4")]
@@ -119,7 +121,23 @@ def layout_of(shape: Shape) -> np.dtype[np.void]:
 def fence_checks(epochs: NDArray[np.int64], sequences: NDArray[np.int64]) -> NDArray[np.uint16]:
     """Return the check of each fence: its eight bytes, each times its place from 1, added up; and a constant."""
     both = np.stack((epochs, sequences), axis=1).astype(">u4").view(np.uint8).reshape(-1, 8)
-    return (both @ np.arange(1, 9, dtype=np.uint16) + np.uint16(0x4C45)).astype(np.uint16)
+    return (both @ np.arange(1, 9, dtype=np.uint16) + np.uint16(_CHECK)).astype(np.uint16)
+
+
+def fence_of(record: bytes | None) -> tuple[int, int]:
+    """Return the release epoch and the behavior sequence of a record, as scripts see them that look at nothing else.
+
+    A record of the first format has none, (0, 0); what is none, or whose fence was altered, is before any: (-1, -1).
+    """
+    form, size = (record[0], len(record)) if record else (0, 0)
+    if record is None or form not in (FIRST_FORMAT, FORMAT) or size < (SHORTEST if form == FIRST_FORMAT else _LEAST):
+        return -1, -1
+    if form == FIRST_FORMAT:
+        return 0, 0
+    check = _CHECK + sum(place * byte for place, byte in enumerate(record[FENCE], 1))
+    if check != int.from_bytes(record[FENCE_CHECK], "little"):
+        return -1, -1
+    return int.from_bytes(record[2:6], "big"), int.from_bytes(record[6:10], "big")
 
 
 class Places(NamedTuple):
@@ -144,17 +162,16 @@ def places_of(record: bytes) -> Places | None:
 @lru_cache(maxsize=4096)
 def _places(header: bytes) -> Places | None:
     if header[0] == FIRST_FORMAT:
-        levels, width, count, names, *sizes, _ = _FIRST_HEADER.unpack_from(header, 1)
+        levels, width, count, names, release_bytes, version_bytes, _ = _FIRST_HEADER.unpack_from(header, 1)
         shape = Shape(FIRST_FORMAT, levels, levels, width, count, 8, 8, names > FEW, False)  # noqa: FBT003
         advertisers = 0
     else:
-        levels, wide, width, count, names, advertisers, *id_bytes = _HEADER.unpack_from(header, 1)
-        if wide > levels or not {*id_bytes} <= {1, 2, 4, 8}:
+        levels, wide, width, count, names, advertisers, id_bytes, others = _HEADER.unpack_from(header, 1)
+        if wide > levels or not {id_bytes, others} <= {1, 2, 4, 8}:
             return None
-        sizes = _TEXTS.unpack_from(header, 1 + _HEADER.size)
-        shape = Shape(FORMAT, levels, wide, width, count, *id_bytes, names > FEW, advertisers > FEW)
+        release_bytes, version_bytes = _TEXTS.unpack_from(header, 1 + _HEADER.size)
+        shape = Shape(FORMAT, levels, wide, width, count, id_bytes, others, names > FEW, advertisers > FEW)
     at = layout_of(shape).itemsize
-    release_bytes, version_bytes = sizes
     table = at + advertisers * shape.advertiser_bytes
     return Places(shape, at, table, f"<{names}H", (release_bytes, version_bytes))
 

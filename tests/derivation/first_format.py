@@ -1,4 +1,4 @@
-"""The list record's first format, as docs/features.md printed it before there were fences: plain, one list at a time."""
+"""The list record's first format, from before there were fences: plain, one list at a time."""
 
 from __future__ import annotations
 

@@ -16,10 +16,7 @@ import numpy as np
 from leadre.derivation import Lists, unpack
 from leadre.domain.retrieval import Source
 from leadre.domain.semantic_id import sid_texts
-from leadre.store.features.layout import field, read_bytes_value, user_keys
-
-VIEW, FEATURE = "retrieved_ads", "retrieved_list"
-"""Where a list is in the feature store: the record is the one feature of its view."""
+from leadre.store.features.layout import FEATURE, VIEW, field, read_bytes_value, user_keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
