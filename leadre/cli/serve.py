@@ -94,9 +94,7 @@ def mixer(host: str, port: int) -> None:
 )
 @click.option("--tokens-per-batch", type=click.IntRange(1), default=8192, show_default=True, help="A beam counts as 4.")
 @click.option("--waiting", type=click.IntRange(1), default=1024, show_default=True, help="Prompts that may wait.")
-def engine(
-    host: str, port: int, *, release: str, kind: EngineKind | None, tokens_per_batch: int, waiting: int
-) -> None:
+def engine(host: str, port: int, *, release: str, kind: EngineKind | None, tokens_per_batch: int, waiting: int) -> None:
     """Decode for other processes: token ids in, S-IDs out (LEADRE_ENGINE=remote asks it).
 
     With --release NAME it needs neither PostgreSQL nor Redis nor Feast, only LEADRE_HOME.

@@ -96,9 +96,7 @@ def load_remote(release_folder: Path, *, index: AdIndex, ask: Ask) -> RemoteEngi
     return RemoteEngine(ask, index=index, release=manifest.name, vocabulary_size=vocabulary.size, score=recipe.score)
 
 
-def load_tensorrt(
-    release_folder: Path, *, index: AdIndex, precision: Precision, beam_width: int, users: int
-) -> Engine:
+def load_tensorrt(release_folder: Path, *, index: AdIndex, precision: Precision, beam_width: int, users: int) -> Engine:
     """Load a release into TensorRT-LLM: its model/, or with "fp8" the quantised model-fp8/ beside that.
 
     Args:

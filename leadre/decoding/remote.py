@@ -223,8 +223,12 @@ class Instance:
         raise Unavailable(f"engine {self.url} forgets filters as soon as it has them; give it more memory")
 
     def _post(self, body: bytes) -> tuple[int, bytes]:
+        headers = {"content-type": "application/msgpack"}
         try:
-            response = self._pool.request("POST", PATH, body=body, headers={"content-type": "application/msgpack"})
+            try:
+                response = self._pool.request("POST", PATH, body=body, headers=headers)
+            except urllib3.exceptions.ProtocolError:  # the server may just have closed an idle connection
+                response = self._pool.request("POST", PATH, body=body, headers=headers)
         except urllib3.exceptions.HTTPError as error:
             raise Unavailable(f"engine {self.url} does not answer ({type(error).__name__}); is it running?") from error
         return response.status, response.data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from leadre.decoding.engine import Engine
@@ -36,9 +37,7 @@ def engine_of_release(
     if kind == "remote":
         if not settings.engine_urls:
             raise ConfigError("the engine `remote` needs LEADRE_ENGINE_URLS: where `leadre serve engine` runs")
-        balancer = Balancer.connect(
-            settings.engine_urls, redis_url=settings.redis_url, timeout_s=settings.engine_timeout_s
-        )
+        balancer = _balancer(settings.engine_urls, settings.redis_url, settings.engine_timeout_s)
         return load_remote(folder, index=index, ask=balancer.ask)
     if kind == "tensorrt":
         raise ConfigError(
@@ -46,3 +45,9 @@ def engine_of_release(
             "ask it with LEADRE_ENGINE=remote"
         )
     return load_engine(folder, index=index, kind=kind, device=settings.device, precision=precision)
+
+
+@cache
+def _balancer(urls: tuple[str, ...], redis_url: str, timeout_s: float) -> Balancer:
+    """Return the process's balancer: releases come and go, connections and what is known of the instances stay."""
+    return Balancer.connect(urls, redis_url=redis_url, timeout_s=timeout_s)

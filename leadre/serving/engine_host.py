@@ -1,8 +1,8 @@
 """What an engine server holds: the release it serves, over the newest revisions of its index.
 
 LEADRE §4.4.2, §4.4.1 (daily updates). A promotion is followed: the new release is loaded beside the old one, which goes
-on decoding, and takes over between two batches; what waited for the old one is still answered by it. A new revision of the
-index takes the model along; the revision before stays for proxies that have not gone over yet.
+on decoding, and takes over between two batches; what waited for the old one is still answered by it. A new revision of
+the index takes the model along; the revision before stays for proxies that have not gone over yet.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Wanted:
 
 @dataclass(slots=True, kw_only=True)
 class _Served:
-    """A loaded release. `batchers` is by revision and number of ads, the newest last; they share a thread and a line."""
+    """A loaded release. `batchers` go by revision and number of ads, the newest last; they share thread and line."""
 
     release: str
     index_version: str

@@ -1,9 +1,9 @@
 """The engine server: a model and its trie behind HTTP. Token ids in, S-IDs out; no users, no features, no Feast.
 
 LEADRE §4.4.2, an instance. Requests of all proxies wait in one line, and what waits when the model is free is decoded
-together. The line is bounded: beyond it requests are refused with 503, and the balancer asks another instance. Who hangs
-up while its prompts wait gives their places back. A raw ASGI application: it imports neither Feast, SQLAlchemy nor
-Redis, so it also runs in TensorRT-LLM's environment.
+together. The line is bounded: beyond it requests are refused with 503, and the balancer asks another instance. Who
+hangs up while its prompts wait gives their places back. A raw ASGI application: it imports neither Feast, SQLAlchemy
+nor Redis, so it also runs in TensorRT-LLM's environment.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -53,15 +54,13 @@ def test_prompts_arrive_as_they_were(prompts: list[list[int]]) -> None:
 
 @given(st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=40))
 def test_nonsense_is_refused_and_nothing_else(lengths: bytes, tokens: bytes, filters: bytes) -> None:
-    for read in (unpack_prompts, lambda request: unpack_filters(request, [])):
-        try:
-            read(asked(lengths, tokens, filters))
-        except InvalidInput as refused:
-            assert refused.problem
-    try:
-        unpack_beams(Answered(lengths, tokens, filters, lengths))
-    except InvalidInput as refused:
-        assert refused.problem
+    for read in (
+        lambda: unpack_prompts(asked(lengths, tokens)),
+        lambda: unpack_filters(asked(filters=filters), []),
+        lambda: unpack_beams(Answered(lengths, tokens, filters, lengths)),
+    ):
+        with suppress(InvalidInput):
+            read()
 
 
 def test_a_filter_that_was_not_sent_is_refused() -> None:
