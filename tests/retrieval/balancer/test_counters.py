@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from random import Random
 
 import pytest
@@ -14,23 +13,9 @@ from redis import Redis
 from leadre.errors import InvalidInput, Unavailable
 from leadre.retrieval.balancer.counters import LEASE_MS, Counters, Dispatch, Outcome
 from leadre.retrieval.balancer.shared import TAG, SharedCounters
-from leadre.services import Services
+from tests.retrieval.balancer.conftest import wipe
 
 INSTANCES = [f"http://engine-{number}:8030" for number in range(4)]
-
-
-@pytest.fixture
-def redis(services: Services) -> Iterator[Redis]:
-    client = Redis.from_url(services.redis_url)
-    _wipe(client)
-    yield client
-    _wipe(client)
-    client.close()
-
-
-def _wipe(client: Redis) -> None:
-    if keys := client.keys(f"{TAG}*"):
-        client.delete(*keys)
 
 
 def test_the_scripts_do_what_the_reference_does_and_leak_nothing(redis: Redis) -> None:
@@ -41,7 +26,7 @@ def test_the_scripts_do_what_the_reference_does_and_leak_nothing(redis: Redis) -
 
         @initialize()
         def begin(self) -> None:
-            _wipe(redis)
+            wipe(redis)
             self.now = 1_000_000
             self.shared, self.model = SharedCounters(redis), Counters()
             self.pairs: dict[int, int] = {}  # by token in Redis, the model's
@@ -159,9 +144,8 @@ def test_requests_that_fail_together_count_as_one_failure(redis: Redis) -> None:
         shared.release(token, outcome="failed", now=1500)
 
     assert shared.acquire(INSTANCES[:2], work=1, now=2499).dispatch.instance != broken
-    assert shared.acquire([broken, INSTANCES[2]], work=1, now=2500).dispatch.instance == broken or (
-        shared.acquire([broken, INSTANCES[2]], work=1, now=2500).dispatch.instance == broken
-    )
+    after = [shared.acquire([broken, INSTANCES[2]], work=1, now=2500).dispatch.instance for _ in range(2)]
+    assert broken in after  # one second, not nine failures' worth
 
 
 def test_where_every_instance_failed_one_is_tried_nevertheless(redis: Redis) -> None:
@@ -175,7 +159,7 @@ def test_where_every_instance_failed_one_is_tried_nevertheless(redis: Redis) -> 
 def test_a_wiped_redis_gives_no_token_out_twice(redis: Redis) -> None:
     shared = SharedCounters(redis)
     before = shared.acquire(INSTANCES, work=3, now=1000).dispatch
-    _wipe(redis)
+    wipe(redis)
     after = shared.acquire(INSTANCES, work=3, now=1001).dispatch
 
     assert after.token > before.token
