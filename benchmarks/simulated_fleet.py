@@ -24,7 +24,7 @@ MEAN_WORK = 1000
 SETUP_S, WORK_S = 0.1, 0.1
 """A batch takes SETUP_S, and WORK_S for each mean request in it, at speed 1."""
 FULL_S = SETUP_S + BATCH * WORK_S
-SLO_S = 4 * FULL_S
+SLO_S = 2.5 * FULL_S
 """A request may wait for three full batches and its own."""
 RENEW_S = 5 / 3
 

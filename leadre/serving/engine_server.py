@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -228,9 +229,13 @@ async def _unless_gone(receive: Receive, futures: Sequence[Future[list[Beam]]]) 
             raise CancelledError from None
     finally:
         gone.cancel()
-        answers.cancel()
         for future in futures:
-            future.cancel()
+            future.cancel()  # those that wait give their places back
+        if not answers.done():
+            answers.cancel()
+            await asyncio.wait((answers,))
+        with suppress(asyncio.CancelledError):
+            answers.exception()  # so that nobody reports that it was not looked at
 
 
 async def _hung_up(receive: Receive) -> None:
