@@ -71,7 +71,7 @@ def simulated(sizes: Sequence[int], *, an_instance: int, seeds: Sequence[int]) -
 
 
 def crashes(sizes: Sequence[int], *, seeds: Sequence[int]) -> dict[str, float]:
-    """Return which share of the requests of the 10 s after a death kept their promise; four proxies, the least of the seeds."""
+    """Return which share of the requests of the 10 s after a death kept their promise; the least of sizes and seeds."""
     figures = {}
     for dies in ("instance", "proxy"):
         for policy in ("round_robin", "random", "local_least", "global_work", "pull"):

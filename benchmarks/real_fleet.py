@@ -1,7 +1,8 @@
-"""Engine servers and proxies in processes of their own, for `bench_balancer.py`: real HTTP, real Redis, a made-up model.
+"""Engine servers and proxies in processes of their own, for `bench_balancer.py`: real HTTP and Redis, a made-up model.
 
-An engine here is `leadre serve engine`'s application over a model that sleeps as long as a batch would take, so that two
-cores carry a whole fleet. A proxy sends requests at the times that a seed says, whether or not earlier ones are answered.
+An engine here is `leadre serve engine`'s application over a model that sleeps as long as a batch would take, so that
+two cores carry a whole fleet. A proxy sends requests at the times that a seed says, whether or not earlier ones are
+answered.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def run_engine(speed: float, listening: int) -> None:
 
 
 def run_proxy(urls: Sequence[str], redis_url: str, policy: str, rate: float, seconds: float, seed: int) -> None:
-    """Send requests; print a line when one begins and one when it ends, so that a killed proxy's are known to be lost."""
+    """Send requests; print a line when one begins and when it ends, so that a killed proxy's are known to be lost."""
     random = Random(seed)
     counters = InTurn(random) if policy == "round_robin" else SharedCounters.connect(redis_url)
     balancer = Balancer(lambda: urls, counters, timeout_s=20, random=random)

@@ -1,8 +1,8 @@
 """A simulated fleet of engine instances behind proxies, for `bench_balancer.py`: events, policies, crashes.
 
-An instance works as `leadre serve engine` does: what waits when it is free is a batch, up to `BATCH` requests, and takes
-a fixed time plus its work at the instance's speed. Its theoretical load is what it does in full batches.
-The product's policies are the product's code (leadre.retrieval.balancer.counters); only the clock is made up.
+An instance works as `leadre serve engine` does: what waits when it is free is a batch, up to `BATCH` requests, and
+takes a fixed time plus its work at the instance's speed. Its theoretical load is what it does in full batches. The
+product's policies are the product's code (leadre.retrieval.balancer.counters); only the clock is made up.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ def scenarios(instances: int) -> dict[str, Scenario]:
 
 
 Crash = tuple[float, str]
-"""When, and what: "instance" (its requests fail at once and are dispatched again) or "proxy" (its requests are lost)."""
+"""When, and what: an "instance" (its requests fail and are dispatched again) or a "proxy" (its requests are lost)."""
 
 
 def simulate(
