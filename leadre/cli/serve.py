@@ -101,7 +101,7 @@ def engine(host: str, port: int, *, release: str, kind: EngineKind | None, token
 
     Example: leadre serve engine --port 8031
     """
-    found = _engine_settings(kind, needs_servers=release == "live")
+    found = engine_settings(kind, needs_servers=release == "live")
     listening = _bound(host, port)
 
     from leadre.serving.engine_host import EngineHost, live_release, load_served, named_release
@@ -117,7 +117,7 @@ def engine(host: str, port: int, *, release: str, kind: EngineKind | None, token
     _run(EngineServer(engines), listening, announce=lambda: f"Engine on {_address(listening)}, release {release}")
 
 
-def _engine_settings(kind: EngineKind | None, *, needs_servers: bool) -> Settings:
+def engine_settings(kind: EngineKind | None, *, needs_servers: bool) -> Settings:
     """Return an engine server's settings; one that serves a named release asks no database and no Redis."""
     nowhere = {"LEADRE_DATABASE_URL": "postgresql://", "LEADRE_REDIS_URL": "redis://"}
     found = Settings.from_environment({**({} if needs_servers else nowhere), **os.environ})

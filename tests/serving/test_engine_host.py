@@ -21,6 +21,7 @@ from leadre.indexing.trie import LiveMask
 from leadre.serving.engine_host import EngineHost, Wanted, named_release
 
 HANG_S = 60.0
+MakeWorld = Callable[..., tuple[EngineHost, dict[str, Wanted]]]
 
 
 class Held(StubEngine):
@@ -64,7 +65,7 @@ def asked(index: AdIndex, *, release: str) -> Asked:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Callable[..., tuple[EngineHost, dict[str, Wanted]]]:
+def world(tmp_path: Path) -> MakeWorld:
     """A host that wants what the dictionary says, over indexes in a folder."""
 
     def make(engine: type[StubEngine] = StubEngine) -> tuple[EngineHost, dict[str, Wanted]]:
@@ -82,7 +83,7 @@ def world(tmp_path: Path) -> Callable[..., tuple[EngineHost, dict[str, Wanted]]]
     return make
 
 
-def test_before_anything_is_loaded_nothing_is_served(world: Callable[..., tuple[EngineHost, dict[str, Wanted]]]) -> None:
+def test_before_anything_is_loaded_nothing_is_served(world: MakeWorld) -> None:
     host, _ = world()
     with pytest.raises(Unavailable, match="being loaded"):
         host.state()
@@ -91,7 +92,7 @@ def test_before_anything_is_loaded_nothing_is_served(world: Callable[..., tuple[
 
 
 def test_it_serves_what_is_wanted_and_refuses_everything_else(
-    world: Callable[..., tuple[EngineHost, dict[str, Wanted]]],
+    world: MakeWorld,
 ) -> None:
     host, _ = world()
     assert host.look()
@@ -104,7 +105,7 @@ def test_it_serves_what_is_wanted_and_refuses_everything_else(
     for request, message in (
         (asked(index_of(20), release="two"), "release one is served here, the request is for two"),
         (asked(index_of(30, version="v2"), release="one"), "index v1 is served here, the request is for v2"),
-        (asked(index_of(21, revision=1), release="one"), "revision 0 of 20 ads is served here, the request is for 1 of 21"),
+        (asked(index_of(21, revision=1), release="one"), "0 of 20 ads is served here, the request is for 1 of 21"),
         (asked(index_of(21), release="one"), "the request is for 0 of 21"),
     ):
         with pytest.raises(ReleaseMismatch, match=message):
@@ -112,9 +113,7 @@ def test_it_serves_what_is_wanted_and_refuses_everything_else(
     host.close()
 
 
-def test_a_promotion_takes_over_between_batches_and_what_waited_is_answered(
-    world: Callable[..., tuple[EngineHost, dict[str, Wanted]]], tmp_path: Path
-) -> None:
+def test_a_promotion_takes_over_between_batches_and_what_waited_is_answered(world: MakeWorld, tmp_path: Path) -> None:
     Held.gate.clear()
     host, wanted = world(Held)
     host.look()
@@ -135,9 +134,7 @@ def test_a_promotion_takes_over_between_batches_and_what_waited_is_answered(
     host.close()
 
 
-def test_a_new_revision_takes_the_model_along_and_the_one_before_stays(
-    world: Callable[..., tuple[EngineHost, dict[str, Wanted]]], tmp_path: Path
-) -> None:
+def test_a_new_revision_takes_the_model_along_and_the_one_before_stays(world: MakeWorld, tmp_path: Path) -> None:
     host, _ = world()
     host.look()
     for revision in (1, 2):
@@ -154,9 +151,7 @@ def test_a_new_revision_takes_the_model_along_and_the_one_before_stays(
     host.close()
 
 
-def test_what_cannot_be_loaded_leaves_what_is_served(
-    world: Callable[..., tuple[EngineHost, dict[str, Wanted]]], tmp_path: Path
-) -> None:
+def test_what_cannot_be_loaded_leaves_what_is_served(world: MakeWorld, tmp_path: Path) -> None:
     host, wanted = world()
     host.look()
     for bad in (
@@ -170,7 +165,7 @@ def test_what_cannot_be_loaded_leaves_what_is_served(
     host.close()
 
 
-def test_it_follows_by_itself_from_start_to_close(world: Callable[..., tuple[EngineHost, dict[str, Wanted]]]) -> None:
+def test_it_follows_by_itself_from_start_to_close(world: MakeWorld) -> None:
     host, _ = world()
     host.start()
     waited = threading.Event()
@@ -195,9 +190,7 @@ def test_a_named_release_is_found_in_its_folder_without_a_database(tmp_path: Pat
         named_release("r8", releases=tmp_path)()
 
 
-def test_an_index_built_anew_under_its_old_name_is_no_revision_of_what_was(
-    world: Callable[..., tuple[EngineHost, dict[str, Wanted]]], tmp_path: Path
-) -> None:
+def test_an_index_built_anew_under_its_old_name_is_no_revision_of_what_was(world: MakeWorld, tmp_path: Path) -> None:
     host, _ = world()
     host.look()
     save(dataclasses.replace(index_of(25), revision=0), tmp_path / "v1")

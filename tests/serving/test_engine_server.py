@@ -84,9 +84,7 @@ def test_a_server_without_a_release_is_up_but_not_ready() -> None:
 
 
 def test_an_autoscaler_reads_how_many_prompts_wait() -> None:
-    *_, metrics = called(
-        ("POST", PATH, request_of([[1], [2]])), ("POST", PATH, b"no"), ("GET", "/metrics", b"")
-    )
+    *_, metrics = called(("POST", PATH, request_of([[1], [2]])), ("POST", PATH, b"no"), ("GET", "/metrics", b""))
 
     assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
     for line in (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from random import Random
 
@@ -274,5 +274,3 @@ def test_a_question_knows_what_it_costs() -> None:
         [[1, 2, 3], [4]], beam_width=5
     )
     assert [question.work for question in asked] == [4 + 2 * 5 * 4]
-
-
