@@ -189,7 +189,7 @@ def main() -> None:
     if arguments.only in (None, "real"):
         speeds = (1.0, 1.0, 1.0, 0.5)
         dying = ("engine",) if quick else ("engine", "proxy")
-        figures |= real(speeds, seconds=5 if quick else 30, rounds=1 if quick else 5, count=3, kill=dying)
+        figures |= real(speeds, seconds=5 if quick else 20, rounds=1 if quick else 5, count=3, kill=dying)
     print_figures(figures, as_json=arguments.json)
 
 

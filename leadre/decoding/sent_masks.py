@@ -2,7 +2,7 @@
 
 LEADRE §4.4.2. A filter is a bitmap of one bit an ad, 1.2 MB at ten million, and every change in the catalog makes new
 ones. An instance keeps those it was sent, a request names them by digest, and a new one goes as its XOR with the
-nearest that the instance has, deflated: an ad paused among ten million costs some kilobytes.
+nearest that the instance has, deflated: an ad paused among ten million costs some dozen bytes.
 """
 
 from __future__ import annotations
@@ -26,14 +26,20 @@ CLIENT_BYTES, SERVER_BYTES = 128 << 20, 512 << 20
 """Bitmaps that a proxy remembers of an instance, and that an instance keeps (ours): an instance has several proxies."""
 _BASES, _SAMPLE = 32, 4096
 """A new filter is compared to so many of the last ones, on about so many of its words."""
+_FEW = 8
+"""Where fewer than one word in so many differs, only those are sent: nothing of a bitmap's length is deflated then."""
 
 
 class SentMask(msgspec.Struct, frozen=True, array_like=True):
-    """A filter. `packed` is its bitmap XOR that of `base` (or nothing), deflated; empty where the instance has it."""
+    """A filter. `packed` is its words XOR those of `base` (or nothing), deflated; empty where the instance has it.
+
+    With `places` (uint32) it is only the words there; the others are those of `base`.
+    """
 
     digest: bytes
     base: bytes = b""
     packed: bytes = b""
+    places: bytes = b""
 
 
 class UnknownMasks(Exception):
@@ -76,7 +82,11 @@ class SentMasks:
                 continue
             words = np.ascontiguousarray(mask.words, "<u8")
             base, before = _nearest(words, near)
-            sent.append(SentMask(digest, base, zlib.compress((words ^ before if base else words).data, 1)))
+            changed = words ^ before if base else words
+            places = np.flatnonzero(changed).astype("<u4") if base else np.empty(0, "<u4")
+            few = 0 < len(places) < len(words) // _FEW
+            packed = zlib.compress((changed[places] if few else changed).data, 1)
+            sent.append(SentMask(digest, base, packed, places.tobytes() if few else b""))
         return tuple(sent)
 
     def arrived(self, masks: Sequence[tuple[bytes, LiveMask]]) -> None:
@@ -157,17 +167,18 @@ def _nearest(words: Words, near: Sequence[tuple[bytes, Words]]) -> tuple[bytes, 
 
 
 def _inflated(sent: SentMask, base: LiveMask | None, *, words: int, leaves: int) -> LiveMask:
-    inflate = zlib.decompressobj()
-    try:
-        octets = inflate.decompress(sent.packed, words * 8)  # never more, whatever the bytes ask for
-    except zlib.error as error:
-        raise InvalidInput(f"a filter cannot be inflated: {error}", column="filters") from None
-    if len(octets) != words * 8 or inflate.decompress(inflate.unconsumed_tail, 1):
-        raise InvalidInput(f"a filter over {leaves} ads has {words} words, this one has not", column="filters")
-    found = np.frombuffer(octets, "<u8").astype(np.uint64)
-    if base is not None:
-        if len(base.words) != words:
-            raise InvalidInput("a filter rests on one of another index; send it whole", column="filters")
+    if base is not None and len(base.words) != words:
+        raise InvalidInput("a filter rests on one of another index; send it whole", column="filters")
+    if len(sent.places) % 4 or (sent.places and base is None):
+        raise InvalidInput("a filter's places are no array, or rest on no other filter", column="filters")
+    places = np.frombuffer(sent.places, "<u4")
+    if len(places) and (int(places.max()) >= words or (np.diff(places.astype(np.int64)) <= 0).any()):
+        raise InvalidInput(f"a filter's places are not ascending, or beyond its {words} words", column="filters")
+    found = _words(sent.packed, len(places) or words, leaves=leaves)
+    if len(places) and base is not None:
+        changed, found = found, base.words.copy()
+        found[places] ^= changed
+    elif base is not None:
         found ^= base.words
     if int(found[-1]) >> (leaves % 64):
         raise InvalidInput(f"a filter lets ads be generated beyond the index's {leaves}", column="filters")
@@ -175,3 +186,14 @@ def _inflated(sent: SentMask, base: LiveMask | None, *, words: int, leaves: int)
     if digest_of(mask) != sent.digest:
         raise InvalidInput("a filter is not the one that its digest names; send it again", column="filters")
     return mask
+
+
+def _words(packed: bytes, count: int, *, leaves: int) -> Words:
+    inflate = zlib.decompressobj()
+    try:
+        octets = inflate.decompress(packed, count * 8)  # never more, whatever the bytes ask for
+    except zlib.error as error:
+        raise InvalidInput(f"a filter cannot be inflated: {error}", column="filters") from None
+    if len(octets) != count * 8 or inflate.decompress(inflate.unconsumed_tail, 1):
+        raise InvalidInput(f"{count} words of a filter over {leaves} ads were to come, not these", column="filters")
+    return np.frombuffer(octets, "<u8").astype(np.uint64)

@@ -7,9 +7,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
+import numpy as np
 import uvicorn
 
+from leadre.artifacts import write_artifact
 from leadre.decoding.batcher import MicroBatcher
 from leadre.decoding.engine import Engine
 from leadre.decoding.remote import Instance, RemoteEngine
@@ -94,3 +97,25 @@ def running(shelf: Shelf, *, masks: KeptMasks | None = None, port: int = 0) -> I
         finally:
             server.should_exit = True
             thread.join(60)
+
+
+def index_of(ads: int, *, version: str = "v1", revision: int = 0) -> AdIndex:
+    """Return an index of the first S-IDs of three levels of eight codes."""
+    codes = np.stack(np.unravel_index(np.arange(ads), (8, 8, 8)), axis=1).astype(np.int32)
+    return AdIndex.assemble(
+        version=version,
+        revision=revision,
+        ad_ids=np.arange(ads),
+        codes=codes,
+        first_categories=[""] * ads,
+        second_categories=[""] * ads,
+        advertiser_ids=np.zeros(ads, np.int64),
+        embeddings=np.zeros((ads, 2), np.float32),
+        code_counts=(8, 8, 8),
+        quality={},
+    )
+
+
+def save(index: AdIndex, to: Path) -> None:
+    """Write an index, in the place of an earlier revision."""
+    write_artifact(to, kind="index", facts=index.facts(), write=index.write_into, replace=True)

@@ -15,8 +15,7 @@ from leadre.errors import ConfigError, ReleaseMismatch
 from leadre.pipelines.engine import engine_of_release
 from leadre.prompts.vocabulary import Vocabulary
 from leadre.settings import Settings
-from tests.decoding.remote_server import Shelf, running
-from tests.serving.test_engine_host import index_of
+from tests.decoding.remote_server import Shelf, index_of, running
 
 INDEX = index_of(40)
 VOCABULARY = Vocabulary(text_size=23, code_counts=(8, 8, 8))

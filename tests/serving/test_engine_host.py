@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from leadre.artifacts import write_artifact
@@ -19,6 +18,7 @@ from leadre.errors import ArtifactIncomplete, LeadreError, ReleaseMismatch, Unav
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.trie import LiveMask
 from leadre.serving.engine_host import EngineHost, Wanted, named_release
+from tests.decoding.remote_server import index_of, save
 
 HANG_S = 60.0
 MakeWorld = Callable[..., tuple[EngineHost, dict[str, Wanted]]]
@@ -38,26 +38,6 @@ class Held(StubEngine):
     ) -> list[list[Beam]]:
         assert self.gate.wait(HANG_S)
         return super().generate(prompts, beam_width=beam_width, filters=filters)
-
-
-def index_of(ads: int, *, version: str = "v1", revision: int = 0) -> AdIndex:
-    codes = np.stack(np.unravel_index(np.arange(ads), (8, 8, 8)), axis=1).astype(np.int32)
-    return AdIndex.assemble(
-        version=version,
-        revision=revision,
-        ad_ids=np.arange(ads),
-        codes=codes,
-        first_categories=[""] * ads,
-        second_categories=[""] * ads,
-        advertiser_ids=np.zeros(ads, np.int64),
-        embeddings=np.zeros((ads, 2), np.float32),
-        code_counts=(8, 8, 8),
-        quality={},
-    )
-
-
-def save(index: AdIndex, to: Path) -> None:
-    write_artifact(to, kind="index", facts=index.facts(), write=index.write_into, replace=True)
 
 
 def asked(index: AdIndex, *, release: str) -> Asked:

@@ -16,8 +16,7 @@ from leadre.decoding.stub import StubEngine
 from leadre.decoding.wire import PATH, Answered, Asked, pack_prompts, unpack_beams
 from leadre.serving import engine_server
 from leadre.serving.engine_server import EngineServer
-from tests.decoding.remote_server import Shelf
-from tests.serving.test_engine_host import index_of
+from tests.decoding.remote_server import Shelf, index_of
 
 INDEX = index_of(40)
 

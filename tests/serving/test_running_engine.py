@@ -20,7 +20,7 @@ from leadre.decoding.remote import Instance
 from leadre.errors import ReleaseMismatch, Unavailable
 from leadre.indexing.ad_index import AdIndex
 from leadre.prompts.vocabulary import Vocabulary
-from tests.serving.test_engine_host import index_of, save
+from tests.decoding.remote_server import index_of, save
 
 pytestmark = pytest.mark.slow
 

@@ -19,9 +19,8 @@ from leadre.indexing.trie import LiveMask
 from leadre.retrieval.balancer.addresses import Addresses
 from leadre.retrieval.balancer.balancer import Balancer
 from leadre.retrieval.balancer.shared import TAG, SharedCounters
-from tests.decoding.remote_server import Shelf, running
+from tests.decoding.remote_server import Shelf, index_of, running
 from tests.retrieval.balancer.conftest import wipe
-from tests.serving.test_engine_host import index_of
 
 HANG_S = 60.0
 INDEX = index_of(40)
