@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, get_args
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import quote
 
 import click
@@ -20,6 +20,9 @@ from leadre import logs
 from leadre.cli import session
 from leadre.errors import ConfigError, Unavailable
 from leadre.settings import EngineKind, Settings
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 _HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 _PORT = click.IntRange(0, 65535)
@@ -105,7 +108,7 @@ def engine(host: str, port: int, *, release: str, kind: EngineKind | None, token
     listening = _bound(host, port)
 
     from leadre.serving.engine_host import EngineHost, live_release, load_served, named_release
-    from leadre.serving.engine_server import EngineServer
+    from leadre.serving.engine_server import EngineServer, run
 
     engines = EngineHost(
         wanted=live_release(found) if release == "live" else named_release(release, releases=found.releases),
@@ -114,7 +117,9 @@ def engine(host: str, port: int, *, release: str, kind: EngineKind | None, token
         tokens_per_batch=tokens_per_batch,
         waiting=waiting,
     )
-    _run(EngineServer(engines), listening, announce=lambda: f"Engine on {_address(listening)}, release {release}")
+    logs.configure()
+    announce = partial(click.echo, f"Engine on {_address(listening)}, release {release}")
+    run(EngineServer(engines), listening, announce=announce)
 
 
 def engine_settings(kind: EngineKind | None, *, needs_servers: bool) -> Settings:
@@ -147,7 +152,7 @@ def _bound(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _run(app: Any, listening: socket.socket, *, announce: Callable[[], str]) -> None:
+def _run(app: ASGIApp, listening: socket.socket, *, announce: Callable[[], str]) -> None:
     """Serve until a signal ends it. `announce` is called, and its answer printed, once requests are accepted."""
     import asyncio
 

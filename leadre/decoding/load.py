@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from leadre.artifacts import Manifest, open_artifact
 from leadre.collaborative.blend import Collaborative
 from leadre.decoding.device.engine import DeviceEngine
 from leadre.decoding.device.fp8 import quantise_model
@@ -21,7 +19,7 @@ from leadre.decoding.exact.hf import HfDecoder
 from leadre.decoding.exact.search import Decoder
 from leadre.decoding.exact.shared_prefix import SharedPrefixDecoder
 from leadre.decoding.network import layers
-from leadre.decoding.remote import Ask, RemoteEngine
+from leadre.decoding.release import check_codes, opened_release
 from leadre.decoding.stub import StubEngine
 from leadre.errors import ConfigError, ReleaseMismatch
 from leadre.indexing.ad_index import AdIndex
@@ -60,9 +58,9 @@ def load_engine(
         ReleaseMismatch: trained for another index version, or its vocabulary does not fit the index or the model.
         ConfigError: `kind` does not support the model.
     """
-    _, vocabulary = _opened(release_folder, index=index)
+    _, vocabulary = opened_release(release_folder, index=index)
     if kind == "stub":
-        _check_codes(vocabulary, index)
+        check_codes(vocabulary, index)
         return StubEngine(index, vocabulary_size=vocabulary.size)
     model = AutoModelForCausalLM.from_pretrained(
         release_folder / "model",
@@ -76,56 +74,6 @@ def load_engine(
     fusion = load_fusion(release_folder, index=index, vocabulary=vocabulary, weight=collaborative_weight)
     engine = engine_of(model, index=index, vocabulary=vocabulary, score=score or recipe.score, kind=kind, fusion=fusion)
     return CappedEngine(engine, index=index, most=recipe.category_cap) if recipe.category_cap else engine
-
-
-def load_remote(release_folder: Path, *, index: AdIndex, ask: Ask) -> RemoteEngine:
-    """Return a release's engine whose model is elsewhere: only the vocabulary and the recipe are read here.
-
-    Args:
-        release_folder: an artifact of kind "release".
-        index: the index that the release was trained for.
-        ask: has a question answered by an instance that serves the release.
-
-    Raises:
-        ArtifactIncomplete: no whole release there.
-        ReleaseMismatch: trained for another index version, or its vocabulary does not fit the index.
-    """
-    manifest, vocabulary = _opened(release_folder, index=index)
-    _check_codes(vocabulary, index)
-    recipe = load_recipe(release_folder / "recipe.toml").decoding
-    return RemoteEngine(ask, index=index, release=manifest.name, vocabulary_size=vocabulary.size, score=recipe.score)
-
-
-def load_tensorrt(release_folder: Path, *, index: AdIndex, precision: Precision, beam_width: int, users: int) -> Engine:
-    """Load a release into TensorRT-LLM: its model/, or with "fp8" the quantised model-fp8/ beside that.
-
-    Args:
-        release_folder: an artifact of kind "release".
-        index: the index that the release was trained for.
-        precision: as in `load_engine`.
-        beam_width: most beams a prompt, fixed when TensorRT-LLM starts.
-        users: most prompts at once, likewise.
-
-    Raises:
-        ArtifactIncomplete, ReleaseMismatch: as `load_engine`.
-        ConfigError: as `TensorRtEngine.load`.
-    """
-    from leadre.decoding.tensorrt.engine import TensorRtEngine
-
-    _, vocabulary = _opened(release_folder, index=index)
-    _check_codes(vocabulary, index)
-    recipe = load_recipe(release_folder / "recipe.toml")
-    engine = TensorRtEngine.load(
-        release_folder / ("model-fp8" if precision == "fp8" else "model"),
-        index=index,
-        vocabulary=vocabulary,
-        score=recipe.decoding.score,
-        beam_width=beam_width,
-        users=users,
-        longest_prompt=recipe.prompt.budget_tokens,
-    )
-    cap = recipe.decoding.category_cap
-    return CappedEngine(engine, index=index, most=cap) if cap else engine
 
 
 def engine_of(
@@ -148,7 +96,7 @@ def engine_of(
             "the collaborative signal adds to sums of log-probabilities, which score 'valid' does not give; decode by "
             "'level', or with collaborative_weight 0"
         )
-    _check_codes(vocabulary, index)
+    check_codes(vocabulary, index)
     tokens = model.get_input_embeddings().weight.shape[0]  # an adapted embedding has no num_embeddings
     if tokens < vocabulary.size:
         raise ReleaseMismatch(
@@ -189,25 +137,3 @@ def load_fusion(
     if share == 0.0:
         return None
     return Fusion(signal, weight=share, index=index, vocabulary=vocabulary)
-
-
-def _opened(release_folder: Path, *, index: AdIndex) -> tuple[Manifest, Vocabulary]:
-    """Return a release's manifest and vocabulary; refuse one for another index version."""
-    manifest = open_artifact(release_folder, kind="release")
-    trained_for = manifest.facts["index_version"]
-    if trained_for != index.version:
-        raise ReleaseMismatch(
-            f"release {manifest.name} was trained for index {trained_for}, this is index {index.version}; "
-            "load the index that the release names"
-        )
-    vocabulary = Vocabulary.from_json(json.loads((release_folder / "vocabulary.json").read_text()))
-    return manifest, vocabulary
-
-
-def _check_codes(vocabulary: Vocabulary, index: AdIndex) -> None:
-    """Refuse a vocabulary that has no token for some code of the index."""
-    spelled, needed = vocabulary.code_counts, index.code_counts
-    if len(spelled) != len(needed) or any(has < needs for has, needs in zip(spelled, needed, strict=True)):
-        raise ReleaseMismatch(
-            f"the vocabulary has {spelled} codes a level, index {index.version} needs {needed}; train a release for it"
-        )

@@ -6,7 +6,8 @@ from functools import cache
 from pathlib import Path
 
 from leadre.decoding.engine import Engine
-from leadre.decoding.load import Precision, load_engine, load_remote
+from leadre.decoding.load import Precision, load_engine
+from leadre.decoding.release import load_remote
 from leadre.errors import ConfigError
 from leadre.indexing.ad_index import AdIndex
 from leadre.retrieval.balancer.balancer import Balancer

@@ -257,18 +257,18 @@ def load_served(settings: Settings, folder: Path, index: AdIndex) -> Engine:
     Raises:
         ArtifactIncomplete, ReleaseMismatch, ConfigError: as `leadre.decoding.load.load_engine`.
     """
-    from leadre.decoding import load
-
     if settings.engine == "remote":
         raise ConfigError("LEADRE_ENGINE=remote asks engine servers; a server itself decodes: `--engine auto`")
     if settings.engine == "tensorrt":
-        return load.load_tensorrt(
+        from leadre.decoding.release import load_tensorrt  # nothing of transformers, whose versions differ there
+
+        return load_tensorrt(
             folder,
             index=index,
             precision=settings.precision,
             beam_width=settings.beam_width,
             users=settings.refresh_batch,
         )
-    return load.load_engine(
-        folder, index=index, kind=settings.engine, device=settings.device, precision=settings.precision
-    )
+    from leadre.decoding.load import load_engine
+
+    return load_engine(folder, index=index, kind=settings.engine, device=settings.device, precision=settings.precision)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
@@ -34,6 +35,8 @@ Headers = list[tuple[bytes, bytes]]
 
 MOST_BYTES = 64 << 20
 """Of a request: thousands of long prompts, and dozens of new filters over ten million ads (ours)."""
+KEEP_ALIVE_S = 75
+"""How long an idle proxy's connection stays open (ours)."""
 _MSGPACK, _JSON, _TEXT = b"application/msgpack", b"application/json", b"text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -193,6 +196,27 @@ class EngineServer:
             lines.append(f'leadre_engine_requests_total{{outcome="{outcome}"}} {getattr(self._counts, outcome)}')
         lines += [f"# TYPE leadre_engine_prompts_total counter\nleadre_engine_prompts_total {self._counts.prompts}"]
         return "\n".join(lines) + "\n"
+
+
+def run(app: EngineServer, listening: socket.socket, *, announce: Callable[[], None]) -> None:
+    """Serve on a bound socket until a signal ends it. An ASGI server, because that one says when a client hangs up.
+
+    Args:
+        app: what to serve.
+        listening: bound.
+        announce: called once requests are accepted.
+    """
+    import uvicorn
+
+    class Announced(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                announce()
+
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=KEEP_ALIVE_S)
+    with suppress(KeyboardInterrupt):  # how uvicorn passes on the signal it ended by
+        Announced(config).run(sockets=[listening])
 
 
 async def _body(receive: Receive) -> bytes | None:

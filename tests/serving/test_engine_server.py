@@ -138,7 +138,7 @@ def test_there_is_nothing_else(method: str, path: str) -> None:
 
 def test_it_loads_where_feast_cannot_be_installed() -> None:
     program = (
-        "import sys, leadre.serving.engine_server, leadre.serving.engine_host;"
+        "import sys, leadre.serving.engine_server, leadre.serving.engine_host, leadre.decoding.release;"
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()

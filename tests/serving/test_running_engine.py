@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from leadre.artifacts import write_artifact
-from leadre.decoding.load import load_engine, load_remote
+from leadre.decoding.load import load_engine
+from leadre.decoding.release import load_remote
 from leadre.decoding.remote import Instance
 from leadre.errors import ReleaseMismatch, Unavailable
 from leadre.indexing.ad_index import AdIndex

@@ -64,7 +64,7 @@ class Balancer:
         self._instances: dict[str, Instance] = {}
         self._own = Counters(lease_ms=shared.lease_ms)
         self._seen: tuple[float, dict[str, int]] = (float("-inf"), {})
-        self._away_until = float("-inf")
+        self._away_until, self._alone = float("-inf"), False
         self._running: set[int] = set()
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -138,7 +138,7 @@ class Balancer:
                 self._redis_away(error)
             else:
                 with self._lock:
-                    self._seen = time.monotonic(), dict(found.work)
+                    self._seen, self._alone = (time.monotonic(), dict(found.work)), False
                     self._running.add(found.dispatch.token)
                     if self._renewing is None:
                         self._renewing = threading.Thread(target=self._renew, name="leadre-leases", daemon=True)
@@ -159,13 +159,16 @@ class Balancer:
             self._own.release(held.dispatch.token, outcome=outcome, now=_now_ms())
 
     def _redis_away(self, error: Unavailable) -> None:
+        now = time.monotonic()
         with self._lock:
-            first, self._away_until = self._away_until, time.monotonic() + AWAY_S
+            self._away_until = now + AWAY_S
             at, work = self._seen
-            if time.monotonic() - at < self._shared.lease_ms / 1000:  # older ones count for nothing any more
+            if now - at < self._shared.lease_ms / 1000:  # older ones count for nothing any more
                 self._own.assume(work, now=_now_ms())
             self._seen = float("-inf"), {}
-        logger.warning("balancer_alone", extra={"error": type(error).__name__, "again": first > float("-inf")})
+            alone, self._alone = self._alone, True
+        if not alone:
+            logger.warning("balancer_alone", extra={"error": type(error).__name__})
 
     def _renew(self) -> None:
         while not self._closed.wait(self._shared.lease_ms / 3000):
