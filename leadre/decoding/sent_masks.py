@@ -12,6 +12,7 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import islice
 
 import msgspec
 import numpy as np
@@ -66,6 +67,7 @@ class SentMasks:
     def __init__(self, *, most_bytes: int = CLIENT_BYTES) -> None:
         self._most_bytes = most_bytes
         self._had: OrderedDict[bytes, Words] = OrderedDict()
+        self._bytes = 0
         self._lock = threading.Lock()
 
     def pack(self, masks: Sequence[tuple[bytes, LiveMask]]) -> tuple[SentMask, ...]:
@@ -76,7 +78,7 @@ class SentMasks:
                 known = digest in self._had
                 if known:
                     self._had.move_to_end(digest)
-                near = [] if known else list(self._had.items())[-_BASES:]
+                near = [] if known else list(islice(reversed(self._had.items()), _BASES))
             if known:
                 sent.append(SentMask(digest))
                 continue
@@ -93,16 +95,18 @@ class SentMasks:
         """Note filters that the instance has now."""
         with self._lock:
             for digest, mask in masks:
-                self._had[digest] = mask.words
+                if digest not in self._had:
+                    self._had[digest] = mask.words
+                    self._bytes += mask.words.nbytes
                 self._had.move_to_end(digest)
-            size = sum(words.nbytes for words in self._had.values())
-            while size > self._most_bytes and len(self._had) > 1:
-                size -= self._had.popitem(last=False)[1].nbytes
+            while self._bytes > self._most_bytes and len(self._had) > 1:
+                self._bytes -= self._had.popitem(last=False)[1].nbytes
 
     def forget(self) -> None:
         """Take it that the instance has none: it is a new process, or its memory was short."""
         with self._lock:
             self._had.clear()
+            self._bytes = 0
 
 
 class KeptMasks:
@@ -115,6 +119,7 @@ class KeptMasks:
     def __init__(self, *, most_bytes: int = SERVER_BYTES) -> None:
         self._most_bytes = most_bytes
         self._kept: OrderedDict[bytes, LiveMask] = OrderedDict()
+        self._bytes = 0
         self._lock = threading.Lock()
 
     def unpack(self, sent: Sequence[SentMask], *, leaves: int) -> list[LiveMask]:
@@ -146,11 +151,12 @@ class KeptMasks:
 
     def _keep(self, digest: bytes, mask: LiveMask) -> None:
         with self._lock:
-            self._kept[digest] = mask
+            if digest not in self._kept:
+                self._kept[digest] = mask
+                self._bytes += mask.words.nbytes
             self._kept.move_to_end(digest)
-            size = sum(kept.words.nbytes for kept in self._kept.values())
-            while size > self._most_bytes and len(self._kept) > 1:
-                size -= self._kept.popitem(last=False)[1].words.nbytes
+            while self._bytes > self._most_bytes and len(self._kept) > 1:
+                self._bytes -= self._kept.popitem(last=False)[1].words.nbytes
 
 
 def _nearest(words: Words, near: Sequence[tuple[bytes, Words]]) -> tuple[bytes, Words]:

@@ -29,6 +29,8 @@ from leadre.retrieval.balancer.shared import SharedCounters
 
 logger = logging.getLogger(__name__)
 
+AGAIN_S = 1.0
+"""After this the instances are asked again when all refused (ours; what their Retry-After says)."""
 AWAY_S = 1.0
 """For so long Redis is not asked after it did not answer (ours)."""
 
@@ -84,15 +86,23 @@ class Balancer:
 
         Raises:
             InvalidInput: it is outside the engines' contract.
-            ReleaseMismatch: no instance has the release and revision that it is for.
+            ReleaseMismatch: no instance has the release and revision that it is for, nor gets it in time.
             BrokenModel: two instances' models failed on it, or the only one's.
             Unavailable: no instance answered in time.
         """
         give_up = time.monotonic() + 2 * self._timeout_s
         passed: dict[str, Exception] = {}
+        last = passed
         suspect: tuple[_Held, BrokenModel] | None = None  # is the instance broken, or the request?
         try:
-            while (left := [url for url in self._addresses() if url not in passed]) and time.monotonic() < give_up:
+            while time.monotonic() < give_up:
+                if not (left := [url for url in self._addresses() if url not in passed]):
+                    if suspect is not None or not any(isinstance(e, ReleaseMismatch | Full) for e in passed.values()):
+                        break
+                    # A promotion reaches servers once they have loaded it, a line moves on: users wait here, leased.
+                    self._closed.wait(min(AGAIN_S, max(0.0, give_up - time.monotonic())))
+                    last, passed = passed, {}
+                    continue
                 held = self._dispatch(left, work=question.work)
                 outcome: Outcome | None = "failed"
                 try:
@@ -123,7 +133,7 @@ class Balancer:
         finally:
             if suspect is not None:
                 self._end(suspect[0], "refused")
-        raise suspect[1] if suspect is not None else _verdict(passed)
+        raise suspect[1] if suspect is not None else _verdict(passed or last)
 
     def close(self) -> None:
         """Stop renewing leases; what runs then ends with its lease."""

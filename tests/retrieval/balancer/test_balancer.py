@@ -138,8 +138,23 @@ def test_a_release_that_no_instance_has_is_a_mismatch(fleet: Fleet, shared: Shar
     for shelf in fleet.shelves:
         shelf.close()
         shelf.put("another", StubEngine(INDEX, vocabulary_size=30), INDEX)
-    with balanced(fleet.urls, shared) as engine, pytest.raises(ReleaseMismatch, match="so of all 3"):
+    with balanced(fleet.urls, shared, timeout_s=0.5) as engine, pytest.raises(ReleaseMismatch, match="so of all 3"):
         engine.generate([[5]], beam_width=3)
+
+
+def test_a_request_waits_for_the_release_that_instances_are_about_to_have(fleet: Fleet, shared: SharedCounters) -> None:
+    for shelf in fleet.shelves:
+        shelf.close()
+    found: list[list[Beam]] = []
+    with balanced(fleet.urls, shared) as engine:
+        asking = threading.Thread(target=lambda: found.extend(engine.generate([[5]], beam_width=3)))
+        asking.start()
+        while min(fleet.asked()) == 0:
+            asking.join(0.005)
+        fleet.shelves[1].put("r", StubEngine(INDEX, vocabulary_size=30), INDEX)
+        asking.join(HANG_S)
+    assert found == expected([[5]])
+    assert set(shared.work().values()) == {0}
 
 
 def test_a_request_outside_the_contract_ejects_nobody(fleet: Fleet, shared: SharedCounters) -> None:

@@ -106,6 +106,17 @@ def test_a_slower_instance_gets_as_much_as_it_gets_done(redis: Redis) -> None:
     assert counted.count(fast) == 30
 
 
+def test_an_instance_of_unknown_pace_counts_as_the_mean_of_the_others(redis: Redis) -> None:
+    shared, (fast, slow, new) = SharedCounters(redis), INSTANCES[:3]
+    for name, takes in ((fast, 100), (slow, 300)):
+        token = shared.acquire([name], work=60, now=1000).dispatch.token
+        shared.release(token, outcome="done", now=1000 + takes)
+    shared.acquire([fast], work=500, now=2000)
+
+    assert shared.acquire([fast, slow, new], work=100, now=2000).dispatch.instance == new  # 333 ms against 500
+    assert shared.acquire([fast, slow, new], work=100, now=2000).dispatch.instance == slow  # 667 ms against 500
+
+
 def test_a_crashed_proxys_dispatches_end_with_their_leases(redis: Redis) -> None:
     shared = SharedCounters(redis)
     lost, alive = (shared.acquire(INSTANCES[:1], work=7, now=1000).dispatch for _ in range(2))
