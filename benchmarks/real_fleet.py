@@ -142,14 +142,19 @@ def run_proxy(urls: Sequence[str], redis_url: str, policy: str, rate: float, sec
             answered = len(engine.generate([[number % 90] * TOKENS], beam_width=4)[0]) == 4
         except LeadreError:
             answered = False
-        print(json.dumps({"number": number, "took": time.time() - at, "answered": answered}), flush=True)
+        _say({"number": number, "took": time.time() - at, "answered": answered})
 
     with ThreadPoolExecutor(200) as threads:
         for number in range(int(rate * seconds)):
             time.sleep(random.expovariate(rate))
             at = time.time()
-            print(json.dumps({"number": number, "at": at}), flush=True)
+            _say({"number": number, "at": at})
             threads.submit(ask, number, at)
+
+
+def _say(row: dict[str, float]) -> None:
+    sys.stdout.write(json.dumps(row) + "\n")  # at once: other threads write as well
+    sys.stdout.flush()
 
 
 @contextmanager

@@ -181,4 +181,7 @@ class Counters:
 
     def record(self, instance: str) -> Record:
         """Return what is counted of an instance."""
-        return self.records.setdefault(instance, Record())
+        found = self.records.get(instance)
+        if found is None:
+            found = self.records[instance] = Record()
+        return found
