@@ -41,6 +41,8 @@ class Settings:
             ours).
         device: where the model is, as torch names it (`LEADRE_DEVICE`, default "cpu").
         precision: of the model's weights and activations (`LEADRE_PRECISION`, default "fp32").
+        stream_max: entries that the stream of reported behaviors holds at most (`LEADRE_STREAM_MAX`, default 1,000,000,
+            190 MB; ours); a full one refuses.
         list_ttl_s: age at which a retrieval list counts as absent (`LEADRE_LIST_TTL_S`, default 7 days; ours).
         retention_days: age at which months of lists, summaries and sequences are dropped (`LEADRE_RETENTION_DAYS`, 30
             or more); None, the default, keeps them all.
@@ -62,6 +64,7 @@ class Settings:
     engine_timeout_s: float = 30.0
     device: str = "cpu"
     precision: Precision = "fp32"
+    stream_max: int = 1_000_000
     list_ttl_s: float = 7 * 86_400.0
     retention_days: int | None = None
     retention_export: Path | None = None
@@ -126,6 +129,7 @@ class Settings:
             engine_timeout_s=_number(env, "LEADRE_ENGINE_TIMEOUT_S", 30.0, 0.1, 3600),
             device=env.get("LEADRE_DEVICE", "cpu"),
             precision=_one_of(env, "LEADRE_PRECISION", get_args(Precision), "fp32"),
+            stream_max=_whole(env, "LEADRE_STREAM_MAX", 1_000_000, 1, 1_000_000_000),
             list_ttl_s=_number(env, "LEADRE_LIST_TTL_S", 7 * 86_400.0, 1, 10 * 365 * 86_400),
             retention_days=(
                 _whole(env, "LEADRE_RETENTION_DAYS", 0, 30, 100_000) if env.get("LEADRE_RETENTION_DAYS") else None
