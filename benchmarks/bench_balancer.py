@@ -28,6 +28,9 @@ import simulated_fleet as sim
 from servers import own_servers, print_figures
 
 from leadre.decoding.sent_masks import KeptMasks, SentMasks, digest_of
+from leadre.decoding.wire import Answered, Asked, pack_beams, pack_prompts, unpack_beams, unpack_prompts
+from leadre.domain.retrieval import Beam
+from leadre.domain.semantic_id import SemanticId
 from leadre.indexing.trie import LiveMask
 from leadre.retrieval.balancer.shared import SharedCounters
 
@@ -157,16 +160,40 @@ def filters(ads: int) -> dict[str, float]:
     second = LiveMask.of(live)
     figures: dict[str, float] = {"filter_bitmap_bytes": float(first.words.nbytes)}
     for name, mask in (("first", first), ("again", first), ("one_ad_paused", second)):
-        begin = time.perf_counter()
+        begin = time.process_time()
         named = [(digest_of(mask), mask)]
         sent = here.pack(named)
-        packed = time.perf_counter()
+        packed = time.process_time()
         there.unpack(sent, leaves=ads)
         here.arrived(named)
         figures[f"filter_{name}_bytes"] = float(len(msgspec.msgpack.encode(sent)))
-        figures[f"filter_{name}_pack_ms"] = (packed - begin) * 1e3
-        figures[f"filter_{name}_unpack_ms"] = (time.perf_counter() - packed) * 1e3
+        figures[f"filter_{name}_pack_cpu_ms"] = (packed - begin) * 1e3
+        figures[f"filter_{name}_unpack_cpu_ms"] = (time.process_time() - packed) * 1e3
     return figures
+
+
+def wire(prompts: int = 32, tokens: int = 500, beams: int = 20) -> dict[str, float]:
+    """Return what a batch's way costs beside its decoding: bytes there and back, CPU time of packing and unpacking."""
+    asked = [[number] * tokens for number in range(prompts)]
+    answer = [
+        [Beam(sid=SemanticId((1, 2, 3, 4, 0)), ad_id=ad, log_probability=-float(ad)) for ad in range(beams)]
+        for _ in range(prompts)
+    ]
+    took = []
+    for _ in range(20):
+        begin = time.process_time()
+        lengths, flat = pack_prompts(asked)
+        filters_ = np.full(prompts, -1, "<i4").tobytes()
+        there = msgspec.msgpack.encode(Asked("r", "v", 0, 1, beams, lengths, flat, (), filters_))
+        unpack_prompts(msgspec.msgpack.decode(there, type=Asked))
+        back = msgspec.msgpack.encode(pack_beams(answer))
+        unpack_beams(msgspec.msgpack.decode(back, type=Answered))
+        took.append(time.process_time() - begin)
+    return {
+        "batch_bytes_there": float(len(there)),
+        "batch_bytes_back": float(len(back)),
+        "batch_packing_cpu_ms": statistics.median(took) * 1e3,
+    }
 
 
 def _kept(rows: Sequence[tuple[float, float]]) -> float:
@@ -187,7 +214,7 @@ def main() -> None:
         figures |= simulated(sizes, an_instance=lambda size: 150 if quick else 600 if size <= 16 else 300, seeds=seeds)
         figures |= crashes(sizes[:2], seeds=seeds)
     if arguments.only in (None, "filters"):
-        figures |= filters(1_000_000 if quick else 10_000_000)
+        figures |= filters(1_000_000 if quick else 10_000_000) | wire()
     if arguments.only in (None, "real"):
         speeds = (1.0, 1.0, 1.0, 0.5)
         dying = ("engine",) if quick else ("engine", "proxy")
