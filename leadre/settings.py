@@ -17,7 +17,7 @@ from leadre.errors import ConfigError
 
 SERVICES_FILE = "services.json"
 
-EngineKind = Literal["auto", "device", "hf", "shared_prefix", "stub"]
+EngineKind = Literal["auto", "device", "hf", "remote", "shared_prefix", "stub", "tensorrt"]
 Precision = Literal["fp32", "bf16", "fp8"]
 
 
@@ -33,7 +33,12 @@ class Settings:
         beam_width: ads retrieved per user (`LEADRE_BEAM_WIDTH`, default 20; the paper names none).
         refresh_batch: users a worker claims at once (`LEADRE_REFRESH_BATCH`, default 32; ours).
         lease_s: seconds a claimed user stays claimed when its worker dies (`LEADRE_LEASE_S`, default 60; ours).
-        engine: which engine decodes (`LEADRE_ENGINE`, default "auto"); "stub" runs no model.
+        engine: which engine decodes (`LEADRE_ENGINE`, default "auto"); "stub" runs no model, "remote" asks the engine
+            servers at `engine_urls`; "tensorrt" is for an engine server.
+        engine_urls: engine servers (`LEADRE_ENGINE_URLS`, comma-separated): `http://host:port`, or
+            `dns+http://name:port` for every address that a name has.
+        engine_timeout_s: seconds within which an engine server has to answer (`LEADRE_ENGINE_TIMEOUT_S`, default 30;
+            ours).
         device: where the model is, as torch names it (`LEADRE_DEVICE`, default "cpu").
         precision: of the model's weights and activations (`LEADRE_PRECISION`, default "fp32").
         stream_max: entries that the stream of reported behaviors holds at most (`LEADRE_STREAM_MAX`, default 1,000,000,
@@ -55,6 +60,8 @@ class Settings:
     refresh_batch: int = 32
     lease_s: float = 60.0
     engine: EngineKind = "auto"
+    engine_urls: tuple[str, ...] = ()
+    engine_timeout_s: float = 30.0
     device: str = "cpu"
     precision: Precision = "fp32"
     stream_max: int = 1_000_000
@@ -118,6 +125,8 @@ class Settings:
             refresh_batch=_whole(env, "LEADRE_REFRESH_BATCH", 32, 1, 10_000),
             lease_s=_number(env, "LEADRE_LEASE_S", 60.0, 1, 86_400),
             engine=_one_of(env, "LEADRE_ENGINE", get_args(EngineKind), "auto"),
+            engine_urls=_engine_urls(env),
+            engine_timeout_s=_number(env, "LEADRE_ENGINE_TIMEOUT_S", 30.0, 0.1, 3600),
             device=env.get("LEADRE_DEVICE", "cpu"),
             precision=_one_of(env, "LEADRE_PRECISION", get_args(Precision), "fp32"),
             stream_max=_whole(env, "LEADRE_STREAM_MAX", 1_000_000, 1, 1_000_000_000),
@@ -169,6 +178,19 @@ def _one_of(env: Mapping[str, str], name: str, known: tuple[str, ...], default: 
     if value not in known:
         raise ConfigError(f"{name}={value!r} is not one of {', '.join(known)}")
     return value
+
+
+def _engine_urls(env: Mapping[str, str]) -> tuple[str, ...]:
+    urls = tuple(url.strip().rstrip("/") for url in env.get("LEADRE_ENGINE_URLS", "").split(",") if url.strip())
+    for url in urls:
+        if not url.startswith(("http://", "https://", "dns+http://")):
+            raise ConfigError(
+                f"LEADRE_ENGINE_URLS holds {url!r}; an engine server is at http://host:port, https://host:port, or "
+                "dns+http://name:port for every address that the name has"
+            )
+    if env.get("LEADRE_ENGINE") == "remote" and not urls:
+        raise ConfigError("LEADRE_ENGINE=remote needs LEADRE_ENGINE_URLS: where `leadre serve engine` runs")
+    return urls
 
 
 def _whole(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

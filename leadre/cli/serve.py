@@ -1,14 +1,17 @@
-"""`leadre serve`: the request path's ASGI applications. LEADRE §4.4.1."""
+"""`leadre serve`: the request path's ASGI applications, and the engine server. LEADRE §4.4.1, §4.4.2."""
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import quote
 
 import click
@@ -16,11 +19,10 @@ import click
 from leadre import logs
 from leadre.cli import session
 from leadre.errors import ConfigError, Unavailable
+from leadre.settings import EngineKind, Settings
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
-
-    from leadre.settings import Settings
 
 _HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 _PORT = click.IntRange(0, 65535)
@@ -29,7 +31,7 @@ _PORT_HELP = "Port to listen on; 0 takes a free one."
 
 @click.group()
 def serve() -> None:
-    """Run the User Server or the Mixer. Both fail open: they answer while Redis or PostgreSQL do not."""
+    """Run the User Server, the Mixer, or an engine. The first two fail open: they answer while no other server does."""
 
 
 @serve.command("user-server")
@@ -81,6 +83,51 @@ def mixer(host: str, port: int) -> None:
         ]
 
     _run(create_app(found), listening, announce=lambda: _announced("Mixer", found, listening, to_try))
+
+
+@serve.command()
+@_HOST
+@click.option("--port", type=_PORT, default=8030, show_default=True, help=_PORT_HELP)
+@click.option("--release", default="live", show_default=True, help="A release's name, or `live`: whichever is.")
+@click.option(
+    "--engine",
+    "kind",
+    type=click.Choice([kind for kind in get_args(EngineKind) if kind != "remote"]),
+    help="Default: LEADRE_ENGINE, or auto where that is remote.",
+)
+@click.option("--tokens-per-batch", type=click.IntRange(1), default=8192, show_default=True, help="A beam counts as 4.")
+@click.option("--waiting", type=click.IntRange(1), default=1024, show_default=True, help="Prompts that may wait.")
+def engine(host: str, port: int, *, release: str, kind: EngineKind | None, tokens_per_batch: int, waiting: int) -> None:
+    """Decode for other processes: token ids in, S-IDs out (LEADRE_ENGINE=remote asks it).
+
+    With --release NAME it needs neither PostgreSQL nor Redis nor Feast, only LEADRE_HOME.
+
+    Example: leadre serve engine --port 8031
+    """
+    found = engine_settings(kind, needs_servers=release == "live")
+    listening = _bound(host, port)
+
+    from leadre.serving.engine_host import EngineHost, live_release, load_served, named_release
+    from leadre.serving.engine_server import EngineServer, run
+
+    engines = EngineHost(
+        wanted=live_release(found) if release == "live" else named_release(release, releases=found.releases),
+        indexes=found.indexes,
+        load=partial(load_served, found),
+        tokens_per_batch=tokens_per_batch,
+        waiting=waiting,
+    )
+    logs.configure()
+    announce = partial(click.echo, f"Engine on {_address(listening)}, release {release}")
+    run(EngineServer(engines), listening, announce=announce)
+
+
+def engine_settings(kind: EngineKind | None, *, needs_servers: bool) -> Settings:
+    """Return an engine server's settings; one that serves a named release asks no database and no Redis."""
+    nowhere = {"LEADRE_DATABASE_URL": "postgresql://", "LEADRE_REDIS_URL": "redis://"}
+    found = Settings.from_environment({**({} if needs_servers else nowhere), **os.environ})
+    default: EngineKind = "auto" if found.engine == "remote" else found.engine
+    return replace(found, engine=kind or default)
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -146,3 +193,8 @@ def _announced(
     commands = to_try(f"http://{reached}:{port}", *ids)
     lines = [f"{name} on http://{shown}:{port}, live release {release}", "Try:", *map(shlex.join, commands)]
     return "\n".join(lines[:2] + [f"  {line}" for line in lines[2:]])
+
+
+def _address(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
