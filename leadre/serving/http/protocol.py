@@ -95,7 +95,7 @@ class Connection(asyncio.Protocol):
         self._connections.add(self)
         self.since = self._loop.time()
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - the protocol's
         """End: what is being served is served, for nobody."""
         self._connections.discard(self)
         self._waiting.clear()
@@ -279,7 +279,7 @@ class _Sender:
         self._connection, self._request, self._keep = connection, request, keep
 
     def __call__(self, answer: Answer) -> None:
-        self._connection._send(answer, self._request, self._keep)  # noqa: SLF001 - its own
+        self._connection._send(answer, self._request, self._keep)
 
 
 @lru_cache(maxsize=1024)
