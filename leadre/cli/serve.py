@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -15,11 +16,11 @@ import click
 
 from leadre import logs
 from leadre.cli import session
+from leadre.cli.operations.door import Door, door_options
 from leadre.errors import ConfigError, Unavailable
+from leadre.serving.guard import Application
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
     from leadre.settings import Settings
 
 _HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -35,13 +36,13 @@ def serve() -> None:
 @serve.command("user-server")
 @_HOST
 @click.option("--port", type=_PORT, default=8010, show_default=True, help=_PORT_HELP)
-def user_server(host: str, port: int) -> None:
+@door_options
+def user_server(host: str, port: int, *, door: Door) -> None:
     """Serve stored retrieval lists and take in behaviors.
 
     Example: curl localhost:8010/v1/users/user_5/ads
     """
     found = session.settings()
-    listening = _bound(host, port)
 
     from leadre.serving.user_server import create_app
 
@@ -58,19 +59,22 @@ def user_server(host: str, port: int) -> None:
             ["curl", f"{of_user}/behaviors", "-d", json.dumps({"behaviors": [click_now]})],
         ]
 
-    _run(create_app(found), listening, announce=lambda: _announced("User Server", found, listening, to_try))
+    with _bound(host, port) as listening:
+        app = door.guarded(create_app(found), found, address=listening.getsockname()[0])
+        said = partial(_announced, "User Server", found, listening, to_try, scheme=door.scheme)
+        _run(app, listening, door, announce=said)
 
 
 @serve.command()
 @_HOST
 @click.option("--port", type=_PORT, default=8020, show_default=True, help=_PORT_HELP)
-def mixer(host: str, port: int) -> None:
+@door_options
+def mixer(host: str, port: int, *, door: Door) -> None:
     """Serve the merged candidates of LEADRE's branch and the popularity branch.
 
     Example: curl localhost:8020/v1/users/user_5/candidates
     """
     found = session.settings()
-    listening = _bound(host, port)
 
     from leadre.serving.mixer import create_app
 
@@ -80,7 +84,10 @@ def mixer(host: str, port: int) -> None:
             ["curl", f"{address}/metrics-lite"],
         ]
 
-    _run(create_app(found), listening, announce=lambda: _announced("Mixer", found, listening, to_try))
+    with _bound(host, port) as listening:
+        app = door.guarded(create_app(found), found, address=listening.getsockname()[0])
+        said = partial(_announced, "Mixer", found, listening, to_try, scheme=door.scheme)
+        _run(app, listening, door, announce=said)
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -105,7 +112,7 @@ def _bound(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _run(app: ASGIApp, listening: socket.socket, *, announce: Callable[[], str]) -> None:
+def _run(app: Application, listening: socket.socket, door: Door, *, announce: Callable[[], str]) -> None:
     """Serve until a signal ends it. `announce` is called, and its answer printed, once requests are accepted."""
     import asyncio
 
@@ -118,12 +125,18 @@ def _run(app: ASGIApp, listening: socket.socket, *, announce: Callable[[], str])
                 click.echo(await asyncio.to_thread(announce))
 
     logs.configure()
+    config = uvicorn.Config(app, log_level="warning", access_log=False, **door.uvicorn_options())
     with suppress(KeyboardInterrupt):  # how uvicorn passes on the signal it ended by
-        Announced(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
+        Announced(config).run(sockets=[listening])
 
 
 def _announced(
-    name: str, found: Settings, listening: socket.socket, to_try: Callable[[str, str, int | str], list[list[str]]]
+    name: str,
+    found: Settings,
+    listening: socket.socket,
+    to_try: Callable[[str, str, int | str], list[list[str]]],
+    *,
+    scheme: str,
 ) -> str:
     """Return what a started server says of itself: where it is, what is live, and what to try."""
     from leadre.store.records.source_ids import example_ids
@@ -143,6 +156,6 @@ def _announced(
     shown = f"[{host}]" if ":" in host else host
     reached = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(shown, shown)  # noqa: S104 - compared, not bound
     ids = ("user_5" if user is None else str(user), "SKU-1" if ad is None else ad)
-    commands = to_try(f"http://{reached}:{port}", *ids)
-    lines = [f"{name} on http://{shown}:{port}, live release {release}", "Try:", *map(shlex.join, commands)]
+    commands = to_try(f"{scheme}://{reached}:{port}", *ids)
+    lines = [f"{name} on {scheme}://{shown}:{port}, live release {release}", "Try:", *map(shlex.join, commands)]
     return "\n".join(lines[:2] + [f"  {line}" for line in lines[2:]])
