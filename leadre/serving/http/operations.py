@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from prometheus_client import CollectorRegistry
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
@@ -88,7 +88,7 @@ def serving(
         else:
             fetched.register(_Collected(lambda: found))
         encoder, content_type = choose_encoder((request.header(b"accept") or b"").decode("latin-1"))
-        both = _Collected(lambda: [*registry.collect(), *fetched.collect()])
+        both = _Collected(lambda: [*REGISTRY.collect(), *registry.collect(), *fetched.collect()])
         return Answer(encoder(both), content_type=content_type.encode())
 
     def healthz(_: Request) -> Answer:
@@ -147,11 +147,15 @@ def _served(server: str, counters: Mapping[str, int]) -> Metric:
 
 
 class _Collected(Collector):
-    """A collector of prometheus_client from a function."""
+    """A collector of prometheus_client from a function; its metrics have no names before the first collection."""
 
-    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
-        self.collect = collect  # type: ignore[method-assign, assignment]
+    def __init__(self, metrics: Callable[[], Iterable[Metric]]) -> None:
+        self._metrics = metrics
 
-    def describe(self) -> list[Metric]:
-        """Return nothing: names are not looked up before the first collection."""
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics."""
+        return self._metrics()
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing."""
         return []

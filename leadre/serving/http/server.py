@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 
@@ -20,42 +21,50 @@ DRAIN_S = 10.0
 """Seconds that requests have to end after the signal (ours)."""
 
 
-def run(served: Sequence[tuple[Application, socket.socket]], *, announce: Callable[[], object]) -> None:
+def run(
+    served: Sequence[tuple[Application, socket.socket]],
+    *,
+    announce: Callable[[], object],
+    tls: ssl.SSLContext | None = None,
+) -> None:
     """Serve applications, each on a bound socket, until SIGTERM or SIGINT.
 
     Args:
-        served: applications and sockets. The first one's background runs.
+        served: applications and sockets.
         announce: called in a thread once requests are accepted.
+        tls: how the first application's connections are encrypted; None: not at all.
     """
-    uvloop.run(serve(served, announce=announce, stop=None))
+    uvloop.run(serve(served, announce=announce, tls=tls))
 
 
 async def serve(
     served: Sequence[tuple[Application, socket.socket]],
     *,
     announce: Callable[[], object] = lambda: None,
-    stop: asyncio.Event | None,
+    tls: ssl.SSLContext | None = None,
+    stop: asyncio.Event | None = None,
 ) -> None:
     """As `run`, in a running loop.
 
     Args:
         served: as `run`.
         announce: as `run`.
+        tls: as `run`.
         stop: ends it; None: signals do.
     """
     loop = asyncio.get_running_loop()
     if stop is None:
         stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        for ends in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(ends, stop.set)
     connections: set[Connection] = set()
     async with AsyncExitStack() as running:
         for app, _ in served:
             await running.enter_async_context(app.running())
         servers = []
-        for app, listening in served:
-            factory = _factory(app, connections)
-            servers.append(await loop.create_server(factory, sock=listening, backlog=_BACKLOG))
+        for number, (app, listening) in enumerate(served):
+            factory, encrypted = _factory(app, connections), tls if number == 0 else None
+            servers.append(await loop.create_server(factory, sock=listening, backlog=_BACKLOG, ssl=encrypted))
         announcing = asyncio.ensure_future(asyncio.to_thread(announce))
         looking = asyncio.ensure_future(_look_at(connections))
         await stop.wait()

@@ -63,7 +63,7 @@ def address_of(url: str) -> Address:
         ConfigError: the URL is none, or a certificate cannot be read.
     """
     try:
-        given: dict[str, Any] = dict(parse_url(url))
+        given: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call]
         tls = _tls(given) if url.startswith("rediss://") else None
     except (ValueError, OSError) as error:
         raise ConfigError(f"LEADRE_REDIS_URL cannot be used: {type(error).__name__}; see docs/operations.md") from None
