@@ -17,9 +17,12 @@ from urllib.parse import quote, unquote
 
 import httpx
 import pytest
+from redis import Redis
 from sqlalchemy import text
 
 from leadre.logs import JsonFormatter
+from leadre.pipelines.persister import Persister
+from leadre.retrieval.refresh_queue import RefreshQueue
 from leadre.serving import mixer, user_server
 from leadre.serving.http.application import Application
 from leadre.store.records.database import connect, transaction
@@ -279,6 +282,9 @@ def test_ten_thousand_requests_whole_and_broken_get_no_5xx_and_log_no_secret(
     assert {200, 202, 400, 404, 405, 413, 415} <= set(told.statuses)
     assert min(told.statuses[200], told.statuses[202], told.statuses[400]) > 1000
     database = connect(shop.settings.database_url)
+    with Redis.from_url(shop.settings.redis_url) as client:
+        queue = RefreshQueue.connect(shop.settings.redis_url)
+        Persister(redis=client, database=database, queue=queue).drain()
     with transaction(database) as connection:
         assert (connection.scalar(text("SELECT count(*) FROM behaviors")) or 0) > told.accepted * 0.95
     database.dispose()
