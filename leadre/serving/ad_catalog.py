@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 _LAID_OVER = 65_536
 """Changed ads that are kept beside the arrays before they are merged into them (ours)."""
 
+_SEEN = 65_536
+"""Ads that are kept as they were taken out of the arrays: 20 MB at most (ours)."""
+
 
 class _Ad(NamedTuple):
     name: int | str
@@ -61,6 +64,7 @@ class AdCatalog:
         self._read, self._every_s = read, every_s
         self._rows: ShowableRows | None = None
         self._over: dict[int, _Ad] = {}
+        self._seen: dict[int, _Ad] = {}  # of the arrays, taken out before
         self._cursor: int | None = None
         self.version = 0
 
@@ -127,7 +131,7 @@ class AdCatalog:
         """
         rows, cursor, whole = self._read(None if self._rows is None else self._cursor)
         if whole or self._rows is None:
-            self._over, self._rows = {}, rows
+            self._over, self._rows, self._seen = {}, rows, {}
             self.version += 1
         elif len(rows):
             over = {ad_id: _ad(rows, place, ad_id) for place, ad_id in enumerate(rows.ad_ids.tolist())}
@@ -135,7 +139,8 @@ class AdCatalog:
                 pass  # read before: its transaction was open a moment ago, or still is
             elif len(self._over) + len(rows) > _LAID_OVER:
                 ids = np.array(sorted(self._over.keys() - over.keys()), np.int64)
-                self._rows, self._over = merged(merged(self._rows, _rows_of(ids, self._over)), rows), {}
+                self._rows = merged(merged(self._rows, _rows_of(ids, self._over)), rows)
+                self._over, self._seen = {}, {}
                 self.version += 1
             else:
                 self._over.update(over)
@@ -152,15 +157,20 @@ class AdCatalog:
             await asyncio.sleep(self._every_s)
 
     def _found(self, ad_ids: Sequence[int]) -> list[_Ad | None]:
-        over, rows = self._over, self._rows
+        over, rows, seen = self._over, self._rows, self._seen
         if rows is None:
             raise Unavailable("the ads are not read yet; look whether PostgreSQL runs")
+        found = [over.get(ad_id) or seen.get(ad_id) for ad_id in ad_ids]
+        if None not in found:
+            return found
+        if len(seen) > _SEEN:
+            seen.clear()
         places = np.searchsorted(rows.ad_ids, np.asarray(ad_ids, np.int64)).tolist()
         known = len(rows)
-        return [
-            over.get(ad_id) or (_ad(rows, place, ad_id) if place < known and rows.ad_ids[place] == ad_id else None)
-            for ad_id, place in zip(ad_ids, places, strict=True)
-        ]
+        for at, (ad_id, place) in enumerate(zip(ad_ids, places, strict=True)):
+            if found[at] is None and place < known and rows.ad_ids[place] == ad_id:
+                found[at] = seen[ad_id] = _ad(rows, place, ad_id)
+        return found
 
 
 def _ad(rows: ShowableRows, place: int, ad_id: int) -> _Ad:

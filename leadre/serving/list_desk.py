@@ -27,7 +27,7 @@ from leadre.serving.http.measured import Distribution
 from leadre.serving.http.messages import Answer, Request, encode, query_value
 from leadre.serving.online_lists import Found, Nothing
 from leadre.serving.reported import decoded
-from leadre.store.features.list_reader import RetrievedRow, row_in
+from leadre.store.features.list_reader import ShownRow, row_in
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class _Remembered:
 
     __slots__ = ("answers", "row", "value")
 
-    def __init__(self, value: bytes, row: RetrievedRow) -> None:
+    def __init__(self, value: bytes, row: ShownRow) -> None:
         self.value, self.row = value, row
         self.answers: dict[tuple[int | str, int], tuple[int, float, bytes]] = {}
 
@@ -72,7 +72,7 @@ class ListDesk:
         ask: Callable[[int, Found], None],
         catalog: AdCatalog,
         list_ttl_s: float,
-        row: Callable[[bytes, int], RetrievedRow | None] = row_in,
+        row: Callable[[bytes, int], ShownRow | None] = row_in,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ask, self._catalog, self._row, self._clock = ask, catalog, row, clock
@@ -176,7 +176,7 @@ class ListDesk:
                 release=row.release,
                 index_version=row.index_version,
                 generated_at=row.generated_at.isoformat(),
-                source=getattr(row, "source", "llm"),
+                source=row.source,
                 ads=ads[: asked.limit],
                 degraded=degraded,
             )

@@ -97,7 +97,9 @@ class Generator:
             to="mixer" if route == "candidates" else "user-server",
             method="POST" if route == "behaviors" else "GET",
             path=f"/v1/users/{quote(user, safe='')}/{route}".encode(),
-            query=self._rng.choice([b"", b"wait=stored", b"x=1"]) if route == "behaviors" else self._rng.choice([b"", b"limit=3", f"x={SECRET}&limit=1".encode()]),
+            query=self._rng.choice([b"", b"wait=stored", b"x=1"])
+            if route == "behaviors"
+            else self._rng.choice([b"", b"limit=3", f"x={SECRET}&limit=1".encode()]),
             headers=self._headers(),
             body=self._body() if route == "behaviors" else b"",
             whole=True,

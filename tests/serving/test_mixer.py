@@ -14,11 +14,9 @@ from leadre.serving.branches import FixedBranch
 from leadre.serving.mixer import MixedAd, Mixer, application, merge
 
 
-
 def names(ads: Sequence[int]) -> list[int | str | None]:
     known: dict[int, int | str] = {7: 7, 8: 8, 9: "SKU-9"}
     return [known.get(ad) for ad in ads]
-
 
 
 @dataclass(frozen=True)
@@ -104,9 +102,7 @@ def test_branches_of_one_name_are_refused() -> None:
 
 
 def test_the_mixer_answers_over_http_and_refuses_bad_ids_and_limits() -> None:
-    mixer = Mixer(
-        [(FixedBranch(name="popular", ads=lambda: [7, 8, 9]), 1)], live_ads=lambda: {7, 9}, names=names
-    )
+    mixer = Mixer([(FixedBranch(name="popular", ads=lambda: [7, 8, 9]), 1)], live_ads=lambda: {7, 9}, names=names)
 
     async def talk() -> None:
         transport = httpx.ASGITransport(application(mixer))

@@ -25,17 +25,17 @@ from leadre.serving.online_lists import Found, Nothing
 from leadre.serving.redis.connection import RedisConnection
 from leadre.serving.redis.wire import Address
 from leadre.serving.user_server import application
-from leadre.store.features.list_reader import RetrievedRow
+from leadre.store.features.list_reader import ShownRow
 from leadre.store.records.request_path import Arrivals, Stale
 from leadre.store.records.showable import NO_END_S, ShowableRows
 
 NOW = datetime(2025, 3, 1, 12, tzinfo=UTC)
-LIST = RetrievedRow(
+LIST = ShownRow(
     user_id=5,
     release="r1",
     index_version="i1",
     generated_at=NOW,
-    behavior_at=None,
+    source="llm",
     ad_ids=(11, 12),
     sids=("<a_11, b_0>", "<a_12, b_0>"),
     log_probabilities=(-0.5, -1.5),
@@ -47,9 +47,7 @@ ROWS = ShowableRows(
     begins_s=np.zeros(2, np.uint32),
     ends_s=np.full(2, NO_END_S, np.uint32),
 )
-ARRIVALS = Arrivals(
-    new=1, unknown=dict.fromkeys(Domain, 0), stale=(Stale(user_id=5, group=3, never_listed=False),)
-)
+ARRIVALS = Arrivals(new=1, unknown=dict.fromkeys(Domain, 0), stale=(Stale(user_id=5, group=3, never_listed=False),))
 KNOWN = {"unknown_ads": 0, "unknown_content_items": 0}
 CLICK = {"domain": "ad", "action": "click", "item_id": 11, "occurred_at": "2025-03-01T11:59:00Z"}
 
@@ -78,13 +76,13 @@ class Served:
 
 def server(
     *,
-    read: Callable[[int], RetrievedRow | None] = lambda _: LIST,
+    read: Callable[[int], ShownRow | None] = lambda _: LIST,
     catalog: AdCatalog | None = None,
     store: Callable[[Sequence[Behavior], datetime], Arrivals] = lambda *_: ARRIVALS,
     mark: Callable[[Arrivals], object] = lambda *_: None,
     write_deadline_s: float = 1.0,
 ) -> Served:
-    rows: dict[bytes, RetrievedRow] = {}
+    rows: dict[bytes, ShownRow] = {}
 
     def ask(user_id: int, found: Found) -> None:
         try:
