@@ -101,7 +101,16 @@ app = Celery(
     task_cls=PatientTask,
     include=[
         f"{__package__}.{module}"
-        for module in ("retrieval", "indexing", "training", "materialization", "dataset", "features", "doorbell")
+        for module in (
+            "retrieval",
+            "indexing",
+            "training",
+            "materialization",
+            "dataset",
+            "features",
+            "doorbell",
+            "upkeep",
+        )
     ],
     set_as_current=True,
 )

@@ -152,6 +152,22 @@ class RefreshQueue:
         """
         return self._end("released", claims, now)
 
+    def missing(self, user_ids: Sequence[int]) -> list[int]:
+        """Return those who neither wait nor are claimed nor dead, in the order given.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        if not user_ids:
+            return []
+        with _reachable(), self._redis.pipeline(transaction=False) as pipeline:
+            for key in (_PENDING, _LEASES, _DEAD):
+                for start in range(0, len(user_ids), _MARK_CHUNK):
+                    pipeline.zmscore(key, [str(user_id) for user_id in user_ids[start : start + _MARK_CHUNK]])
+            scores = [score for chunk in pipeline.execute() for score in cast("list[float | None]", chunk)]
+        there = [any(score is not None for score in scores[i :: len(user_ids)]) for i in range(len(user_ids))]
+        return [user_id for user_id, known in zip(user_ids, there, strict=True) if not known]
+
     def depth(self) -> int:
         """Return how many users wait, those included who were marked again while claimed."""
         with _reachable():
