@@ -220,7 +220,7 @@ def stale_page(
     query = text(f"""
         SELECT user_id, newest_behavior_at AS behaved_at, listed_at IS NOT NULL AS listed FROM user_state
         WHERE behavior_sequence > listed_sequence AND newest_behavior_at <= :now
-        AND changed_at <= coalesce(:settled, 'infinity') {behind}
+        AND changed_at <= coalesce(CAST(:settled AS timestamptz), 'infinity') {behind}
         ORDER BY newest_behavior_at, user_id LIMIT :limit
     """)  # noqa: S608 - our own words
     values: dict[str, Any] = {"now": now, "settled": settled, "limit": limit}
