@@ -65,10 +65,12 @@ def mark_all_stale(database: Database, queue: RefreshQueue, *, now: datetime) ->
 
 
 def _mark_missing(database: Database, queue: RefreshQueue, page: list[Stale]) -> int:
-    missing = queue.missing([stale.user_id for stale in page])
-    if missing:
-        with transaction(database) as connection:
-            groups = arpu_groups(connection, missing)
-        queue.mark(missing, groups=groups)
-        REPAIRS.inc(len(missing))
+    missing = set(queue.missing([stale.user_id for stale in page]))
+    for listed in (True, False):
+        users = [stale.user_id for stale in page if stale.user_id in missing and stale.listed is listed]
+        if users:
+            with transaction(database) as connection:
+                groups = arpu_groups(connection, users)
+            queue.mark(users, groups=groups, new=not listed)
+            REPAIRS.inc(len(users))
     return len(missing)
