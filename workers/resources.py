@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache, cached_property
@@ -22,8 +22,9 @@ from leadre.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine as Database
 
+    from leadre.pipelines.drain import Drained
     from leadre.pipelines.reconcile import Reconciler
-    from leadre.pipelines.refresh import Drained, LiveRetriever
+    from leadre.pipelines.refresh import LiveRetriever
     from leadre.pipelines.rehydrate import Rehydrator
     from leadre.store.features.client import FeatureClient
 
@@ -105,9 +106,9 @@ class Resources:
         """Work the refresh queue off, for `DRAIN_S` at most; None when this process does so already.
 
         Raises:
-            LeadreError: as `leadre.pipelines.refresh.drain`.
+            LeadreError: as `leadre.pipelines.drain.drain`.
         """
-        from leadre.pipelines.refresh import drain
+        from leadre.pipelines.drain import LaneWork, drain
 
         if not self.draining.acquire(blocking=False):
             return None
@@ -115,13 +116,15 @@ class Resources:
             end = time.monotonic() + DRAIN_S
             return drain(
                 self.queue,
-                refresh=lambda user_ids: self.retriever.refresh(user_ids, now=datetime.now(UTC)),
-                batch=self.settings.refresh_batch,
+                lanes=[LaneWork(lane="llm", refresh=self._refresh, batch=self.settings.refresh_batch)],
                 lease_s=self.settings.lease_s,
                 should_stop=lambda: self.stopping.is_set() or time.monotonic() > end,
             )
         finally:
             self.draining.release()
+
+    def _refresh(self, user_ids: Sequence[int]) -> None:
+        self.retriever.refresh(user_ids, now=datetime.now(UTC))
 
     @contextmanager
     def alone(self, task: str, *, at_most_s: float) -> Iterator[bool]:
