@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from celery import signals
 from celery.worker.consumer import Consumer
+from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from leadre.errors import LeadreError
@@ -37,7 +39,8 @@ def look(held: Resources) -> None:
     if not held.rehydrator.is_whole():
         done = held.rehydrator.rehydrate(now=datetime.now(UTC))
         if done is not None:
-            app.send_task("workers.materialization.materialize", expires=300)  # the other views
+            with suppress(OperationalError):  # beat says so as well
+                app.send_task("workers.materialization.materialize", expires=300)  # the other views
     if repaired := held.reconciler.round(now=datetime.now(UTC)):
         logger.info("stale_users_marked", extra={"users": repaired})
 
