@@ -6,8 +6,8 @@ import leadre.pipelines.drain
 import leadre.pipelines.reconcile
 import leadre.pipelines.refresh
 import leadre.pipelines.rehydrate
-import leadre.store.features.client  # Feast: seconds
-import tests.chaos.plain
-import workers.app  # noqa: F401 - imported for its modules
+import leadre.store.features.client  # noqa: F401 - Feast: seconds
+import tests.chaos.plain  # noqa: F401 - imported to be there
+import workers.app
 
 workers.app.app.loader.import_default_modules()
