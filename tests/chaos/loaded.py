@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import leadre.pipelines.drain
-import leadre.pipelines.reconcile
-import leadre.pipelines.refresh
-import leadre.pipelines.rehydrate
-import leadre.store.features.client  # noqa: F401 - Feast: seconds
-import tests.chaos.plain  # noqa: F401 - imported to be there
-import workers.app
+import importlib
 
-workers.app.app.loader.import_default_modules()
+for name in (
+    "leadre.pipelines.drain",
+    "leadre.pipelines.reconcile",
+    "leadre.pipelines.refresh",
+    "leadre.pipelines.rehydrate",
+    "leadre.store.features.client",  # Feast: seconds
+    "workers.doorbell",
+    "workers.upkeep",
+    "workers.materialization",
+    "workers.training",
+    "workers.dataset",
+    "workers.features",
+    "tests.chaos.plain",
+):
+    importlib.import_module(name)
