@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from leadre.errors import Unavailable
 from leadre.pipelines.reconcile import mark_all_stale
 from leadre.retrieval.refresh_queue import RefreshQueue
-from leadre.store.features.list_reader import VIEW
+from leadre.store.features.layout import VIEW
 from leadre.store.features.materialization.definitions import find_views
 from leadre.store.features.rehydration import distrust, is_whole, rehydrate_lists
 

@@ -6,7 +6,7 @@ LEADRE §3.4, §4.4.1: render prompts, generate S-IDs under the trie, for the ad
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -56,6 +56,8 @@ class LoadedRelease:
         beam_width: int,
         now: datetime,
         most_tokens: int | None = None,
+        release_epoch: int = 0,
+        behavior_sequences: Mapping[int, int] | None = None,
     ) -> list[RetrievalList]:
         """Return the list of each user as of `now`, an empty one when no ad may be shown to the user.
 
@@ -65,6 +67,9 @@ class LoadedRelease:
             beam_width: ads a user.
             now: when the lists are generated.
             most_tokens: prompt tokens that the engine gets at once; None: all.
+            release_epoch: `ReleaseRow.sequence` of the live release; 0, unless given, marks lists of the past.
+            behavior_sequences: of users, how many positive behaviors were known when their contexts were read; 0 of
+                others (ours).
 
         Raises:
             InvalidInput: as `Engine.generate`.
@@ -76,6 +81,7 @@ class LoadedRelease:
             began = time.perf_counter()
             beams += self.engine.generate(prompts[part], beam_width=beam_width, filters=filters[part])
             INFERENCE_SECONDS.observe((time.perf_counter() - began) / (part.stop - part.start))
+        sequences = behavior_sequences or {}
         return [
             RetrievalList(
                 user_id=context.profile.user_id,
@@ -84,6 +90,8 @@ class LoadedRelease:
                 generated_at=now,
                 event_at=context.newest_behavior_at,
                 beams=tuple(found),
+                release_epoch=release_epoch,
+                behavior_sequence=sequences.get(context.profile.user_id, 0),
             )
             for context, found in zip(contexts, beams, strict=True)
         ]
