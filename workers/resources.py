@@ -116,7 +116,14 @@ class Resources:
             end = time.monotonic() + DRAIN_S
             return drain(
                 self.queue,
-                lanes=[LaneWork(lane="llm", refresh=self._refresh, batch=self.settings.refresh_batch)],
+                lanes=[
+                    LaneWork(
+                        lane="llm",
+                        refresh=self._refresh,
+                        batch=self.settings.refresh_batch,
+                        ready=lambda: self.retriever.current(),  # a release that cannot be loaded kills no user
+                    )
+                ],
                 lease_s=self.settings.lease_s,
                 should_stop=lambda: self.stopping.is_set() or time.monotonic() > end,
             )

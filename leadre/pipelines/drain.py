@@ -39,11 +39,13 @@ class LaneWork:
         lane: of the queue.
         refresh: makes and stores the lists of users.
         batch: most users at once.
+        ready: called before each batch; what it raises is no user's fault, whatever it is.
     """
 
     lane: Lane
     refresh: Callable[[Sequence[int]], object]
     batch: int
+    ready: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +101,12 @@ def drain(
 def _refresh(queue: RefreshQueue, work: LaneWork, claims: list[Claim]) -> int:
     """Refresh claimed users and settle their claims; return how many could not be refreshed."""
     failed, parts = 0, [claims]
+    try:
+        work.ready()
+    except BaseException:
+        with contextlib.suppress(Unavailable):
+            queue.release(claims)
+        raise
     while parts:
         part = parts.pop()
         try:

@@ -15,8 +15,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="of killing")
     parser.add_argument("--minutes", type=float, help="instead of --seconds")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=3, help="processes")
-    parser.add_argument("--users", type=int, help="default: 200; 100,000 for wipe, 2,000 for poison")
+    parser.add_argument("--workers", type=int, default=4, help="processes")
+    parser.add_argument("--users", type=int, help="default: 200; 100,000 for wipe, by 4,000; 2,000 for poison")
     parser.add_argument("--per-s", type=float, default=20.0, help="behaviors reported a second")
     parser.add_argument("--rounds", type=int, default=3, help="of poison")
     parser.add_argument("--restarts", type=int, default=24, help="of broker")
@@ -38,7 +38,9 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     if arguments.scenario == "wipe":
         from tests.chaos import wipe
 
-        found = wipe.run(seed=arguments.seed, users=arguments.users or 100_000, workers=arguments.workers)
+        found = wipe.run(
+            seed=arguments.seed, users=(arguments.users or 100_000) // 4000 * 4000, workers=arguments.workers
+        )
         return found, [name for name in ("missing", "wrong") if found[name]]
     if arguments.scenario == "poison":
         from tests.chaos import poison

@@ -97,7 +97,7 @@ class Clients:
         rng = random.Random(f"{self._seed} reader")
         connection = self._connection()
         while not self._stopping.is_set():
-            time.sleep(0.005)
+            time.sleep(0.02)
             try:
                 connection.request("GET", f"/v1/users/{rng.choice(self._system.user_ids)}/ads")
                 response = connection.getresponse()
@@ -115,7 +115,7 @@ class Clients:
         """Read all users' records as a ranker does, and look whether any goes back."""
         users = self._system.user_ids
         with Redis.from_url(self._system.settings.redis_url, socket_timeout=5, socket_connect_timeout=1) as online:
-            while not self._stopping.wait(0.01):
+            while not self._stopping.wait(0.03):
                 with contextlib.suppress(RedisError):
                     self._compare(users, read_lists(online, users, project="leadre"))
 

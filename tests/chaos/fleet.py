@@ -39,17 +39,16 @@ class Fleet:
         self.kills = 0
         self.ended = 0
 
-    def kill(self, place: int) -> None:
-        """Kill a process the hard way, and start another one in its place."""
-        at = place % len(self._processes)
-        process = self._processes[at]
+    def kill_oldest(self) -> None:
+        """Kill the process that was started first the hard way, and start another one in its place."""
+        process = self._processes.pop(0)
         if process.is_alive():
             process.kill()
             self.kills += 1
         else:
             self.ended += 1  # by itself, which it should not
         process.join()
-        self._processes[at] = self._start()
+        self._processes.append(self._start())
 
     def pids(self) -> list[int | None]:
         """Return the process ids of those that live."""

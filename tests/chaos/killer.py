@@ -40,14 +40,12 @@ class Killer:
         home: of the embedded servers.
         fleets: whose processes are killed, one of each at a time.
         kills: as `schedule` gives them.
-        seed: of which process of a fleet.
     """
 
     def __init__(
         self, home: Path, fleets: Sequence[Fleet], kills: Sequence[tuple[float, Victim]], *, seed: int
     ) -> None:
         self._home, self._fleets, self._kills = home, fleets, kills
-        self._rng = random.Random(f"{seed} place")
         self._thread = threading.Thread(target=self._kill)
         self.counts: Counter[Victim] = Counter()
         self.failure: BaseException | None = None
@@ -67,9 +65,8 @@ class Killer:
             for at, victim in self._kills:
                 time.sleep(max(0.0, at - (time.monotonic() - began)))
                 if victim == "worker":
-                    place = self._rng.randrange(1000)
                     for fleet in self._fleets:
-                        fleet.kill(place)
+                        fleet.kill_oldest()
                 else:
                     kill_server(self._home, victim)
                 self.counts[victim] += 1

@@ -42,7 +42,7 @@ def run(*, seconds: float, seed: int, workers: int, users: int, per_s: float, ce
             fleets.append(Fleet(workers, plain_worker, system.settings.redis_url, log=logs / "plain.log"))
         clients = Clients(system, port, seed=seed, per_s=per_s)
         peer = _Peer(system.settings.redis_url, per_s=per_s) if celery else None
-        killer = Killer(logs, fleets, schedule(seed, seconds), seed=seed)
+        killer = Killer(logs, fleets, schedule(seed, seconds))
         try:
             converge(system, patience_s=PATIENCE_S)  # all have started, and every user has a list
             clients.start()

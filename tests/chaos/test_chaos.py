@@ -34,8 +34,8 @@ def test_kills_of_workers_redis_and_postgresql_lose_nothing_and_set_nobody_back(
 
 
 def test_a_wiped_redis_has_all_lists_again_and_no_old_one_is_read_meanwhile() -> None:
-    found = chaos("--scenario", "wipe", "--users", "3000", "--workers", "1")
-    assert (found["back"], found["missing"], found["wrong"]) == (3000, 0, 0)
+    found = chaos("--scenario", "wipe", "--users", "4000", "--workers", "1")
+    assert (found["back"], found["missing"], found["wrong"]) == (4000, 0, 0)
     assert found["reads"] > 0
 
 

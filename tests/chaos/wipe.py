@@ -75,30 +75,28 @@ def run(*, seed: int, users: int, workers: int) -> dict[str, Any]:
 
 
 def write_lists(system: System, database: Engine, online: Redis, user_ids: range, generated_at: datetime) -> None:
-    """Write a list for each of some users, to the log and online."""
+    """Write a list for each of some users, to the log and online. A record does not say whose it is: one batch serves."""
     index = system.index
-    rng = np.random.default_rng(len(user_ids))
+    lists = [
+        RetrievalList(
+            user_id=user,
+            release="r1",
+            index_version=index.version,
+            generated_at=generated_at,
+            event_at=None,
+            release_epoch=1,
+            behavior_sequence=1,
+            beams=tuple(
+                Beam(sid=index.sid_at(row + place), ad_id=int(index.ad_ids[row + place]), log_probability=-place)
+                for place in range(ADS)
+            ),
+        )
+        for user, row in enumerate(np.random.default_rng(0).integers(0, len(index) - ADS, BATCH).tolist())
+    ]
+    derived = derive_lists(lists, index=index, ecpm_of=lambda rows: np.ones(len(rows)))
+    records = pack(derived)
     for start in range(0, len(user_ids), BATCH):
-        users = user_ids[start : start + BATCH]
-        rows = rng.integers(0, len(index) - ADS, len(users))
-        lists = [
-            RetrievalList(
-                user_id=user,
-                release="r1",
-                index_version=index.version,
-                generated_at=generated_at,
-                event_at=None,
-                release_epoch=1,
-                behavior_sequence=1,
-                beams=tuple(
-                    Beam(sid=index.sid_at(row + place), ad_id=int(index.ad_ids[row + place]), log_probability=-place)
-                    for place in range(ADS)
-                ),
-            )
-            for user, row in zip(users, rows.tolist(), strict=True)
-        ]
-        derived = derive_lists(lists, index=index, ecpm_of=lambda rows: np.ones(len(rows)))
-        records, ids = pack(derived), np.array(users)
+        ids = np.array(user_ids[start : start + BATCH])
         with transaction(database) as connection:
             retrieval_log.append(connection, ids, derived, records)
         set_lists(online, ids, derived, records, project="leadre", ttl_s=0)

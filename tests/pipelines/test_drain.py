@@ -103,6 +103,18 @@ def test_a_fault_of_nobody_in_the_middle_of_halving_gives_back_whoever_is_not_se
     assert (queue.depth(), queue.claimed()) == (4, 0)
 
 
+def test_a_release_that_cannot_be_loaded_blames_nobody_whatever_it_raises(queue: RefreshQueue) -> None:
+    def ready() -> None:
+        raise TypeError("not a model")
+
+    queue.mark(range(5))
+    work = LaneWork(lane="llm", refresh=lambda _: None, batch=3, ready=ready)
+    for _ in range(7):
+        with pytest.raises(TypeError):
+            drain(queue, lanes=[work], lease_s=9)
+    assert (queue.depth(), queue.claimed(), queue.dead()) == (5, 0, [])
+
+
 def test_the_leases_of_a_batch_at_work_are_renewed_and_end_with_it(queue: RefreshQueue) -> None:
     lost: list[int] = []
 
