@@ -32,7 +32,10 @@ class Settings:
         feature_repo: folder of feature_store.yaml (`LEADRE_FEATURE_REPO`, default `feature_repo`).
         beam_width: ads retrieved per user (`LEADRE_BEAM_WIDTH`, default 20; the paper names none).
         refresh_batch: users a worker claims at once (`LEADRE_REFRESH_BATCH`, default 32; ours).
-        lease_s: seconds a claimed user stays claimed when its worker dies (`LEADRE_LEASE_S`, default 60; ours).
+        refresh_tokens: prompt tokens that a worker decodes at once (`LEADRE_REFRESH_TOKENS`, default 65,536; ours); a
+            batch of more is decoded in parts.
+        lease_s: seconds a claimed user stays claimed when its worker dies (`LEADRE_LEASE_S`, default 4; ours); a worker
+            at work renews them.
         engine: which engine decodes (`LEADRE_ENGINE`, default "auto"); "stub" runs no model, "remote" asks the engine
             servers at `engine_urls`; "tensorrt" is for an engine server.
         engine_urls: engine servers (`LEADRE_ENGINE_URLS`, comma-separated): `http://host:port`, or
@@ -60,7 +63,8 @@ class Settings:
     feature_repo: Path
     beam_width: int = 20
     refresh_batch: int = 32
-    lease_s: float = 60.0
+    refresh_tokens: int = 65_536
+    lease_s: float = 4.0
     engine: EngineKind = "auto"
     engine_urls: tuple[str, ...] = ()
     engine_timeout_s: float = 30.0
@@ -126,7 +130,8 @@ class Settings:
             feature_repo=Path(env.get("LEADRE_FEATURE_REPO", "feature_repo")).absolute(),
             beam_width=_whole(env, "LEADRE_BEAM_WIDTH", 20, 1, 1024),
             refresh_batch=_whole(env, "LEADRE_REFRESH_BATCH", 32, 1, 10_000),
-            lease_s=_number(env, "LEADRE_LEASE_S", 60.0, 1, 86_400),
+            refresh_tokens=_whole(env, "LEADRE_REFRESH_TOKENS", 65_536, 1, 1 << 30),
+            lease_s=_number(env, "LEADRE_LEASE_S", 4.0, 0.5, 86_400),
             engine=_one_of(env, "LEADRE_ENGINE", get_args(EngineKind), "auto"),
             engine_urls=_engine_urls(env),
             engine_timeout_s=_number(env, "LEADRE_ENGINE_TIMEOUT_S", 30.0, 0.1, 3600),

@@ -21,6 +21,7 @@ _COMMANDS = {
     "import": ("leadre.cli.importing", "import_", "Load ads, users and behaviors."),
     "summarize": ("leadre.cli.importing", "summarize", "Turn behaviors into interest summaries and sequences."),
     "materialize": ("leadre.cli.importing", "materialize", "Copy what is new to the online store."),
+    "rehydrate": ("leadre.cli.nearline", "rehydrate", "Bring all lists back to an online store that lost them."),
     "retention": ("leadre.cli.importing", "retention", "Drop old months of lists, summaries and sequences."),
     "ads": ("leadre.cli.ads", "ads", "Pause and resume ads, say when they run and whether their budget lasts."),
     "index": ("leadre.cli.index", "index", "Build and inspect the ad index."),
@@ -40,13 +41,9 @@ _COMMANDS = {
     "decode": ("leadre.cli.decode", "decode", "Decode users without storing anything; --bench measures it."),
     "features": ("leadre.cli.features.check", "features", "Whether the features that rankers read are well."),
     "trace": ("leadre.cli.nearline", "trace", "Follow one user from events to ranker features."),
-<<<<<<< HEAD
-    "serve": ("leadre.cli.serve", "serve", "Run the User Server, the Mixer or an engine."),
-=======
     "keys": ("leadre.cli.operations.keys", "keys", "Make API keys for the servers."),
     "user": ("leadre.cli.operations.user", "user", "Remove a person's data."),
-    "serve": ("leadre.cli.serve", "serve", "Run the User Server or the Mixer."),
->>>>>>> f-serving
+    "serve": ("leadre.cli.serve", "serve", "Run the User Server, the Mixer or an engine."),
     "report": ("leadre.cli.report", "report", "Write the self-contained report.html."),
     "demo": ("leadre.cli.demo", "demo", "Run the whole pipeline on a made-up ad world."),
 }

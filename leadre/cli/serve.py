@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""`leadre serve`: the request path's ASGI applications, and the engine server. LEADRE §4.4.1, §4.4.2."""
-=======
-"""`leadre serve`: the request path's servers. LEADRE §4.4.1."""
->>>>>>> f-serving
+"""`leadre serve`: the request path's servers, and the engine server. LEADRE §4.4.1, §4.4.2."""
 
 from __future__ import annotations
 
@@ -10,20 +6,12 @@ import json
 import os
 import shlex
 import socket
-<<<<<<< HEAD
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, get_args
-=======
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from datetime import UTC, datetime
-from functools import partial
-from typing import TYPE_CHECKING
->>>>>>> f-serving
 from urllib.parse import quote
 
 import click
@@ -35,12 +23,7 @@ from leadre.errors import ConfigError, Unavailable
 from leadre.settings import EngineKind, Settings
 
 if TYPE_CHECKING:
-<<<<<<< HEAD
-    from starlette.types import ASGIApp
-=======
     from leadre.serving.http.application import Application
-    from leadre.settings import Settings
->>>>>>> f-serving
 
 _HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 _PORT = click.IntRange(0, 65535)
@@ -135,7 +118,6 @@ def mixer(host: str, port: int, *, workers: int, admin_port: int | None, door: D
         _serve(app, listening, operations, door, announce=said)
 
 
-<<<<<<< HEAD
 @serve.command()
 @_HOST
 @click.option("--port", type=_PORT, default=8030, show_default=True, help=_PORT_HELP)
@@ -156,7 +138,7 @@ def engine(host: str, port: int, *, release: str, kind: EngineKind | None, token
     Example: leadre serve engine --port 8031
     """
     found = engine_settings(kind, needs_servers=release == "live")
-    listening = _bound(host, port)
+    (listening,) = _bound(host, port)
 
     from leadre.serving.engine_host import EngineHost, live_release, load_served, named_release
     from leadre.serving.engine_server import EngineServer, run
@@ -181,12 +163,8 @@ def engine_settings(kind: EngineKind | None, *, needs_servers: bool) -> Settings
     return replace(found, engine=kind or default)
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    """Return a socket that has the address, and does not listen yet.
-=======
 def _bound(host: str, port: int, *, count: int = 1) -> list[socket.socket]:
     """Return sockets that have the address, and do not listen yet; several share it.
->>>>>>> f-serving
 
     Raises:
         ConfigError: the address cannot be had.
