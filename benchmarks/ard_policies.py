@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leadre.retrieval.distribution import claim_index
+from leadre.retrieval.refresh_queue import MOST_UNSEEN
 
 Task = tuple[int, int]
 
@@ -26,13 +27,15 @@ class Policy(Protocol):
         ...
 
     def claim(self, limit: int, now_s: float) -> list[Task]:
-        """Give at most `limit` tasks; no user is in two of them."""
+        """Give at most `limit` tasks."""
         ...
 
 
 class Fifo:
-    """A Celery task a request, first come first served; with `expires_s` a late one is dropped. Its argument is what
-    the request saw: a task knows no later behavior."""
+    """A Celery task a request, first come first served; with `expires_s` a late one is dropped.
+
+    Its argument is what the request saw: a task knows no later behavior.
+    """
 
     def __init__(self, groups: NDArray[np.int64], *, expires_s: float = np.inf, strict: bool = False) -> None:
         self._group = groups.tolist() if strict else [0] * len(groups)
@@ -118,36 +121,47 @@ class EarliestDeadline:
 
 
 class Index:
-    """Ours: value x (1 - d^unseen), the largest first, and a share for who has waited longest."""
+    """Ours: value x (1 - d^unseen), the largest first, and a share for who has waited longest.
+
+    The order of `leadre.retrieval.refresh_queue`, user by user: a test compares them.
+    """
 
     def __init__(
         self, groups: NDArray[np.int64], *, values: NDArray[np.float64], discount: float, floor: float
     ) -> None:
-        self._value, self._discount, self._floor = values[groups], discount, floor
-        self._newest = np.zeros(len(groups), np.int64)
-        self._unseen = np.zeros(len(groups), np.int64)
-        self._since = np.full(len(groups), np.inf)
-        self._owed = 0.0
+        self._value = values[groups].tolist()
+        unseen = np.arange(MOST_UNSEEN + 1)
+        self._lost = claim_index(np.ones(len(unseen)), unseen, discount=discount).tolist()
+        self._floor, self._owed = round(floor * 1000), 0
+        self._newest, self._unseen = [0] * len(groups), [0] * len(groups)
+        self._index = np.full(len(groups), -1.0)
+        self._since_ms = np.full(len(groups), np.inf)
+        self._count = 0
 
     def mark(self, user: int, number: int, now_s: float) -> None:
         """Count a behavior that the list does not know."""
+        if not self._unseen[user]:
+            self._count += 1
+            self._since_ms[user] = int(now_s * 1000)
         self._newest[user] = number
         self._unseen[user] += 1
-        self._since[user] = min(self._since[user], now_s)
+        self._index[user] = self._value[user] * self._lost[min(self._unseen[user], MOST_UNSEEN)]
 
     def claim(self, limit: int, now_s: float) -> list[Task]:  # noqa: ARG002 - the protocol's
-        """Give the best, and the longest waiting for the floor's share."""
-        waiting = np.flatnonzero(self._unseen)
-        limit = min(limit, len(waiting))
-        if not limit:
+        """Give the longest waiting for the floor's share, then the best."""
+        tasks: list[Task] = []
+        if self._count > limit:
+            longest, self._owed = divmod(self._owed + self._floor * limit, 1000)
+            tasks += self._take(self._since_ms, longest)
+        return tasks + self._take(-self._index, min(limit - len(tasks), self._count))
+
+    def _take(self, order: NDArray[np.float64], count: int) -> list[Task]:
+        if count <= 0:
             return []
-        self._owed += self._floor * limit
-        longest = int(self._owed)
-        self._owed -= longest
-        overdue = waiting[np.argsort(self._since[waiting], kind="stable")[:longest]]
-        index = claim_index(self._value[waiting], self._unseen[waiting], discount=self._discount)
-        index[np.isin(waiting, overdue)] = -1.0
-        best = waiting[np.lexsort((self._since[waiting], -index))[: limit - len(overdue)]]
-        chosen = np.concatenate([overdue, best])
-        self._unseen[chosen], self._since[chosen] = 0, np.inf
-        return list(zip(chosen.tolist(), self._newest[chosen].tolist(), strict=True))
+        near = np.flatnonzero(order <= np.partition(order, count - 1)[count - 1])
+        chosen = near[np.lexsort((self._since_ms[near], order[near]))[:count]].tolist()
+        tasks = [(user, self._newest[user]) for user in chosen]
+        self._count -= count
+        for user in chosen:
+            self._unseen[user], self._index[user], self._since_ms[user] = 0, -1.0, np.inf
+        return tasks

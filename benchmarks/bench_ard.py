@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    seeds, users, hours = (3, 1_000, 4.0) if arguments.quick else (10, 4_000, 24.0)
+    seeds, users, hours = (2, 500, 12.0) if arguments.quick else (10, 2_000, 24.0)
     found: dict[str, list[float]] = {name: [] for name in POLICIES}
     for seed in range(seeds):
         day = make_day(seed=seed, users=users, hours=hours)

@@ -36,6 +36,9 @@ local function take_longest_waiting()
   local share = tonumber(redis.call('HGET', VALUES, 'floor') or 100)
   local owed = tonumber(redis.call('HGET', BUDGET, 'owed') or 0) + share * limit
   redis.call('HSET', BUDGET, 'owed', owed % 1000)
+  if owed < 1000 then -- nobody yet; a range that ends at -1 would be everybody
+    return true
+  end
   for _, user in ipairs(redis.call('ZRANGE', WAITING, 0, math.floor(owed / 1000) - 1)) do
     if not take(user, redis.call('ZSCORE', PENDING, user)) then
       return false
