@@ -77,6 +77,7 @@ def configuration() -> dict[str, Any]:
         "task_default_queue": RETRIEVAL,
         "task_routes": {
             "workers.retrieval.*": {"queue": RETRIEVAL},
+            "workers.distribution.*": {"queue": RETRIEVAL},
             "workers.indexing.*": {"queue": INDEXING},
             "workers.dataset.*": {"queue": BACKFILL},
             "workers.*": {"queue": MAINTENANCE},
@@ -101,7 +102,10 @@ app = Celery(
     task_cls=PatientTask,
     include=[
         f"{__package__}.{module}"
-        for module in ("retrieval", "indexing", "training", "materialization", "dataset", "features", "doorbell")
+        for module in (
+            *("retrieval", "distribution", "indexing", "training", "materialization"),
+            *("dataset", "features", "doorbell"),
+        )
     ],
     set_as_current=True,
 )

@@ -81,6 +81,18 @@ def adaptive_cut(waiting: NDArray[np.int64], *, capacity: float, before: int = 0
     return max(wanted, before - 1)
 
 
+def freshness(values: Floats, *, users: NDArray[np.int64], stale: NDArray[np.int64]) -> float:
+    """Return the share of the users' worth whose lists know all of their behaviors; 1 without any user.
+
+    Args:
+        values: float64[25].
+        users: int64[25], how many users each group has.
+        stale: int64[25], how many of them have behaviors that their list does not know.
+    """
+    worth = float(values @ users)
+    return 1.0 - min(float(values @ stale) / worth, 1.0) if worth else 1.0
+
+
 def _ascending(values: Floats, weights: Floats) -> Floats:
     """Return the ascending values nearest to `values` (weighted least squares, by pooling adjacent violators)."""
     pools: list[tuple[float, float, int]] = []  # value, weight, how many groups

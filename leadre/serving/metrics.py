@@ -15,7 +15,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from leadre.errors import Unavailable
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-GROUPS = ("state", "drift")
+GROUPS = ("state", "drift", "distribution", "freshness")
 """What is published together, each replaced as a whole."""
 _KEY = "{leadre:feature_gauges}:%s"
 _KEPT_S = 3 * 86_400

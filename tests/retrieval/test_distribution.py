@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis.extra import numpy as hnp
 
 from leadre.errors import InvalidInput
-from leadre.retrieval.distribution import LEAST, adaptive_cut, claim_index, group_values
+from leadre.retrieval.distribution import LEAST, adaptive_cut, claim_index, freshness, group_values
 from leadre.retrieval.priority import GROUPS
 
 MEANS = hnp.arrays(np.float64, GROUPS, elements=st.floats(0, 1e6))
@@ -78,3 +78,11 @@ def test_the_llm_is_never_left_idle_by_the_cut(waiting, capacity, before) -> Non
     assert cut == 0 or waiting[cut:].sum() >= max(capacity, 1.0)  # and is busy with those from the cut on
     assert adaptive_cut(waiting, capacity=capacity + 1) <= cut
     assert adaptive_cut(waiting, capacity=capacity, before=before) >= cut
+
+
+def test_freshness_is_weighted_by_what_the_users_are_worth() -> None:
+    values, users, stale = np.ones(GROUPS), np.ones(GROUPS, np.int64), np.zeros(GROUPS, np.int64)
+    values[24], stale[24] = 6.0, 1
+    assert freshness(values, users=users, stale=stale) == 1 - 6 / 30
+    assert freshness(values, users=np.zeros(GROUPS, np.int64), stale=stale) == 1.0
+    assert freshness(values, users=users, stale=users * 3) == 0.0
