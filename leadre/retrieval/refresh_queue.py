@@ -173,13 +173,13 @@ class RefreshQueue(QueuePolicy):
         token, at_ms, *found = cast("list[Any]", self._run(self._claim, arguments))
         return [_claim_of(int(user), token, int(score), at_ms) for user, score in zip(found[::2], found[1::2])]  # noqa: B905
 
-    def renew(self, claims: Sequence[Claim], lease_s: float = LEASE_S) -> int:
+    def renew(self, claims: Sequence[Claim], lease_s: float = LEASE_S, *, now: datetime | None = None) -> int:
         """Let the claims' leases run for another `lease_s` seconds from now; a third of a lease is a good rhythm.
 
         Returns:
             How many of the claims were still held.
         """
-        return self._end("renewed", claims, None, lease_s)
+        return self._end("renewed", claims, now, lease_s)
 
     def complete(self, claims: Sequence[Claim], *, now: datetime | None = None) -> int:
         """End claims whose work is done; users marked since the claim wait again.
@@ -236,13 +236,13 @@ class RefreshQueue(QueuePolicy):
         """Return depth and longest wait by group, what the budget allows, and counts."""
         return QueueStats.read(self._run(self._stats, [milliseconds(now)]))
 
-    def revive(self) -> int:
+    def revive(self, *, now: datetime | None = None) -> int:
         """Give every dead user another chance, in the lowest group; return how many there were."""
         users = self.dead()
         if users:
             with reachable():
                 self._redis.zrem(DEAD, *users)
-            self.mark(users)
+            self.mark(users, now=now)
         return len(users)
 
     def due(self, *, now: datetime | None = None) -> bool:
@@ -264,10 +264,10 @@ class RefreshQueue(QueuePolicy):
         now: datetime | None,
         lease_s: float = 0,
     ) -> int:
-        held = 0
-        for start in range(0, len(claims), _CHUNK):
+        held, different = 0, list(dict.fromkeys(claims))
+        for start in range(0, len(different), _CHUNK):
             arguments: list[int | str] = [outcome, milliseconds(now), self._bound, int(lease_s * 1000)]
-            for claim in claims[start : start + _CHUNK]:
+            for claim in different[start : start + _CHUNK]:
                 arguments += [claim.user_id, claim.token]
             held += self._run(self._settle, arguments)
         return held

@@ -2,33 +2,37 @@
 -- Returns {token, now, user, score, user, score, ...}.
 local now, limit, lease_ms, lane = clock(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 
-for _, user in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 500)) do
-  local score = string.match(redis.call('HGET', CLAIMS, user), ' (%d+) ')
-  count_against(user, read(score), LOST_LEASE, tonumber(ARGV[5]), now)
-  redis.call('HINCRBY', COUNTS, 'expiries', 1)
+local expired = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 500)
+local claims = call('HMGET', CLAIMS, expired)
+local again = unclaim(expired)
+for i, user in ipairs(expired) do
+  local row = read(string.match(claims[i], ' (%d+) '))
+  count_against(user, join(read(again[i]), row), LOST_LEASE, tonumber(ARGV[5]), now)
 end
+flush()
 
 -- Tokens start at the clock, so that none from before a wiped Redis is given out twice.
 redis.call('SET', TOKENS, string.format('%.0f', now * 1000), 'NX')
 local token = redis.call('INCR', TOKENS)
 local left = lane == 'llm' and budget(now) or math.huge
 limit = math.min(limit, math.floor(left))
-local answer, taken = { token, now }, 0
+local answer, taken, leases, rows = { token, now }, {}, {}, {}
 
 -- Returns whether the claim may take another user.
 local function take(user, score)
+  if taken[user] then
+    return true
+  end
   -- Whoever has failed before is claimed alone, so that it cannot drag others along.
   local alone = tonumber(redis.call('HGET', TROUBLE, user) or 0) >= FAILURE
-  if alone and taken > 0 then
+  if alone and #leases > 0 then
     return false
   end
-  redis.call('ZREM', PENDING, user)
-  redis.call('ZREM', WAITING, user)
-  redis.call('ZADD', LEASES, now + lease_ms, user)
-  redis.call('HSET', CLAIMS, user, string.format('%.0f %.0f %s', token, score, lane))
-  taken = taken + 1
+  taken[user] = true
   answer[#answer + 1], answer[#answer + 2] = user, score
-  return not alone and taken < limit
+  leases[#leases + 1], leases[#leases + 2] = now + lease_ms, user
+  rows[#rows + 1], rows[#rows + 2] = user, string.format('%.0f %.0f %s', token, score, lane)
+  return not alone and #leases < 2 * limit
 end
 
 -- A share of the claim is for who waits longest, whatever the value; what a share of a user is left over waits, too.
@@ -36,10 +40,8 @@ local function take_longest_waiting()
   local share = tonumber(redis.call('HGET', VALUES, 'floor') or 100)
   local owed = tonumber(redis.call('HGET', BUDGET, 'owed') or 0) + share * limit
   redis.call('HSET', BUDGET, 'owed', owed % 1000)
-  if owed < 1000 then -- nobody yet; a range that ends at -1 would be everybody
-    return true
-  end
-  for _, user in ipairs(redis.call('ZRANGE', WAITING, 0, math.floor(owed / 1000) - 1)) do
+  local oldest = redis.call('ZRANGEBYSCORE', WAITING, '-inf', '+inf', 'LIMIT', 0, math.floor(owed / 1000))
+  for _, user in ipairs(oldest) do
     if not take(user, redis.call('ZSCORE', PENDING, user)) then
       return false
     end
@@ -53,10 +55,19 @@ if limit >= 1 then
     take_by_value(lane, take)
   end
 end
+local users = {}
+for user in pairs(taken) do
+  users[#users + 1] = user
+end
+call('ZREM', PENDING, users)
+call('ZREM', WAITING, users)
+call('ZADD', LEASES, leases)
+call('HSET', CLAIMS, rows)
 if left < math.huge then
   local at = tonumber(redis.call('HGET', BUDGET, 'at') or now)
-  redis.call('HSET', BUDGET, 'left', string.format('%.17g', left - taken), 'at', math.max(now, at))
+  redis.call('HSET', BUDGET, 'left', string.format('%.17g', left - #users), 'at', math.max(now, at))
 end
-redis.call('HINCRBY', COUNTS, lane, taken)
+redis.call('HINCRBY', COUNTS, lane, #users)
+redis.call('HINCRBY', COUNTS, 'expiries', #expired)
 ring(now)
 return answer

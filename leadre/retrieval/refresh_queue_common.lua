@@ -33,9 +33,23 @@ local function write(row)
   return string.format('%.0f', (class * 32 + math.min(row.unseen, MOST_UNSEEN)) * STRIDE + row.since)
 end
 
+-- One command for many members. They are a thousand rows at most, so that unpack takes them.
+local function call(command, key, members)
+  return #members > 0 and redis.call(command, key, unpack(members)) or {}
+end
+
+local waits, since = {}, {}
+
+-- The row waits once `flush` is called.
 local function enqueue(user, row)
-  redis.call('ZADD', PENDING, write(row), user)
-  redis.call('ZADD', WAITING, row.since, user)
+  waits[#waits + 1], waits[#waits + 2] = write(row), user
+  since[#since + 1], since[#since + 2] = row.since, user
+end
+
+local function flush()
+  call('ZADD', PENDING, waits)
+  call('ZADD', WAITING, since)
+  waits, since = {}, {}
 end
 
 -- Requests from before and after as one row: the newer group, the older time. Either may be nil.
@@ -51,20 +65,17 @@ local function join(newer, older)
   }
 end
 
--- The lease ends. Returns what was requested meanwhile, or nil.
-local function unclaim(user)
-  redis.call('ZREM', LEASES, user)
-  redis.call('HDEL', CLAIMS, user)
-  local again = redis.call('ZSCORE', AGAIN, user)
-  if again then
-    redis.call('ZREM', AGAIN, user)
-  end
-  return again and read(again)
+-- The leases of different users end. Returns for each what was requested meanwhile, or false.
+local function unclaim(users)
+  local again = call('ZMSCORE', AGAIN, users)
+  call('ZREM', AGAIN, users)
+  call('ZREM', LEASES, users)
+  call('HDEL', CLAIMS, users)
+  return again
 end
 
 -- An attempt that came to nothing: back to the end of the user's bucket, or to the dead set at `bound` points.
 local function count_against(user, row, points, bound, now)
-  row = join(unclaim(user), row)
   if redis.call('HINCRBY', TROUBLE, user, points) >= bound then
     redis.call('HDEL', TROUBLE, user)
     redis.call('ZADD', DEAD, now, user)

@@ -24,11 +24,14 @@ KEYS = [f"{TAG}:{name}" for name in (*_ROWS, "doorbell", "tokens", "values", "bu
 PENDING, WAITING, AGAIN, LEASES, CLAIMS, TROUBLE, DEAD, DOORBELL, _, VALUES, BUDGET, _ = KEYS
 
 
+def source(part: str) -> str:
+    """Return the text of `refresh_queue_<part>.lua`."""
+    return files("leadre.retrieval").joinpath(f"refresh_queue_{part}.lua").read_text()
+
+
 def script(redis: Redis, *parts: str) -> Script:
-    """Return the script `refresh_queue_<part>.lua` of all parts in a row, after what all scripts share."""
-    folder = files("leadre.retrieval")
-    text = "".join(folder.joinpath(f"refresh_queue_{part}.lua").read_text() for part in ("common", *parts))
-    return redis.register_script(text)
+    """Return the script of all parts in a row, after what all scripts share."""
+    return redis.register_script("".join(source(part) for part in ("common", *parts)))
 
 
 def milliseconds(now: datetime | None) -> int | str:
