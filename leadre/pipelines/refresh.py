@@ -132,6 +132,7 @@ class LiveRetriever:
     def __init__(self, settings: Settings, *, database: Database, features: FeatureClient) -> None:
         self._settings, self._database, self._features = settings, database, features
         self._model: LoadedRelease | None = None
+        self._epoch = 0  # of the release in memory, by its latest promotion
         self._loaded: tuple[_Which, Retriever] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="index-revision")
         self._coming: tuple[_Which, Future[_Revision]] | None = None
@@ -144,7 +145,8 @@ class LiveRetriever:
             ArtifactIncomplete, ReleaseMismatch: the live release cannot be loaded.
             Unavailable: a server does not answer.
         """
-        return self.current().refresh(user_ids, now=now)
+        retriever = self.current()
+        return retriever.refresh(user_ids, now=now, release_epoch=self._epoch)
 
     def current(self) -> Retriever:
         """Return the live release's retriever over its index's newest revision that is ready. Raises as `refresh`."""
@@ -153,6 +155,7 @@ class LiveRetriever:
         if live is None:
             raise ConfigError("no release is live: `leadre train` makes one, `leadre release promote` makes it live")
         folder = self._settings.indexes / live.index_version
+        self._epoch = live.sequence
         which = (live.release, _written_at(folder))
         if self._loaded is None or self._model is None or self._model.release != live.release:
             self._model = self._loaded = self._coming = None  # two models need not fit into memory together

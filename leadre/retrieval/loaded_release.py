@@ -5,7 +5,7 @@ LEADRE §3.4, §4.4.1: render prompts, generate S-IDs under the trie, for the ad
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -40,7 +40,14 @@ class LoadedRelease:
     recipe: Recipe
 
     def lists(
-        self, contexts: Sequence[Context], *, inventory: Inventory, beam_width: int, now: datetime
+        self,
+        contexts: Sequence[Context],
+        *,
+        inventory: Inventory,
+        beam_width: int,
+        now: datetime,
+        release_epoch: int = 0,
+        behavior_sequences: Mapping[int, int] | None = None,
     ) -> list[RetrievalList]:
         """Return the list of each user as of `now`, an empty one when no ad may be shown to the user.
 
@@ -49,6 +56,9 @@ class LoadedRelease:
             inventory: which ads of `index` may be shown to whom.
             beam_width: ads a user.
             now: when the lists are generated.
+            release_epoch: `ReleaseRow.sequence` of the live release; 0, unless given, marks lists of the past.
+            behavior_sequences: of users, how many positive behaviors were known when their contexts were read; 0 of
+                others (ours).
 
         Raises:
             InvalidInput: as `Engine.generate`.
@@ -56,6 +66,7 @@ class LoadedRelease:
         prompts = [self.encoder.encode(self.prompt(context)) for context in contexts]
         filters = [inventory.mask(context.profile, now) for context in contexts]
         beams = self.engine.generate(prompts, beam_width=beam_width, filters=filters)
+        sequences = behavior_sequences or {}
         return [
             RetrievalList(
                 user_id=context.profile.user_id,
@@ -64,6 +75,8 @@ class LoadedRelease:
                 generated_at=now,
                 event_at=context.newest_behavior_at,
                 beams=tuple(found),
+                release_epoch=release_epoch,
+                behavior_sequence=sequences.get(context.profile.user_id, 0),
             )
             for context, found in zip(contexts, beams, strict=True)
         ]

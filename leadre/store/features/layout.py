@@ -13,6 +13,8 @@ import mmh3
 import numpy as np
 from numpy.typing import NDArray
 
+VIEW, FEATURE = "retrieved_ads", "retrieved_list"
+"""Where a list is: the record is the one feature of its view."""
 _STRING, _INT64 = 2, 4
 """Numbers of `feast.types.ValueType`."""
 _BYTES_VAL = b"\x0a"
