@@ -55,6 +55,8 @@ class Settings:
         arpu_margin: how far beyond its ARPU group a user must be to change it, in widths of a group
             (`LEADRE_ARPU_MARGIN`, default .25; ours).
         arpu_smoothing: weight of today's mean ARPU in a group's value (`LEADRE_ARPU_SMOOTHING`, default .5; ours).
+        api_keys_file: hashes of the keys that the servers ask for (`LEADRE_API_KEYS_FILE`, leadre.serving.keys); None,
+            the default, asks for none, and then only the loopback is listened on.
     """
 
     home: Path
@@ -79,6 +81,7 @@ class Settings:
     cut_horizon_s: float = 30.0
     arpu_margin: float = 0.25
     arpu_smoothing: float = 0.5
+    api_keys_file: Path | None = None
 
     @property
     def indexes(self) -> Path:
@@ -118,9 +121,9 @@ class Settings:
             raise ConfigError("LEADRE_DATABASE_URL must start with postgresql:// (PostgreSQL is the system of record)")
         if not urls["redis_url"].startswith(("redis://", "rediss://")):
             raise ConfigError("LEADRE_REDIS_URL must start with redis:// or rediss://")
-        if "," in unquote(urlsplit(urls["redis_url"]).password or ""):
+        if "," in unquote(urls["redis_url"]):
             raise ConfigError(
-                "the password in LEADRE_REDIS_URL holds a comma, which Feast takes for its end: change it"
+                "LEADRE_REDIS_URL holds a comma, which Feast takes for the end of a password or path: change it"
             )
         registry_url = env.get("LEADRE_REGISTRY_URL", "")
         if registry_url and not registry_url.startswith(("postgresql://", "postgresql+psycopg2://")):
@@ -150,6 +153,7 @@ class Settings:
             cut_horizon_s=_number(env, "LEADRE_CUT_HORIZON_S", 30.0, 0.1, 86_400),
             arpu_margin=_number(env, "LEADRE_ARPU_MARGIN", 0.25, 0, 25),
             arpu_smoothing=_number(env, "LEADRE_ARPU_SMOOTHING", 0.5, 0.01, 1),
+            api_keys_file=Path(keys).absolute() if (keys := env.get("LEADRE_API_KEYS_FILE")) else None,
         )
 
     def feast_environment(self) -> dict[str, str]:
@@ -157,8 +161,11 @@ class Settings:
         database = urlsplit(self.database_url)
         query = parse_qs(database.query)
         redis = urlsplit(self.redis_url)
-        redis_password = f",password={unquote(redis.password)}" if redis.password else ""
-        redis_ssl = ",ssl=true" if redis.scheme == "rediss" else ""
+        login_of_redis = {"username": unquote(redis.username or ""), "password": unquote(redis.password or "")}
+        if redis.scheme == "rediss":
+            login_of_redis["ssl"] = "true"
+        tls = {name: values[0] for name, values in parse_qs(redis.query).items() if name.startswith("ssl_")}
+        redis_options = "".join(f",{name}={value}" for name, value in (login_of_redis | tls).items() if value)
         user, password = unquote(database.username or ""), unquote(database.password or "")
         host, name = database.hostname or "localhost", database.path.lstrip("/")
         sslmode = query.get("sslmode", ["prefer"])[0]
@@ -178,7 +185,7 @@ class Settings:
             "LEADRE_FEAST_REGISTRY_URL": registry.replace("postgresql://", "postgresql+psycopg2://", 1),
             "LEADRE_FEAST_REDIS": (
                 f"{redis.hostname or 'localhost'}:{redis.port or 6379},db={redis.path.lstrip('/') or '0'}"
-                f"{redis_password}{redis_ssl},{waits}"
+                f"{redis_options},{waits}"
             ),
         }
         if self.redis_cluster:

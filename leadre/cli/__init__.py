@@ -38,6 +38,8 @@ _COMMANDS = {
     "decode": ("leadre.cli.decode", "decode", "Decode users without storing anything; --bench measures it."),
     "features": ("leadre.cli.features.check", "features", "Whether the features that rankers read are well."),
     "trace": ("leadre.cli.nearline", "trace", "Follow one user from events to ranker features."),
+    "keys": ("leadre.cli.operations.keys", "keys", "Make API keys for the servers."),
+    "user": ("leadre.cli.operations.user", "user", "Remove a person's data."),
     "serve": ("leadre.cli.serve", "serve", "Run the User Server or the Mixer."),
     "report": ("leadre.cli.report", "report", "Write the self-contained report.html."),
     "demo": ("leadre.cli.demo", "demo", "Run the whole pipeline on a made-up ad world."),
