@@ -54,6 +54,10 @@ class Settings:
             the cheap lane's (`LEADRE_CUT_HORIZON_S`, default 30; ours).
         arpu_margin: how far beyond its ARPU group a user must be to change it, in widths of a group
             (`LEADRE_ARPU_MARGIN`, default .25; ours).
+        branches: the Mixer's branches in order of turns, each with its ads a round (`LEADRE_BRANCHES`, default
+            "leadre:2,covisitation:1,popular:1"; ours).
+        visits_days: how far back the clicks go that co-visitation counts (`LEADRE_VISITS_DAYS`, default 30; ours).
+        visits_every_s: seconds between two counts of them (`LEADRE_VISITS_EVERY_S`, default 300; ours).
         arpu_smoothing: weight of today's mean ARPU in a group's value (`LEADRE_ARPU_SMOOTHING`, default .5; ours).
         api_keys_file: hashes of the keys that the servers ask for (`LEADRE_API_KEYS_FILE`, leadre.serving.keys); None,
             the default, asks for none, and then only the loopback is listened on.
@@ -81,6 +85,9 @@ class Settings:
     cut_horizon_s: float = 30.0
     arpu_margin: float = 0.25
     arpu_smoothing: float = 0.5
+    branches: str = "leadre:2,covisitation:1,popular:1"
+    visits_days: float = 30.0
+    visits_every_s: float = 300.0
     api_keys_file: Path | None = None
 
     @property
@@ -153,6 +160,9 @@ class Settings:
             cut_horizon_s=_number(env, "LEADRE_CUT_HORIZON_S", 30.0, 0.1, 86_400),
             arpu_margin=_number(env, "LEADRE_ARPU_MARGIN", 0.25, 0, 25),
             arpu_smoothing=_number(env, "LEADRE_ARPU_SMOOTHING", 0.5, 0.01, 1),
+            branches=env.get("LEADRE_BRANCHES", "leadre:2,covisitation:1,popular:1"),
+            visits_days=_number(env, "LEADRE_VISITS_DAYS", 30.0, 0.01, 3650),
+            visits_every_s=_number(env, "LEADRE_VISITS_EVERY_S", 300.0, 1, 86_400),
             api_keys_file=Path(keys).absolute() if (keys := env.get("LEADRE_API_KEYS_FILE")) else None,
         )
 

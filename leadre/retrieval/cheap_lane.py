@@ -63,6 +63,26 @@ class Visits:
             seen=histories.seen if len(items) else "keep",
         )
 
+    def after(self, ad_ids: Sequence[int], k: int) -> list[int]:
+        """Return the `k` ads that followed a user's ads most often, of one user and at once: some 50 microseconds.
+
+        Args:
+            ad_ids: what the user clicked, the newest first.
+            k: as many as there are, at most.
+        """
+        items, pairs = self.following.items, self.following.pairs
+        scores: dict[int, float] = {}
+        for age, (ad_id, place) in enumerate(zip(ad_ids, np.searchsorted(items, ad_ids).tolist(), strict=True), 1):
+            if place < len(items) and items[place] == ad_id:
+                low, high = pairs.indptr[place], pairs.indptr[place + 1]
+                for follower, count in zip(
+                    pairs.indices[low:high].tolist(), pairs.data[low:high].tolist(), strict=True
+                ):
+                    scores[follower] = scores.get(follower, 0.0) + count / age
+        had = set(ad_ids) if self.seen == "leave_out" else set()
+        best = sorted(scores, key=lambda place: (-scores[place], place))[: k + len(had)]
+        return [ad for ad in items[best].tolist() if ad not in had][:k] if best else []
+
 
 class CheapLists:
     """Makes lists over one revision of an index.
