@@ -29,7 +29,7 @@ Gauges = Callable[[], Iterable[Metric]]
 """Metrics that have to be fetched. It may block and fail; the others are shown without them."""
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True):
+class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whether a server is well; what is missing, while it is not ready."""
 
     status: str

@@ -30,7 +30,7 @@ rest of a refused body is thrown away (ours)."""
 _AHEAD = 16
 """Requests that wait on a connection before it is not read any more (ours)."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_NOT_HTTP = Refusal(400, "this is no HTTP/1.1 request", close=True)
+_NOT_HTTP = Refusal(400, "these bytes are no HTTP request", close=True)
 _LONG_TARGET = Refusal(414, f"the path and its query are longer than {MAX_TARGET_BYTES} bytes", close=True)
 _LONG_HEAD = Refusal(431, f"the headers are longer than {MAX_HEAD_BYTES} bytes", close=True)
 
