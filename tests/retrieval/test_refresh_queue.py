@@ -87,7 +87,10 @@ def test_three_failures_lead_to_the_dead_set_and_revive_leads_out_of_it(queue: R
     assert queue.dead() == [1]
     assert queue.mark([1]) == 0
     assert queue.claim(1, lease_s=60) == []
+    assert queue.stats().died == 1
     assert queue.revive() == 1
+    for _ in range(2):  # with a clean record
+        queue.fail(queue.claim(1, lease_s=60))
     assert users(queue.claim(1, lease_s=60)) == [1]
 
 

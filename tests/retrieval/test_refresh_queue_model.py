@@ -13,6 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from leadre.retrieval.refresh_queue import DOORBELL, Claim, Lane, RefreshQueue
+from leadre.retrieval.refresh_queue_keys import AGAIN, CLAIMS, KEYS, LEASES, PENDING, TROUBLE, WAITING
 
 USERS, GROUPS = 8, [0, 1, 23, 24]
 VALUES = {
@@ -29,6 +30,11 @@ class Row:
     group: int
     unseen: int
     since: int
+
+    @classmethod
+    def read(cls, score: int) -> Row:
+        bucket, since = divmod(score, 2**42)
+        return cls(bucket >= 1024, bucket // 32 % 32, bucket % 32, since)
 
     def after(self, older: Row | None) -> Row:
         if older is None:
@@ -332,8 +338,13 @@ class QueueMachine(RuleBasedStateMachine):
         assert (stats.dead, stats.cut) == (len(model.dead), model.cut)
         assert {**stats.claims, "expiries": stats.expiries, "died": stats.died} == model.counts
         assert (stats.budget_users if model.rate else math.inf) == model.budget()
-        assert redis.zcard("{leadre:refresh}:waiting") == len(model.pending)
-        assert redis.hlen("{leadre:refresh}:claims") == len(model.claimed)
+        scores = {key: {int(user): int(score) for user, score in redis.zscan_iter(key)} for key in KEYS[:4]}
+        assert {user: Row.read(score) for user, score in scores[PENDING].items()} == model.pending
+        assert {user: Row.read(score) for user, score in scores[AGAIN].items()} == model.again
+        assert scores[WAITING] == {user: row.since for user, row in model.pending.items()}
+        assert scores[LEASES] == {user: held.end for user, held in model.claimed.items()}
+        assert redis.hlen(CLAIMS) == len(model.claimed)
+        assert {int(user): int(points) for user, points in redis.hgetall(TROUBLE).items()} == model.trouble
 
 
 def test_the_queue_behaves_like_its_model(redis_url: str) -> None:
