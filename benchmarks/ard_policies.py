@@ -34,10 +34,18 @@ class Policy(Protocol):
 class Fifo:
     """A Celery task a request, first come first served; with `expires_s` a late one is dropped.
 
-    Its argument is what the request saw: a task knows no later behavior.
+    A task holds what its request saw, and knows no later behavior; `reading`: it reads what is there when it begins.
     """
 
-    def __init__(self, groups: NDArray[np.int64], *, expires_s: float = np.inf, strict: bool = False) -> None:
+    def __init__(
+        self,
+        groups: NDArray[np.int64],
+        *,
+        expires_s: float = np.inf,
+        strict: bool = False,
+        reading: bool = False,
+    ) -> None:
+        self._newest: dict[int, int] | None = {} if reading else None
         self._group = groups.tolist() if strict else [0] * len(groups)
         self._expires_s = expires_s
         self._queues: list[deque[tuple[int, int, float]]] = [deque() for _ in range(25 if strict else 1)]
@@ -45,6 +53,8 @@ class Fifo:
     def mark(self, user: int, number: int, now_s: float) -> None:
         """Append a message to the group's queue."""
         self._queues[self._group[user]].append((user, number, now_s))
+        if self._newest is not None:
+            self._newest[user] = number
 
     def claim(self, limit: int, now_s: float) -> list[Task]:
         """Give the oldest messages of the highest queue that has any."""
@@ -53,7 +63,7 @@ class Fifo:
             while queue and len(tasks) < limit:
                 user, number, at = queue.popleft()
                 if now_s - at <= self._expires_s:
-                    tasks.append((user, number))
+                    tasks.append((user, number if self._newest is None else self._newest[user]))
         return tasks
 
 

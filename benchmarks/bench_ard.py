@@ -108,8 +108,10 @@ def freshness(day: Day, policy: Policy, *, log: list[list[Task]] | None = None) 
 
 POLICIES: dict[str, Callable[[Day], Policy]] = {
     "fifo": lambda day: Fifo(day.groups),
+    "fifo_reading": lambda day: Fifo(day.groups, reading=True),
     "fifo_with_expiry": lambda day: Fifo(day.groups, expires_s=60.0),
     "strict_queues": lambda day: Fifo(day.groups, strict=True),
+    "strict_queues_reading": lambda day: Fifo(day.groups, strict=True, reading=True),
     "strict_coalesced": lambda day: Coalesced(day.groups),
     "weighted_fair": lambda day: Coalesced(day.groups, weights=day.values),
     "earliest_deadline": lambda day: EarliestDeadline(day.groups, values=day.values),
