@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 @app.task(name="workers.distribution.distribute", acks_late=False)  # type: ignore[untyped-decorator]
 def distribute() -> None:
     """Tell the refresh queue what the groups are worth and how far down the LLM serves now."""
-    from leadre.pipelines.distribute import distribute
+    from leadre.pipelines.distribution.distribute import distribute
     from leadre.serving.metrics import publish
     from leadre.store.records.database import transaction
 
@@ -29,7 +29,7 @@ def distribute() -> None:
 @app.task(name="workers.distribution.measure_freshness", acks_late=False)  # type: ignore[untyped-decorator]
 def measure_freshness() -> None:
     """Publish how fresh the lists are, weighted by revenue."""
-    from leadre.pipelines.distribute import measure_freshness
+    from leadre.pipelines.distribution.distribute import measure_freshness
     from leadre.serving.metrics import publish
     from leadre.store.records.database import transaction
 

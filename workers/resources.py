@@ -22,7 +22,7 @@ from leadre.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine as Database
 
-    from leadre.pipelines.cheap_lane import CheapLane
+    from leadre.pipelines.distribution.cheap_lane import CheapLane
     from leadre.pipelines.drain import Drained
     from leadre.pipelines.reconcile import Reconciler
     from leadre.pipelines.refresh import LiveRetriever
@@ -84,7 +84,7 @@ class Resources:
     @cached_property
     def cheap_lane(self) -> CheapLane:
         """Makes lists without the LLM; it counts clicks with the first batch."""
-        from leadre.pipelines.cheap_lane import CheapLane
+        from leadre.pipelines.distribution.cheap_lane import CheapLane
 
         return CheapLane(self.settings, database=self.database, features=self.features)
 

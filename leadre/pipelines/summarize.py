@@ -12,10 +12,10 @@ from datetime import datetime
 from itertools import islice
 
 from leadre.errors import InvalidInput
-from leadre.pipelines.regroup import SMOOTHING, regroup_if_due
+from leadre.pipelines.distribution.regroup import SMOOTHING, regroup_if_due
 from leadre.store.records import summaries
-from leadre.store.records.arpu import MARGIN
 from leadre.store.records.database import connect, transaction
+from leadre.store.records.distribution.arpu import MARGIN
 from leadre.store.records.summaries import SummaryCounts
 
 Progress = Callable[[str, int], None]
@@ -40,7 +40,7 @@ def summarize(
         window_days: as `summaries.summarize_batch`.
         connections: how many work side by side (ours).
         progress: told of the users that are done.
-        margin: of the ARPU groups, as `leadre.pipelines.regroup.regroup`; they are made anew once a day.
+        margin: of the ARPU groups, as `leadre.pipelines.distribution.regroup.regroup`; they are made anew once a day.
         smoothing: likewise.
 
     Raises:

@@ -20,7 +20,7 @@ from leadre.evaluation.baselines import CoVisitation, Histories, Popularity, See
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.trie import LiveMask
 from leadre.retrieval.inventory import Inventory
-from leadre.store.records.histories import NewestAds
+from leadre.store.records.distribution.histories import NewestAds
 
 FOLLOWERS = 32
 """Ads that are kept of those which followed an ad, the most frequent ones (ours)."""

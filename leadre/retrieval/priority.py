@@ -1,7 +1,7 @@
 """ARPU groups: who is refreshed first when there is not enough capacity for all.
 
 LEADRE §4.4.1, Adaptive Resource Distribution: users in 25 groups by average revenue per user. This is what
-`leadre.store.records.arpu` does in SQL, printed in arrays.
+`leadre.store.records.distribution.arpu` does in SQL, printed in arrays.
 """
 
 from __future__ import annotations

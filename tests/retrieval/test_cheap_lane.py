@@ -21,7 +21,7 @@ from leadre.retrieval.cheap_lane import CheapLists, Visits
 from leadre.retrieval.inventory import Inventory
 from leadre.store.records import catalog, events
 from leadre.store.records.database import connect, transaction
-from leadre.store.records.histories import NewestAds, ad_histories, newest_ads
+from leadre.store.records.distribution.histories import NewestAds, ad_histories, newest_ads
 from leadre.synthetic import World, make_world
 
 NOW = datetime(2025, 6, 1, tzinfo=UTC)

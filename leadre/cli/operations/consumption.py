@@ -23,7 +23,7 @@ def consumption(since: datetime, until: datetime, *, as_json: bool) -> None:
 
     Example: leadre consumption --from 2025-06-01 --to 2025-06-08
     """
-    from leadre.store.records.consumption import read_consumption
+    from leadre.store.records.distribution.consumption import read_consumption
 
     found = settings()
     with connection(found) as connected:

@@ -28,7 +28,7 @@ from leadre.serving.redis.wire import address_of
 from leadre.serving.user_server import LIMIT
 from leadre.store.features.layout import around_id, field
 from leadre.store.records.database import connect, transaction
-from leadre.store.records.histories import ad_histories
+from leadre.store.records.distribution.histories import ad_histories
 from leadre.store.records.request_path import popular_ads
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from functools import partial
 from sqlalchemy import Connection, text
 
 from leadre.domain.behavior import WINDOW_DAYS, window_start
-from leadre.store.records.arpu import group_by_arpu
+from leadre.store.records.distribution.arpu import group_by_arpu
 from leadre.store.records.known.instants import claim, months, settle, waiting
 from leadre.store.records.known.rows import append_sequences, append_summaries
 from leadre.store.records.partitions import ensure_months

@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import Connection, select, text
 
 from leadre.domain.users import Profile
-from leadre.pipelines.regroup import regroup, regroup_if_due
+from leadre.pipelines.distribution.regroup import regroup, regroup_if_due
 from leadre.retrieval.priority import GROUPS, arpu_groups
-from leadre.store.records import arpu
 from leadre.store.records.catalog import upsert_users
+from leadre.store.records.distribution import arpu
 from leadre.store.records.tables import users
 
 NOW = datetime(2025, 6, 1, tzinfo=UTC)

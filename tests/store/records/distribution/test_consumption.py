@@ -10,8 +10,8 @@ from sqlalchemy import Connection, insert
 from leadre.cli import cli
 from leadre.domain.behavior import Action, Behavior, Domain, Impression
 from leadre.store.records import events
-from leadre.store.records.consumption import Consumption, read_consumption
 from leadre.store.records.database import connect, transaction
+from leadre.store.records.distribution.consumption import Consumption, read_consumption
 from leadre.store.records.partitions import ensure_months
 from leadre.store.records.tables import retrieval_log
 

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from leadre.domain.users import Profile
-from leadre.pipelines.distribute import distribute, measure_freshness
-from leadre.pipelines.regroup import regroup
+from leadre.pipelines.distribution.distribute import distribute, measure_freshness
+from leadre.pipelines.distribution.regroup import regroup
 from leadre.retrieval.refresh_queue import RefreshQueue
 from leadre.settings import Settings
 from leadre.store.records.catalog import upsert_users

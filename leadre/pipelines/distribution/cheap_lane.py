@@ -23,7 +23,7 @@ from leadre.retrieval.retriever import LIVE_ADS_AGE
 from leadre.settings import Settings
 from leadre.store.features.client import FeatureClient
 from leadre.store.records.database import transaction
-from leadre.store.records.histories import ad_histories, newest_ads
+from leadre.store.records.distribution.histories import ad_histories, newest_ads
 from leadre.store.release.records import ReleaseRow, live_release
 
 if TYPE_CHECKING:

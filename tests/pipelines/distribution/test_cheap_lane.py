@@ -14,7 +14,7 @@ from leadre.domain.ads import Ad
 from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.errors import ConfigError
 from leadre.indexing.ad_index import AdIndex
-from leadre.pipelines.cheap_lane import CheapLane
+from leadre.pipelines.distribution.cheap_lane import CheapLane
 from leadre.settings import Settings
 from leadre.store.features.client import FeatureClient
 from leadre.store.records import catalog, events

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leadre.retrieval.distribution import group_values
-from leadre.store.records import arpu
-from leadre.store.records.arpu import ARPU_GROUPS, MARGIN, ArpuGroup
+from leadre.store.records.distribution import arpu
+from leadre.store.records.distribution.arpu import ARPU_GROUPS, MARGIN, ArpuGroup
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -26,7 +26,7 @@ def regroup(connection: Connection, *, now: datetime, margin: float = MARGIN, sm
     Args:
         connection: in a transaction.
         now: written beside the values.
-        margin: as `leadre.store.records.arpu.group_by_arpu`.
+        margin: as `leadre.store.records.distribution.arpu.group_by_arpu`.
         smoothing: as `leadre.retrieval.distribution.group_values`.
 
     Returns:

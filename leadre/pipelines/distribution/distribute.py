@@ -16,8 +16,8 @@ import numpy as np
 from leadre.retrieval.distribution import adaptive_cut, freshness
 from leadre.retrieval.refresh_queue import RefreshQueue
 from leadre.settings import Settings
-from leadre.store.records import arpu
-from leadre.store.records.arpu import ArpuGroup
+from leadre.store.records.distribution import arpu
+from leadre.store.records.distribution.arpu import ArpuGroup
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
