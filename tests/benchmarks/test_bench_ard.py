@@ -8,8 +8,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given
 
 from leadre.retrieval.refresh_queue import Claim, RefreshQueue
 
@@ -17,7 +19,7 @@ START = datetime(2025, 6, 1, tzinfo=UTC)
 Task = tuple[int, int]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ard() -> ModuleType:
     """The benchmark's module."""
     spec = importlib.util.spec_from_file_location(
@@ -26,7 +28,9 @@ def ard() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules["bench_ard"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(str(spec.origin)).parent))  # its own modules, by bare name
+        spec.loader.exec_module(module)
     return module
 
 
@@ -72,3 +76,16 @@ def test_the_same_seed_gives_the_same_day(ard) -> None:
     one, other = (ard.make_day(seed=3, users=100, hours=2.0) for _ in range(2))
     assert np.array_equal(one.at_s, other.at_s)
     assert (np.diff(one.at_s) >= 0).all()
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 6)), max_size=60), st.sampled_from(["index", "ours"]))
+def test_nobody_who_waits_is_left_while_there_is_room(ard, steps, name) -> None:
+    day = ard.make_day(seed=2, users=31, hours=2.0)
+    policy, waiting = ard.POLICIES[name](day), set()
+    for second, (user, limit) in enumerate(steps):
+        policy.mark(user, second, float(second))
+        waiting.add(user)
+        claimed = [claimed for claimed, _ in policy.claim(limit, float(second))]
+        assert len(set(claimed)) == len(claimed) == min(limit, len(waiting))
+        assert set(claimed) <= waiting
+        waiting -= set(claimed)
