@@ -53,6 +53,22 @@ class Settings:
         registry_url: of Feast's registry (`LEADRE_REGISTRY_URL`); default: a schema of its own in `database_url`.
         redis_cluster: the online store's nodes under feature_store.production.yaml, as Feast writes them,
             `host:port,host:port,password=...` (`LEADRE_REDIS_CLUSTER`).
+        gpu_budget: users a second that the LLM may refresh, of all workers together (`LEADRE_GPU_BUDGET`); 0, the
+            default, sets no bound.
+        gpu_burst: users that an idle budget saves up (`LEADRE_GPU_BURST`); 0, the default: two seconds' worth (ours).
+        unseen_discount: what a list is worth after each behavior it does not know, as a share of the worth before
+            (`LEADRE_UNSEEN_DISCOUNT`, default .8; ours).
+        floor_share: share of the LLM's refreshes that go to who has waited longest, whatever the group
+            (`LEADRE_FLOOR_SHARE`, default .1; ours).
+        cut_horizon_s: seconds that users the LLM serves may wait; groups beyond what the budget serves in this time are
+            the cheap lane's (`LEADRE_CUT_HORIZON_S`, default 30; ours).
+        arpu_margin: how far beyond its ARPU group a user must be to change it, in widths of a group
+            (`LEADRE_ARPU_MARGIN`, default .25; ours).
+        branches: the Mixer's branches in order of turns, each with its ads a round (`LEADRE_BRANCHES`, default
+            "leadre:2,covisitation:1,popular:1"; ours).
+        visits_days: how far back the clicks go that co-visitation counts (`LEADRE_VISITS_DAYS`, default 30; ours).
+        visits_every_s: seconds between two counts of them (`LEADRE_VISITS_EVERY_S`, default 300; ours).
+        arpu_smoothing: weight of today's mean ARPU in a group's value (`LEADRE_ARPU_SMOOTHING`, default .5; ours).
         api_keys_file: hashes of the keys that the servers ask for (`LEADRE_API_KEYS_FILE`, leadre.serving.keys); None,
             the default, asks for none, and then only the loopback is listened on.
     """
@@ -76,6 +92,16 @@ class Settings:
     retention_export: Path | None = None
     registry_url: str = field(default="", repr=False)
     redis_cluster: str = field(default="", repr=False)
+    gpu_budget: float = 0.0
+    gpu_burst: float = 0.0
+    unseen_discount: float = 0.8
+    floor_share: float = 0.1
+    cut_horizon_s: float = 30.0
+    arpu_margin: float = 0.25
+    arpu_smoothing: float = 0.5
+    branches: str = "leadre:2,covisitation:1,popular:1"
+    visits_days: float = 30.0
+    visits_every_s: float = 300.0
     api_keys_file: Path | None = None
 
     @property
@@ -145,6 +171,16 @@ class Settings:
             retention_export=Path(export).absolute() if (export := env.get("LEADRE_RETENTION_EXPORT")) else None,
             registry_url=registry_url,
             redis_cluster=env.get("LEADRE_REDIS_CLUSTER", ""),
+            gpu_budget=_number(env, "LEADRE_GPU_BUDGET", 0.0, 0, 1e9),
+            gpu_burst=_number(env, "LEADRE_GPU_BURST", 0.0, 0, 1e9),
+            unseen_discount=_number(env, "LEADRE_UNSEEN_DISCOUNT", 0.8, 0.01, 0.99),
+            floor_share=_number(env, "LEADRE_FLOOR_SHARE", 0.1, 0, 1),
+            cut_horizon_s=_number(env, "LEADRE_CUT_HORIZON_S", 30.0, 0.1, 86_400),
+            arpu_margin=_number(env, "LEADRE_ARPU_MARGIN", 0.25, 0, 25),
+            arpu_smoothing=_number(env, "LEADRE_ARPU_SMOOTHING", 0.5, 0.01, 1),
+            branches=env.get("LEADRE_BRANCHES", "leadre:2,covisitation:1,popular:1"),
+            visits_days=_number(env, "LEADRE_VISITS_DAYS", 30.0, 0.01, 3650),
+            visits_every_s=_number(env, "LEADRE_VISITS_EVERY_S", 300.0, 1, 86_400),
             api_keys_file=Path(keys).absolute() if (keys := env.get("LEADRE_API_KEYS_FILE")) else None,
         )
 

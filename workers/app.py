@@ -80,6 +80,7 @@ def configuration() -> dict[str, Any]:
         "task_routes": {
             "workers.retrieval.*": {"queue": RETRIEVAL},
             "workers.ingest.*": {"queue": INGEST},
+            "workers.distribution.*": {"queue": RETRIEVAL},
             "workers.indexing.*": {"queue": INDEXING},
             "workers.dataset.*": {"queue": BACKFILL},
             "workers.*": {"queue": MAINTENANCE},
@@ -114,7 +115,8 @@ app = Application(
     include=[
         f"{__package__}.{module}"
         for module in (
-            *("retrieval", "ingest", "indexing", "training", "materialization", "dataset", "features", "doorbell"),
+            *("retrieval", "distribution", "ingest", "indexing", "training", "materialization", "dataset", "features"),
+            "doorbell",
             "upkeep",
         )
     ],

@@ -42,6 +42,7 @@ _COMMANDS = {
     "features": ("leadre.cli.features.check", "features", "Whether the features that rankers read are well."),
     "trace": ("leadre.cli.nearline", "trace", "Follow one user from events to ranker features."),
     "keys": ("leadre.cli.operations.keys", "keys", "Make API keys for the servers."),
+    "consumption": ("leadre.cli.operations.consumption", "consumption", "Which shown ads LEADRE alone retrieved."),
     "user": ("leadre.cli.operations.user", "user", "Remove a person's data."),
     "serve": ("leadre.cli.serve", "serve", "Run the User Server, the Mixer or an engine."),
     "report": ("leadre.cli.report", "report", "Write the self-contained report.html."),
