@@ -32,7 +32,10 @@ class Settings:
         feature_repo: folder of feature_store.yaml (`LEADRE_FEATURE_REPO`, default `feature_repo`).
         beam_width: ads retrieved per user (`LEADRE_BEAM_WIDTH`, default 20; the paper names none).
         refresh_batch: users a worker claims at once (`LEADRE_REFRESH_BATCH`, default 32; ours).
-        lease_s: seconds a claimed user stays claimed when its worker dies (`LEADRE_LEASE_S`, default 60; ours).
+        refresh_tokens: prompt tokens that a worker decodes at once (`LEADRE_REFRESH_TOKENS`, default 65,536; ours); a
+            batch of more is decoded in parts.
+        lease_s: seconds a claimed user stays claimed when its worker dies (`LEADRE_LEASE_S`, default 4; ours); a worker
+            at work renews them.
         engine: which engine decodes (`LEADRE_ENGINE`, default "auto"); "stub" runs no model.
         device: where the model is, as torch names it (`LEADRE_DEVICE`, default "cpu").
         precision: of the model's weights and activations (`LEADRE_PRECISION`, default "fp32").
@@ -53,7 +56,8 @@ class Settings:
     feature_repo: Path
     beam_width: int = 20
     refresh_batch: int = 32
-    lease_s: float = 60.0
+    refresh_tokens: int = 65_536
+    lease_s: float = 4.0
     engine: EngineKind = "auto"
     device: str = "cpu"
     precision: Precision = "fp32"
@@ -116,7 +120,8 @@ class Settings:
             feature_repo=Path(env.get("LEADRE_FEATURE_REPO", "feature_repo")).absolute(),
             beam_width=_whole(env, "LEADRE_BEAM_WIDTH", 20, 1, 1024),
             refresh_batch=_whole(env, "LEADRE_REFRESH_BATCH", 32, 1, 10_000),
-            lease_s=_number(env, "LEADRE_LEASE_S", 60.0, 1, 86_400),
+            refresh_tokens=_whole(env, "LEADRE_REFRESH_TOKENS", 65_536, 1, 1 << 30),
+            lease_s=_number(env, "LEADRE_LEASE_S", 4.0, 0.5, 86_400),
             engine=_one_of(env, "LEADRE_ENGINE", get_args(EngineKind), "auto"),
             device=env.get("LEADRE_DEVICE", "cpu"),
             precision=_one_of(env, "LEADRE_PRECISION", get_args(Precision), "fp32"),

@@ -32,6 +32,7 @@ from leadre.errors import ConfigError, Unavailable
 from leadre.settings import Settings
 from leadre.threads import wait_asleep
 
+from . import broker
 from .schedule import BEAT_SCHEDULE
 
 _TWIN = "leadre_workers" if __package__ == "workers" else "workers"
@@ -96,12 +97,30 @@ class PatientTask(Task):  # type: ignore[misc]
     retry_backoff = True
 
 
-app = Celery(
+class Application(Celery):  # type: ignore[misc]
+    """Celery, which would forget a configuration that raises when first read, and go on with its own defaults."""
+
+    def on_configure(self) -> None:
+        """Raise before anything is forgotten: the next look finds what is missing now."""
+        configuration()
+
+
+broker.use()
+app = Application(
     "leadre",
     task_cls=PatientTask,
     include=[
         f"{__package__}.{module}"
-        for module in ("retrieval", "indexing", "training", "materialization", "dataset", "features", "doorbell")
+        for module in (
+            "retrieval",
+            "indexing",
+            "training",
+            "materialization",
+            "dataset",
+            "features",
+            "doorbell",
+            "upkeep",
+        )
     ],
     set_as_current=True,
 )

@@ -21,6 +21,7 @@ _COMMANDS = {
     "import": ("leadre.cli.importing", "import_", "Load ads, users and behaviors."),
     "summarize": ("leadre.cli.importing", "summarize", "Turn behaviors into interest summaries and sequences."),
     "materialize": ("leadre.cli.importing", "materialize", "Copy what is new to the online store."),
+    "rehydrate": ("leadre.cli.nearline", "rehydrate", "Bring all lists back to an online store that lost them."),
     "retention": ("leadre.cli.importing", "retention", "Drop old months of lists, summaries and sequences."),
     "ads": ("leadre.cli.ads", "ads", "Pause and resume ads, say when they run and whether their budget lasts."),
     "index": ("leadre.cli.index", "index", "Build and inspect the ad index."),

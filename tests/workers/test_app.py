@@ -73,6 +73,28 @@ def test_beat_and_the_doorbell_load_no_model_library() -> None:
     assert loaded.stdout.strip() == "[]"
 
 
+def test_a_configuration_that_cannot_be_read_yet_is_read_when_it_can_be(tmp_path: Path) -> None:
+    code = """
+import os
+from leadre.errors import ConfigError
+from workers.app import app
+for _ in range(2):
+    try:
+        app.conf.broker_url
+    except ConfigError:
+        print("not yet")
+os.environ["LEADRE_REDIS_URL"] = "redis://127.0.0.1:1/7"
+os.environ["LEADRE_DATABASE_URL"] = "postgresql://nobody@127.0.0.1:1/nothing"
+print(app.conf.broker_url, app.conf.task_acks_late, app.conf.accept_content)
+"""
+    bare = {key: value for key, value in os.environ.items() if not key.startswith("LEADRE_")}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, env={**bare, "LEADRE_HOME": str(tmp_path)}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["not yet", "not yet", "redis://127.0.0.1:1/7 True ['json']"]
+
+
 @pytest.mark.parametrize("first", ["workers", "leadre_workers"])
 def test_two_names_of_the_same_file_do_not_become_two_applications_in_one_process(first: str, tmp_path: Path) -> None:
     (tmp_path / "leadre_workers").symlink_to(ROOT / "workers")  # what an editable install does by an import hook

@@ -24,6 +24,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    Uuid,
     func,
     text,
 )
@@ -175,6 +176,15 @@ settled = Table(
     Column("everybody", Boolean, CheckConstraint("everybody", name="one_row"), primary_key=True, server_default="true"),
     Column("until", TIME, nullable=False),
     comment="One row at most: what was known of anybody up to here is settled, as `user_state.summarized_until`.",
+)
+
+online_marker = Table(
+    "online_marker",
+    metadata,
+    Column("online", Boolean, CheckConstraint("online", name="one_row"), primary_key=True, server_default="true"),
+    Column("marker", Uuid, nullable=False),
+    Column("set_at", TIME, nullable=False, server_default=func.now()),
+    comment="One row at most: what an online store holds that was filled from this database.",
 )
 
 content_items = Table(

@@ -1,0 +1,77 @@
+-- In which order a lane takes its users; between the common part and refresh_queue_claim.lua.
+-- First those whom the lane is for: groups from the cut on in lane `llm`, never listed users in lane `cheap`. Then, in
+-- either, the groups below the cut. Among them the most valuable first, of equally valuable ones who waits longest.
+-- Of each class (group, and whether never listed) the bucket with most unseen requests is in front of the others.
+local ROWS = 32 -- of a bucket, looked at in one piece
+
+-- Returns a function from a class to its front now: the first rows of its first bucket. nil: no user of the lane waits.
+local function fronts_of(lane)
+  local values, discount, lowest = unpack(redis.call('HMGET', VALUES, 'values', 'discount', 'cut'))
+  values, discount, lowest = values and cjson.decode(values), tonumber(discount or 0.8), tonumber(lowest or 0)
+  return function(class)
+    local group, new = class % NEW, class >= NEW
+    local meant
+    if lane == 'cheap' then
+      meant = new
+    else
+      meant = group >= lowest
+    end
+    if not meant and group >= lowest then
+      return nil
+    end
+    local first = class * 32 * STRIDE
+    local top = redis.call('ZREVRANGEBYSCORE', PENDING, first + 32 * STRIDE - 1, first, 'WITHSCORES', 'LIMIT', 0, 1)[2]
+    if not top then
+      return nil
+    end
+    local bucket = top - top % STRIDE
+    return {
+      meant = meant,
+      value = (values and values[group + 1] or group + 1) * (1 - discount ^ read(top).unseen),
+      class = class,
+      rows = redis.call('ZRANGEBYSCORE', PENDING, bucket, bucket + STRIDE - 1, 'WITHSCORES', 'LIMIT', 0, ROWS),
+      at = 1,
+    }
+  end
+end
+
+local function before(one, other)
+  if one.meant ~= other.meant then
+    return one.meant
+  elseif one.value ~= other.value then
+    return one.value > other.value
+  end
+  local waits, other_waits = one.rows[one.at + 1] % STRIDE, other.rows[other.at + 1] % STRIDE
+  return waits < other_waits or (waits == other_waits and one.class > other.class)
+end
+
+-- Calls `take(user, score)`, which takes the user out of `PENDING`, in the lane's order until it returns false.
+local function take_by_value(lane, take)
+  local front_of, fronts = fronts_of(lane), {}
+  for class = 0, NEW + TOP_GROUP do
+    fronts[class] = front_of(class)
+  end
+  while true do
+    local best, second
+    for _, front in pairs(fronts) do
+      if not best or before(front, best) then
+        best, second = front, best
+      elseif not second or before(front, second) then
+        second = front
+      end
+    end
+    if not best then
+      return
+    end
+    repeat
+      if not take(best.rows[best.at], best.rows[best.at + 1]) then
+        return
+      end
+      best.at = best.at + 2
+      if not best.rows[best.at] then
+        fronts[best.class] = front_of(best.class)
+        break
+      end
+    until second and before(second, best)
+  end
+end
