@@ -120,6 +120,7 @@ app = Application(
             "features",
             "doorbell",
             "upkeep",
+            "telemetry",
         )
     ],
     set_as_current=True,
