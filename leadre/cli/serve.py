@@ -1,12 +1,12 @@
-"""`leadre serve`: the request path's ASGI applications. LEADRE §4.4.1."""
+"""`leadre serve`: the request path's servers. LEADRE §4.4.1."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import socket
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,14 +18,22 @@ from leadre import logs
 from leadre.cli import session
 from leadre.cli.operations.door import Door, door_options
 from leadre.errors import ConfigError, Unavailable
-from leadre.serving.guard import Application
 
 if TYPE_CHECKING:
+    from leadre.serving.http.application import Application
     from leadre.settings import Settings
 
 _HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 _PORT = click.IntRange(0, 65535)
 _PORT_HELP = "Port to listen on; 0 takes a free one."
+_WORKERS = click.option(
+    "--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes that share the port."
+)
+_ADMIN_PORT = click.option(
+    "--admin-port",
+    type=click.IntRange(1, 65535),
+    help="Show /metrics on this port of the loopback instead, the second worker's on the next one, and so on.",
+)
 
 
 @click.group()
@@ -36,8 +44,10 @@ def serve() -> None:
 @serve.command("user-server")
 @_HOST
 @click.option("--port", type=_PORT, default=8010, show_default=True, help=_PORT_HELP)
+@_WORKERS
+@_ADMIN_PORT
 @door_options
-def user_server(host: str, port: int, *, door: Door) -> None:
+def user_server(host: str, port: int, *, workers: int, admin_port: int | None, door: Door) -> None:
     """Serve stored retrieval lists and take in behaviors.
 
     Example: curl localhost:8010/v1/users/user_5/ads
@@ -59,17 +69,26 @@ def user_server(host: str, port: int, *, door: Door) -> None:
             ["curl", f"{of_user}/behaviors", "-d", json.dumps({"behaviors": [click_now]})],
         ]
 
-    with _bound(host, port) as listening:
-        app = door.guarded(create_app(found), found, address=listening.getsockname()[0])
-        said = partial(_announced, "User Server", found, listening, to_try, scheme=door.scheme)
-        _run(app, listening, door, announce=said)
+    with ExitStack() as open_sockets:
+        listening = [open_sockets.enter_context(each) for each in _bound(host, port, count=workers)]
+        operations = _operations(admin_port, workers)
+        app = partial(
+            create_app,
+            found,
+            guard=door.guard(found, address=listening[0].getsockname()[0]),
+            operations_apart=admin_port is not None,
+        )
+        said = partial(_announced, "User Server", found, listening[0], to_try, scheme=door.scheme)
+        _serve(app, listening, operations, door, announce=said)
 
 
 @serve.command()
 @_HOST
 @click.option("--port", type=_PORT, default=8020, show_default=True, help=_PORT_HELP)
+@_WORKERS
+@_ADMIN_PORT
 @door_options
-def mixer(host: str, port: int, *, door: Door) -> None:
+def mixer(host: str, port: int, *, workers: int, admin_port: int | None, door: Door) -> None:
     """Serve the merged candidates of LEADRE's branch and the popularity branch.
 
     Example: curl localhost:8020/v1/users/user_5/candidates
@@ -81,17 +100,24 @@ def mixer(host: str, port: int, *, door: Door) -> None:
     def to_try(address: str, user: str, _: int | str) -> list[list[str]]:
         return [
             ["curl", f"{address}/v1/users/{quote(user, safe='')}/candidates?limit=5"],
-            ["curl", f"{address}/metrics-lite"],
+            ["curl", f"{address}/healthz"],
         ]
 
-    with _bound(host, port) as listening:
-        app = door.guarded(create_app(found), found, address=listening.getsockname()[0])
-        said = partial(_announced, "Mixer", found, listening, to_try, scheme=door.scheme)
-        _run(app, listening, door, announce=said)
+    with ExitStack() as open_sockets:
+        listening = [open_sockets.enter_context(each) for each in _bound(host, port, count=workers)]
+        operations = _operations(admin_port, workers)
+        app = partial(
+            create_app,
+            found,
+            guard=door.guard(found, address=listening[0].getsockname()[0]),
+            operations_apart=admin_port is not None,
+        )
+        said = partial(_announced, "Mixer", found, listening[0], to_try, scheme=door.scheme)
+        _serve(app, listening, operations, door, announce=said)
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    """Return a socket that has the address, and does not listen yet.
+def _bound(host: str, port: int, *, count: int = 1) -> list[socket.socket]:
+    """Return sockets that have the address, and do not listen yet; several share it.
 
     Raises:
         ConfigError: the address cannot be had.
@@ -99,9 +125,18 @@ def _bound(host: str, port: int) -> socket.socket:
     with ExitStack() as failing:
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            bound = failing.enter_context(socket.socket(family, kind, protocol))
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind(address)
+            bound = [socket.socket(family, kind, protocol)]
+            failing.callback(_close, bound)
+            bound[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound[0].bind(address)  # alone: a stranger who shares his ports is noticed
+            if count > 1:
+                address = bound[0].getsockname()
+                bound.pop().close()
+                for _ in range(count):
+                    bound.append(socket.socket(family, kind, protocol))
+                    bound[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    bound[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                    bound[-1].bind(address)
         except (OSError, UnicodeError) as error:  # an over-long host name is no OSError
             said = getattr(error, "strerror", None) or str(error)
             raise ConfigError(
@@ -112,22 +147,41 @@ def _bound(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _run(app: Application, listening: socket.socket, door: Door, *, announce: Callable[[], str]) -> None:
+def _close(sockets: Sequence[socket.socket]) -> None:
+    for each in sockets:
+        each.close()
+
+
+def _operations(admin_port: int | None, workers: int) -> list[socket.socket]:
+    """Return a socket of the loopback for each process's operations; none without a port."""
+    if admin_port is None:
+        return []
+    return [_bound("127.0.0.1", admin_port + number)[0] for number in range(workers)]
+
+
+def _serve(
+    make_app: Callable[[], Application],
+    listening: Sequence[socket.socket],
+    operations: Sequence[socket.socket],
+    door: Door,
+    *,
+    announce: Callable[[], str],
+) -> None:
     """Serve until a signal ends it. `announce` is called, and its answer printed, once requests are accepted."""
-    import asyncio
-
-    import uvicorn
-
-    class Announced(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                click.echo(await asyncio.to_thread(announce))
+    from leadre.serving.http.server import run
+    from leadre.serving.http.workers import supervise
 
     logs.configure()
-    config = uvicorn.Config(app, log_level="warning", access_log=False, **door.uvicorn_options())
-    with suppress(KeyboardInterrupt):  # how uvicorn passes on the signal it ended by
-        Announced(config).run(sockets=[listening])
+    tls = door.tls()
+
+    def process(number: int) -> None:
+        app = make_app()
+        served = [(app, listening[number])]
+        if operations and app.operations is not None:
+            served.append((app.operations, operations[number]))
+        run(served, announce=(lambda: click.echo(announce())) if number == 0 else (lambda: None), tls=tls)
+
+    supervise(len(listening), process)
 
 
 def _announced(

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from leadre.errors import Unavailable
-
-if TYPE_CHECKING:
-    from leadre.store.features.list_reader import RetrievedRow
+from leadre.serving.online_lists import Found, Nothing
+from leadre.store.features.list_reader import row_in
 
 logger = logging.getLogger(__name__)
 
@@ -42,18 +41,34 @@ class StoredBranch:
 
     Args:
         name: what answers call it.
-        read: reads a user's list; None when there is none. It blocks, and runs in a thread.
+        ask: reads a user's list from the online store, without blocking (`OnlineLists.ask`).
+        ttl_s: an older list counts as absent.
+        clock: Unix seconds.
     """
 
-    def __init__(self, *, name: str, read: Callable[[int], RetrievedRow | None]) -> None:
+    def __init__(
+        self, *, name: str, ask: Callable[[int, Found], None], ttl_s: float, clock: Callable[[], float] = time.time
+    ) -> None:
         self.name = name
-        self._read = read
-        self._readers = ThreadPoolExecutor(16, thread_name_prefix=name)
+        self._ask, self._ttl_s, self._clock = ask, ttl_s, clock
 
     async def retrieve(self, user_id: int, k: int) -> Sequence[int]:
-        """Return the list's first `k` ads; raises what `read` raises."""
-        found = await asyncio.get_running_loop().run_in_executor(self._readers, self._read, user_id)
-        return found.ad_ids[:k] if found else []
+        """Return the list's first `k` ads.
+
+        Raises:
+            Unavailable: the online store does not answer, or has lost its lists.
+        """
+        future: asyncio.Future[bytes | Nothing | Exception] = asyncio.get_running_loop().create_future()
+        self._ask(user_id, lambda found: None if future.done() else future.set_result(found))
+        found = await future
+        if isinstance(found, Exception):
+            raise found
+        if isinstance(found, Nothing):
+            if not found.whole:
+                raise Unavailable("the online store was wiped; its lists are being written again")
+            return []
+        row = row_in(found, user_id)
+        return [] if row is None or self._clock() - row.generated_at.timestamp() > self._ttl_s else row.ad_ids[:k]
 
 
 class Kept(Generic[T]):

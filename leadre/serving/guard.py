@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from leadre.errors import ConfigError
+from leadre.serving.http.messages import Headers, Refusal
 from leadre.serving.keys import Keys, Refused, presented_key
 
 Application = Callable[..., Awaitable[None]]
@@ -41,13 +42,37 @@ class Guarded:
         await self._app(scope, receive, send)
 
 
+class KeyGuard:
+    """Asks each request's headers for a key: what `leadre.serving.http.Application` calls its guard.
+
+    Args:
+        keys: who may ask.
+        clock: seconds that do not go back.
+    """
+
+    def __init__(self, keys: Keys, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._keys, self._clock = keys, clock
+
+    def __call__(self, headers: Headers) -> None:
+        """Let a request in, or not.
+
+        Raises:
+            Refusal: without a valid key (401), or too often (429).
+        """
+        answer = self._keys.allow(presented_key(headers), self._clock())
+        if isinstance(answer, Refused):
+            raise Refusal(answer.status, answer.problem, headers=_headers(answer))
+
+
+def _headers(answer: Refused) -> Headers:
+    if answer.retry_after_s is None:
+        return [(b"www-authenticate", b"Bearer")]
+    return [(b"retry-after", b"%d" % answer.retry_after_s)]
+
+
 async def _refuse(answer: Refused, send: Any) -> None:
     body = msgspec.json.encode({"error": answer.problem})
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    if answer.retry_after_s is None:
-        headers.append((b"www-authenticate", b"Bearer"))
-    else:
-        headers.append((b"retry-after", b"%d" % answer.retry_after_s))
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *_headers(answer)]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -9,30 +9,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
+import msgspec
 
 from leadre.errors import InvalidInput, Unavailable
-from leadre.serving.application import serving
+from leadre.serving.ad_catalog import AdCatalog
 from leadre.serving.branches import FixedBranch, Kept, StoredBranch
-from leadre.serving.names import kept_ad_names
-from leadre.serving.requests import MAX_LIMIT, limit_in, user_of
-from leadre.serving.stored_lists import StoredLists
+from leadre.serving.http.application import Application, Background, Guard
+from leadre.serving.http.limits import MAX_LIMIT, limit_in, user_in
+from leadre.serving.http.messages import Answer, Request, json_answer
+from leadre.serving.http.operations import serving
+from leadre.serving.http.routes import Route
+from leadre.serving.online_lists import OnlineLists, project_of
+from leadre.serving.redis.connection import RedisConnection
+from leadre.serving.redis.wire import address_of
+from leadre.serving.user_server import LIMIT
 from leadre.store.records.catalog import live_ad_ids
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.request_path import popular_ads
-from leadre.store.records.source_ids import AdNames
 
 if TYPE_CHECKING:
     from leadre.settings import Settings
-    from leadre.store.features.client import FeatureClient
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class Mixer:
         branches: in order of turns, with their quotas.
         live_ads: returns the ads that may be shown; asked for each request, so it must answer from memory. It raises
             `Unavailable` while it does not know.
-        names: returns how the owner names the ads; the same holds.
+        names: returns how the owner names some ads, None for one that is not known; the same holds.
         deadline_s: seconds that a branch may take.
 
     Raises:
@@ -132,7 +133,7 @@ class Mixer:
         branches: Sequence[tuple[Branch, int]],
         *,
         live_ads: Callable[[], Collection[int]],
-        names: Callable[[], AdNames],
+        names: Callable[[Sequence[int]], Sequence[int | str | None]],
         deadline_s: float = 0.06,
     ) -> None:
         called = [branch.name for branch, _ in branches]
@@ -147,7 +148,8 @@ class Mixer:
         """Return the user's merged list; empty in the worst case, never an exception."""
         self.counters["requests"] += 1
         try:
-            live, names = self._live_ads(), self._names()
+            live = self._live_ads()
+            self._names([])
         except Unavailable as error:
             self.counters["failed_catalog"] += 1
             logger.warning("catalog_not_read", extra={"error": type(error).__name__})
@@ -169,7 +171,7 @@ class Mixer:
             else:
                 retrieved[branch.name] = answer
         wanted = [ad for ad in {ad for ads in retrieved.values() for ad in ads} if ad in live]
-        named = {ad: name for ad, name in zip(wanted, names.of(wanted), strict=True) if name is not None}
+        named = {ad: name for ad, name in zip(wanted, self._names(wanted), strict=True) if name is not None}
         if len(named) < len(wanted):
             self.counters["unnamed"] += len(wanted) - len(named)  # never shown: a derived number is nobody's id
         ads = merge(retrieved, quotas=self._quotas, live=named.__contains__, limit=limit)
@@ -181,18 +183,30 @@ class Mixer:
         return Mix(ads=ads, source_ids=source_ids, failed=tuple(failed), degraded=bool(failed))
 
 
-def create_app(settings: Settings) -> Starlette:
-    """Return the ASGI application: LEADRE's branch with two ads a round, and the week's most popular ads with one.
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """An ad of the merged list, and every branch that retrieved it."""
 
-    Raises:
-        ConfigError: the database URL is not one of PostgreSQL.
+    ad_id: int | str
+    branches: Sequence[str]
+
+
+class Candidates(msgspec.Struct, frozen=True, kw_only=True):
+    """A user's merged list, best first, and the branches that are missing from it."""
+
+    user_id: int | str
+    ads: Sequence[Candidate]
+    degraded: bool
+    failed_branches: Sequence[str]
+
+
+def create_app(
+    settings: Settings, *, guard: Guard | None = None, measuring: bool = True, operations_apart: bool = False
+) -> Application:
+    """Return the application: LEADRE's branch with two ads a round, and the week's most popular ads with one.
+
+    Args, and what is raised: as `leadre.serving.user_server.create_app`.
     """
     database = connect(settings.database_url, application_name="leadre mixer", statement_timeout_s=60)
-
-    def open_features() -> FeatureClient:
-        from leadre.store.features.client import FeatureClient  # takes seconds
-
-        return FeatureClient(settings.feature_repo, settings.feast_environment())
 
     def load_live() -> frozenset[int]:
         with transaction(database) as connection:
@@ -204,37 +218,52 @@ def create_app(settings: Settings) -> Starlette:
 
     live = Kept(load_live, what="the ads that may be shown", every_s=10)
     popular = Kept(load_popular, what="the popular ads", every_s=300)
-    names = kept_ad_names(settings.database_url)
-    lists = StoredLists(open_features, ttl_s=settings.list_ttl_s, clock=lambda: datetime.now(UTC))
-    opened = Kept(lists.open, what="the stored lists", every_s=30)
+    catalog = AdCatalog.over(settings.database_url)
+    redis = RedisConnection(address_of(settings.redis_url))
+    lists = OnlineLists(redis, project=project_of(settings.feature_repo))
     branches: list[tuple[Branch, int]] = [
-        (StoredBranch(name="leadre", read=lists), 2),
+        (StoredBranch(name="leadre", ask=lists.ask, ttl_s=settings.list_ttl_s), 2),
         (FixedBranch(name="popular", ads=popular), 1),
     ]
-    mixer = Mixer(branches, live_ads=live, names=names)
-    return application(mixer, background=[names.keep, live.keep, popular.keep, opened.keep])
+    mixer = Mixer(branches, live_ads=live, names=catalog.of)
+    background = [redis.keep, catalog.keep, live.keep, popular.keep]
+    return application(
+        mixer, background=background, guard=guard, measuring=measuring, operations_apart=operations_apart
+    )
 
 
-def application(mixer: Mixer, *, background: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()) -> Starlette:
-    """Serve a mixer: `GET /v1/users/{user_id}/candidates?limit=`.
+def application(
+    mixer: Mixer,
+    *,
+    background: Sequence[Background] = (),
+    guard: Guard | None = None,
+    measuring: bool = True,
+    operations_apart: bool = False,
+) -> Application:
+    """Serve a mixer: `GET /v1/users/{user_id}/candidates?limit=`. See `create_app`."""
 
-    Args:
-        mixer: what answers.
-        background: coroutines that run beside it.
-    """
-
-    async def candidates(request: Request) -> JSONResponse:
-        (user_id, source_id), limit = user_of(request), limit_in(request.query_params.get("limit"))
+    async def candidates(request: Request) -> Answer:
+        (user_id, source_id), limit = user_in(request.parameters["user_id"]), limit_in(request.asked("limit"))
         mix = await mixer.mix(user_id, limit=limit)
-        ads = zip(mix.source_ids, mix.ads, strict=True)
-        return JSONResponse(
-            {
-                "user_id": source_id,
-                "ads": [{"ad_id": name, "branches": ad.branches} for name, ad in ads],
-                "degraded": mix.degraded,
-                "failed_branches": mix.failed,
-            }
-        )
+        ads = [Candidate(ad_id=name, branches=ad.branches) for name, ad in zip(mix.source_ids, mix.ads, strict=True)]
+        return json_answer(Candidates(user_id=source_id, ads=ads, degraded=mix.degraded, failed_branches=mix.failed))
 
-    routes = [Route("/v1/users/{user_id:source_id}/candidates", candidates)]
-    return serving("mixer", routes, counters=mixer.counters, background=background)
+    routes = [
+        Route(
+            method="GET",
+            path="/v1/users/{user_id}/candidates",
+            handler=candidates,
+            does="Read a user's merged list.",
+            queries=[LIMIT],
+            gives={200: Candidates},
+        )
+    ]
+    return serving(
+        "mixer",
+        routes,
+        counters=mixer.counters,
+        background=background,
+        guard=guard,
+        measuring=measuring,
+        operations_apart=operations_apart,
+    )

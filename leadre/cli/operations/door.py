@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from leadre.errors import ConfigError
-from leadre.serving.guard import Application, Guarded, check_reach
+from leadre.serving.guard import Application, Guarded, KeyGuard, check_reach
 from leadre.serving.keys import Keys
 
 if TYPE_CHECKING:
@@ -48,6 +48,28 @@ class Door:
         keys = None if found.api_keys_file is None else Keys(found.api_keys_file)
         check_reach(address, keys=keys, open_to_all=self.open_to_all)
         return app if keys is None else Guarded(app, keys)
+
+    def guard(self, found: Settings, *, address: str) -> KeyGuard | None:
+        """Return what asks requests for a key of the settings; None where there are none.
+
+        Raises:
+            ConfigError: as `guarded`.
+        """
+        keys = None if found.api_keys_file is None else Keys(found.api_keys_file)
+        check_reach(address, keys=keys, open_to_all=self.open_to_all)
+        return None if keys is None else KeyGuard(keys)
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return how connections are encrypted; None: not at all.
+
+        Raises:
+            ConfigError: the certificate and its key cannot be used.
+        """
+        if not self.uvicorn_options():
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(str(self.certfile), self.keyfile)
+        return context
 
     def uvicorn_options(self) -> dict[str, Any]:
         """Return what `uvicorn.Config` is given.

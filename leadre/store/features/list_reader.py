@@ -77,3 +77,8 @@ def _rows(lists: Lists, user_ids: Sequence[int]) -> list[RetrievedRow | None]:
         else None
         for u, (user_id, present) in enumerate(zip(user_ids, lists.present.tolist(), strict=True))
     ]
+
+
+def row_in(value: bytes | None, user_id: int) -> RetrievedRow | None:
+    """Return the list that a field of Redis holds, for who has read it; None for nothing, or bytes that are no list."""
+    return None if value is None else _rows(unpack([read_bytes_value(value)]), [user_id])[0]

@@ -1,37 +1,22 @@
-"""What comes in from outside: ids, limits and bodies, checked before anything else sees them.
+"""What comes in from outside: ids, limits and sizes, checked before anything else sees them.
 
-Caps at the edge keep one request from costing more than its share: a body ends at 64 KiB.
+LEADRE §4.4.1. Caps at the edge keep one request from costing more than its share: a body ends at 64 KiB.
 """
 
 from __future__ import annotations
 
 import re
-from urllib.parse import quote, unquote_to_bytes
-
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from urllib.parse import unquote_to_bytes
 
 from leadre.domain.identity import id_of, outward
 from leadre.errors import InvalidInput
 
 MAX_BODY_BYTES = 64 * 1024
+"""Of a body, where its route says nothing else (ours)."""
 MAX_LIMIT = 1000
 DEFAULT_LIMIT = 20
 _DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
-
-
-def user_of(request: Request) -> tuple[int, int | str]:
-    """Return the path's user: the 64-bit id, and the id as the caller gave it.
-
-    Raises:
-        HTTPException: the user's place in the path holds a slash that is not written %2F (404).
-        InvalidInput: as `user_in`.
-    """
-    raw: bytes = request.scope.get("raw_path") or quote(request.scope["path"]).encode()
-    users, segment, _ = raw.removeprefix(request.scope.get("root_path", "").encode()).rsplit(b"/", 2)
-    if users != b"/v1/users":
-        raise HTTPException(404)
-    return user_in(segment)
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 def user_in(segment: bytes) -> tuple[int, int | str]:
@@ -66,20 +51,9 @@ def limit_in(text: str | None) -> int:
     return int(text)
 
 
-async def body_of(request: Request) -> bytes:
-    """Read the body, but never more than `MAX_BODY_BYTES` of it.
-
-    Raises:
-        HTTPException: there is more (413), or it is compressed (415).
-    """
-    if (encoding := request.headers.get("content-encoding", "identity").lower()) not in {"identity", ""}:
-        raise HTTPException(415, f"a body in content-encoding {shortened(encoding)} is not read; send it plain")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes; send fewer behaviors at once")
-    return bytes(body)
+def request_id_in(header: bytes | None) -> str | None:
+    """Return the request id that a header names; None when there is none, or it is not 1 to 64 of [A-Za-z0-9._-]."""
+    return header.decode() if header is not None and _REQUEST_ID.fullmatch(header) else None
 
 
 def shortened(value: object, *, longest: int = 40) -> str:
