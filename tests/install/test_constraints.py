@@ -1,4 +1,4 @@
-"""constraints.txt: one version of everything that is installed, by itself or for something else, and all of them fit."""
+"""constraints.txt: one version of everything that is installed, also for something else, and all of them fit."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_every_line_is_one_version_of_one_package_and_none_names_a_host() -> Non
         assert re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][A-Za-z0-9_.!]*", line), line
     names = [canonicalize_name(line.partition("==")[0]) for line in LINES]
     assert len(set(names)) == len(names)
-    assert LINES == sorted(LINES, key=str.lower)
+    assert sorted(LINES, key=str.lower) == LINES
 
 
 def test_the_versions_are_those_that_the_project_asks_for() -> None:
