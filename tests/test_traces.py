@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -68,3 +70,14 @@ def test_where_tracing_is_off_nothing_is_made(exporter: InMemorySpanExporter) ->
     assert exporter.get_finished_spans() == ()
     assert span("a") is span("b")
     assert traces._tracer is None
+
+
+def test_the_parts_of_a_refresh_are_traced() -> None:
+    folder = Path(traces.__file__).parent
+    found = {
+        name
+        for path in ("store/features/client.py", "retrieval/loaded_release.py")
+        for name in re.findall(r'@traced\("(\w+)"\)\n    def ', (folder / path).read_text())
+    }
+    assert found == {"refresh_user_features", "contexts", "engine", "write"}
+    assert 'span("refresh_batch"' in (folder / "pipelines/drain.py").read_text()
