@@ -71,6 +71,10 @@ class Settings:
         arpu_smoothing: weight of today's mean ARPU in a group's value (`LEADRE_ARPU_SMOOTHING`, default .5; ours).
         api_keys_file: hashes of the keys that the servers ask for (`LEADRE_API_KEYS_FILE`, leadre.serving.keys); None,
             the default, asks for none, and then only the loopback is listened on.
+        worker_metrics_port: where a worker answers `GET /metrics` (`LEADRE_WORKER_METRICS_PORT`, 0 takes a free one);
+            None, the default, nowhere.
+        worker_metrics_host: the address of that port (`LEADRE_WORKER_METRICS_HOST`, default 127.0.0.1).
+        trace_sample: share of batches that are traced (`LEADRE_TRACE_SAMPLE`, 0 to 1, default 0; ours).
     """
 
     home: Path
@@ -103,6 +107,9 @@ class Settings:
     visits_days: float = 30.0
     visits_every_s: float = 300.0
     api_keys_file: Path | None = None
+    worker_metrics_port: int | None = None
+    worker_metrics_host: str = "127.0.0.1"
+    trace_sample: float = 0.0
 
     @property
     def indexes(self) -> Path:
@@ -182,6 +189,13 @@ class Settings:
             visits_days=_number(env, "LEADRE_VISITS_DAYS", 30.0, 0.01, 3650),
             visits_every_s=_number(env, "LEADRE_VISITS_EVERY_S", 300.0, 1, 86_400),
             api_keys_file=Path(keys).absolute() if (keys := env.get("LEADRE_API_KEYS_FILE")) else None,
+            worker_metrics_port=(
+                _whole(env, "LEADRE_WORKER_METRICS_PORT", 0, 0, 65_535)
+                if env.get("LEADRE_WORKER_METRICS_PORT")
+                else None
+            ),
+            worker_metrics_host=env.get("LEADRE_WORKER_METRICS_HOST", "127.0.0.1"),
+            trace_sample=_number(env, "LEADRE_TRACE_SAMPLE", 0.0, 0, 1),
         )
 
     def feast_environment(self) -> dict[str, str]:

@@ -118,6 +118,7 @@ app = Application(
             *("retrieval", "distribution", "ingest", "indexing", "training", "materialization", "dataset", "features"),
             "doorbell",
             "upkeep",
+            "telemetry",
         )
     ],
     set_as_current=True,

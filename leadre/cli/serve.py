@@ -34,8 +34,9 @@ _WORKERS = click.option(
 _ADMIN_PORT = click.option(
     "--admin-port",
     type=click.IntRange(1, 65535),
-    help="Show /metrics on this port of the loopback instead, the second worker's on the next one, and so on.",
+    help="Show /metrics on this port instead, the second worker's on the next one, and so on.",
 )
+_ADMIN_HOST = click.option("--admin-host", default="127.0.0.1", show_default=True, help="Address of --admin-port.")
 
 
 @click.group()
@@ -48,8 +49,9 @@ def serve() -> None:
 @click.option("--port", type=_PORT, default=8010, show_default=True, help=_PORT_HELP)
 @_WORKERS
 @_ADMIN_PORT
+@_ADMIN_HOST
 @door_options
-def user_server(host: str, port: int, *, workers: int, admin_port: int | None, door: Door) -> None:
+def user_server(host: str, port: int, *, workers: int, admin_port: int | None, admin_host: str, door: Door) -> None:
     """Serve stored retrieval lists and take in behaviors.
 
     Example: curl localhost:8010/v1/users/user_5/ads
@@ -73,7 +75,7 @@ def user_server(host: str, port: int, *, workers: int, admin_port: int | None, d
 
     with ExitStack() as open_sockets:
         listening = [open_sockets.enter_context(each) for each in _bound(host, port, count=workers)]
-        operations = _operations(admin_port, workers)
+        operations = _operations(admin_port, workers, host=admin_host)
         app = partial(
             create_app,
             found,
@@ -89,8 +91,9 @@ def user_server(host: str, port: int, *, workers: int, admin_port: int | None, d
 @click.option("--port", type=_PORT, default=8020, show_default=True, help=_PORT_HELP)
 @_WORKERS
 @_ADMIN_PORT
+@_ADMIN_HOST
 @door_options
-def mixer(host: str, port: int, *, workers: int, admin_port: int | None, door: Door) -> None:
+def mixer(host: str, port: int, *, workers: int, admin_port: int | None, admin_host: str, door: Door) -> None:
     """Serve the merged candidates of LEADRE's branch and the popularity branch.
 
     Example: curl localhost:8020/v1/users/user_5/candidates
@@ -107,7 +110,7 @@ def mixer(host: str, port: int, *, workers: int, admin_port: int | None, door: D
 
     with ExitStack() as open_sockets:
         listening = [open_sockets.enter_context(each) for each in _bound(host, port, count=workers)]
-        operations = _operations(admin_port, workers)
+        operations = _operations(admin_port, workers, host=admin_host)
         app = partial(
             create_app,
             found,
@@ -199,11 +202,11 @@ def _close(sockets: Sequence[socket.socket]) -> None:
         each.close()
 
 
-def _operations(admin_port: int | None, workers: int) -> list[socket.socket]:
-    """Return a socket of the loopback for each process's operations; none without a port."""
+def _operations(admin_port: int | None, workers: int, *, host: str) -> list[socket.socket]:
+    """Return a socket for each process's operations; none without a port."""
     if admin_port is None:
         return []
-    return [_bound("127.0.0.1", admin_port + number)[0] for number in range(workers)]
+    return [_bound(host, admin_port + number)[0] for number in range(workers)]
 
 
 def _serve(
