@@ -10,12 +10,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import redis
-from celery import Celery
+from celery import Celery, Task
 
 QUEUE, DONE, READY = "peer", "peer:done", "peer:ready"
 PATIENCE_S = 300
@@ -40,14 +40,20 @@ def refresh(user_id: int, announced: str) -> None:
 
 
 @contextmanager
-def worker(url: str) -> Iterator[None]:
-    """Run a worker until the block ends; it is ready when the block begins."""
+def worker(url: str, module: str = "celery_peer", environment: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Run a worker until the block ends; it is ready when the block begins.
+
+    Args:
+        url: of Redis.
+        module: what the worker imports: this module, or one with more tasks of its `app`.
+        environment: of the worker, besides this process's.
+    """
     app.conf.broker_url = url
     flags = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "ERROR", "-Q", QUEUE]
     process = subprocess.Popen(
-        [sys.executable, "-m", "celery", "-A", "celery_peer", "worker", "--pool=solo", *flags],
+        [sys.executable, "-m", "celery", "-A", module, "worker", "--pool=solo", *flags],
         cwd=Path(__file__).parent,
-        env={**os.environ, "LEADRE_REDIS_URL": url},
+        env={**os.environ, **(environment or {}), "LEADRE_REDIS_URL": url},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -61,13 +67,13 @@ def worker(url: str) -> Iterator[None]:
         process.wait(timeout=PATIENCE_S)
 
 
-def tasks_per_s(url: str, tasks: int) -> float:
+def tasks_per_s(url: str, tasks: int, task: Task = refresh) -> float:
     """Return how many tasks a second the running worker does; all of them are published before it begins."""
     control = app.control
     with redis.Redis.from_url(url) as client:
         control.cancel_consumer(QUEUE, reply=True, timeout=PATIENCE_S, limit=1)
         for user_id in range(tasks):
-            refresh.delay(user_id, DONE if user_id == tasks - 1 else "")
+            task.delay(user_id, DONE if user_id == tasks - 1 else "")
         began = time.perf_counter()
         control.add_consumer(QUEUE)
         _wait(client, DONE)

@@ -33,6 +33,7 @@ from leadre.errors import ConfigError, Unavailable
 from leadre.settings import Settings
 from leadre.threads import wait_asleep
 
+from . import broker
 from .schedule import BEAT_SCHEDULE
 
 _TWIN = "leadre_workers" if __package__ == "workers" else "workers"
@@ -79,6 +80,7 @@ def configuration() -> dict[str, Any]:
         "task_routes": {
             "workers.retrieval.*": {"queue": RETRIEVAL},
             "workers.ingest.*": {"queue": INGEST},
+            "workers.distribution.*": {"queue": RETRIEVAL},
             "workers.indexing.*": {"queue": INDEXING},
             "workers.dataset.*": {"queue": BACKFILL},
             "workers.*": {"queue": MAINTENANCE},
@@ -98,13 +100,25 @@ class PatientTask(Task):  # type: ignore[misc]
     retry_backoff = True
 
 
-app = Celery(
+class Application(Celery):  # type: ignore[misc]
+    """Celery, which would forget a configuration that raises when first read, and go on with its own defaults."""
+
+    def on_configure(self) -> None:
+        """Raise before anything is forgotten: the next look finds what is missing now."""
+        configuration()
+
+
+broker.use()
+app = Application(
     "leadre",
     task_cls=PatientTask,
     include=[
         f"{__package__}.{module}"
         for module in (
-            *("retrieval", "ingest", "indexing", "training", "materialization", "dataset", "features", "doorbell"),
+            *("retrieval", "distribution", "ingest", "indexing", "training", "materialization", "dataset", "features"),
+            "doorbell",
+            "upkeep",
+            "telemetry",
         )
     ],
     set_as_current=True,

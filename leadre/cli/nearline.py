@@ -1,7 +1,4 @@
-"""`leadre refresh`, `leadre trace`, `leadre ingest`: retrieval for named users, its every step, and behaviors in.
-
-LEADRE §4.4.1.
-"""
+"""`leadre refresh`, `trace`, `ingest`, `rehydrate`: named users, behaviors in, and everybody's lists back. LEADRE §4.4.1."""
 
 from __future__ import annotations
 
@@ -12,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from leadre.cli.console import console, print_json, print_table
-from leadre.cli.session import SourceId, connection, named, now_option, settings
+from leadre.cli.console import console, print_json, print_table, progress_bars
+from leadre.cli.session import SourceId, connection, features, named, now_option, settings
 from leadre.domain.identity import ids_of
 
 
@@ -108,3 +105,39 @@ def ingest(*, follow: bool, revive: bool) -> None:
         f"[green]✓[/] {done.new:,} behaviors written, {done.repeated:,} were there; {len(done.dead):,} entries could "
         f"not be written, {length(redis):,} wait"
     )
+
+
+@click.command()
+@now_option
+def rehydrate(now: datetime) -> None:
+    """Bring all lists, features and waiting users back to Redis, whatever is there.
+
+    Workers do so by themselves within seconds where Redis was wiped. This is for a Redis that was restored from an old
+    copy. Nothing newer that is there is set back; a killed run goes on where it was.
+    """
+    from leadre.pipelines.materialize import materialize
+    from leadre.pipelines.rehydrate import Rehydrator
+    from leadre.retrieval.refresh_queue import RefreshQueue
+    from leadre.store.records.database import connect
+
+    found = settings()
+    opened, database = features(found), connect(found.database_url, application_name="leadre rehydrate")
+    rehydrator = Rehydrator(
+        database=database,
+        features=opened,
+        queue=RefreshQueue.connect(found.redis_url),
+        list_ttl_s=found.list_ttl_s,
+    )
+    try:
+        with progress_bars() as progress:
+            rehydrator.distrust()
+            done = rehydrator.rehydrate(now=now, report=lambda lists: progress("lists", lists))
+            materialize(opened, now=now, full=True, progress=progress)
+    finally:
+        rehydrator.close()
+        opened.close()
+        database.dispose()
+    if done is None:
+        console.print("[yellow]![/] a worker has begun to bring the lists back, and goes on")
+        return
+    print_table("Rehydrated", ("lists", "users marked", "seconds"), [(done.lists, done.marked, done.seconds)])

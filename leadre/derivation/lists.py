@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from leadre.domain.retrieval import Source
+
 SHARE = 2.0**-32
 """The unit of `Lists.shares`."""
 NO_AGE = -1.0
@@ -42,6 +44,9 @@ class Lists:
         mean_embedding: float32[U, width], zero beyond the list's width.
         releases: U names.
         index_versions: U names.
+        release_epochs: int64[U], which promotion was live; 0 of a list that none made.
+        behavior_sequences: int64[U], how many positive behaviors of the user were known.
+        sources: U names, what retrieved the list.
     """
 
     offsets: NDArray[np.int64]
@@ -64,6 +69,9 @@ class Lists:
     mean_embedding: NDArray[np.float32]
     releases: tuple[str, ...]
     index_versions: tuple[str, ...]
+    release_epochs: NDArray[np.int64]
+    behavior_sequences: NDArray[np.int64]
+    sources: tuple[Source, ...]
 
     def __len__(self) -> int:
         """Return the number of lists, present or not."""

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from leadre.derivation.lists import SHARE, Lists, living
 from leadre.derivation.neutral import LIST_TTL_S, USER_NEUTRAL
 from leadre.derivation.targets import MOST_CODE
+from leadre.domain.retrieval import Source
 from leadre.domain.semantic_id import sid_texts
 from leadre.errors import InvalidInput
 
@@ -38,6 +39,9 @@ def derive(
     behavior_at_s: ArrayLike,
     release: str | Sequence[str],
     index_version: str | Sequence[str],
+    release_epochs: ArrayLike = 0,
+    behavior_sequences: ArrayLike = 0,
+    source: Source | Sequence[Source] = "llm",
 ) -> Lists:
     """Derive U lists from E ads laid end to end, best ad of each list first.
 
@@ -56,6 +60,9 @@ def derive(
         behavior_at_s: likewise, of the newest behavior; NaN without one.
         release: U names, or one for all.
         index_version: likewise.
+        release_epochs: U whole numbers, or one for all: which promotion was live; 0, the default (ours), for none.
+        behavior_sequences: likewise, how many positive behaviors of each user were known.
+        source: U names, or one for all: what retrieved the lists, "llm" unless said.
 
     Raises:
         InvalidInput: arguments of different lengths, a log-probability or time that is not finite, a code out of range.
@@ -68,11 +75,14 @@ def derive(
     vectors = np.asarray(embeddings, dtype=np.float32)
     made, behaved = (np.asarray(times, dtype=np.float64) for times in (generated_at_s, behavior_at_s))
     releases, versions = ((it,) * lists if isinstance(it, str) else tuple(it) for it in (release, index_version))
+    sources: tuple[Source, ...] = (source,) * lists if isinstance(source, str) else tuple(source)
+    epochs, sequences = (np.asarray(it, dtype=np.int64) for it in (release_epochs, behavior_sequences))
     sides = (ads, scores, sids, np.asarray(first_categories), np.asarray(second_categories))
     sizes = {len(side) for side in (*sides, np.asarray(advertiser_ids), vectors, np.asarray(ecpms))}
     if sizes != {total} or lengths.sum() != total:
         raise InvalidInput(f"columns of {sorted(sizes)} ads for lists of {lengths.sum()}: each has one value an ad")
-    if {made.size, behaved.size} - {1, lists} or {len(releases), len(versions)} != {lists}:
+    per_list = {len(releases), len(versions), len(sources)}
+    if {made.size, behaved.size, epochs.size, sequences.size} - {1, lists} or per_list != {lists}:
         raise InvalidInput(f"times, releases and index versions are one for all or one for each of {lists} lists")
     if not np.isfinite(scores).all():
         bad = int(np.flatnonzero(~np.isfinite(scores))[0])
@@ -112,6 +122,9 @@ def derive(
         mean_embedding=mean,
         releases=releases,
         index_versions=versions,
+        release_epochs=np.broadcast_to(epochs, lists),
+        behavior_sequences=np.broadcast_to(sequences, lists),
+        sources=sources,
     )
 
 

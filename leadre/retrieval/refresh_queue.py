@@ -217,6 +217,18 @@ class RefreshQueue(QueuePolicy):
                 pipeline.hdel(key, *users)
             return sum(pipeline.execute()[:3])  # a user is in one of these
 
+    def missing(self, user_ids: Sequence[int]) -> list[int]:
+        """Return those who neither wait nor are claimed nor dead, in the order given."""
+        if not user_ids:
+            return []
+        with reachable(), self._redis.pipeline(transaction=False) as pipeline:
+            for key in (PENDING, LEASES, DEAD):
+                for start in range(0, len(user_ids), _CHUNK):
+                    pipeline.zmscore(key, [str(user_id) for user_id in user_ids[start : start + _CHUNK]])
+            scores = [score for chunk in pipeline.execute() for score in cast("list[float | None]", chunk)]
+        there = [any(score is not None for score in scores[at :: len(user_ids)]) for at in range(len(user_ids))]
+        return [user_id for user_id, known in zip(user_ids, there, strict=True) if not known]
+
     def depth(self) -> int:
         """Return how many users wait, those included who were marked again while claimed."""
         with reachable():

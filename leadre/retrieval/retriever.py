@@ -19,7 +19,7 @@ from leadre.recipe import Recipe
 from leadre.retrieval.inventory import Inventory
 from leadre.retrieval.loaded_release import LoadedRelease
 from leadre.store.features.client import FeatureClient
-from leadre.store.records import summaries
+from leadre.store.records import events, summaries
 from leadre.store.records.database import transaction
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Retriever:
         release: its name, written beside every list.
         beam_width: ads a user.
         inventory: what is known of the ads' states, `Inventory.over` this index; None reads them all first.
+        most_tokens: prompt tokens that the engine gets at once; None: all of a batch.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Retriever:
         release: str,
         beam_width: int,
         inventory: Inventory | None = None,
+        most_tokens: int | None = None,
     ) -> None:
         self.release = release
         self.index = index
@@ -64,8 +66,9 @@ class Retriever:
         self._database, self._features, self._beam_width = database, features, beam_width
         self.inventory = inventory or Inventory(index)
         self._inventory_at: datetime | None = None
+        self._most_tokens = most_tokens
 
-    def refresh(self, user_ids: Sequence[int], *, now: datetime) -> list[RetrievalList]:
+    def refresh(self, user_ids: Sequence[int], *, now: datetime, release_epoch: int = 0) -> list[RetrievalList]:
         """Retrieve ads for users as of `now`, and store the lists with their features.
 
         The users' summaries and sequences are computed anew first, so that a list rests on the newest behaviors.
@@ -73,6 +76,8 @@ class Retriever:
         Args:
             user_ids: different users; one without any history gets a list as well.
             now: the instant; later behaviors are not seen.
+            release_epoch: `ReleaseRow.sequence` of the release, which a promotion changes without loading it anew; 0
+                unless given (ours): its lists give way to those of any promotion.
 
         Returns:
             One list a user, in the order given; an empty one when no ad may be shown to the user.
@@ -84,12 +89,23 @@ class Retriever:
         if not user_ids:
             return []
         with transaction(self._database) as connection:
+            # First: a behavior that arrives in between is then in the list though it does not say so. The other way
+            # round it would be missing from a list that claims it.
+            sequences = events.behavior_sequences(connection, user_ids)
             window_days = self.loaded.recipe.prompt.window_days
             summaries.write_summaries(connection, now=now, window_days=window_days, user_ids=user_ids)
         self._features.refresh_user_features(user_ids, now=now)
         contexts = self._features.contexts(user_ids, now=now)
         self._read_inventory(now)
-        lists = self.loaded.lists(contexts, inventory=self.inventory, beam_width=self._beam_width, now=now)
+        lists = self.loaded.lists(
+            contexts,
+            inventory=self.inventory,
+            beam_width=self._beam_width,
+            now=now,
+            most_tokens=self._most_tokens,
+            release_epoch=release_epoch,
+            behavior_sequences=sequences,
+        )
         self._features.push_lists(lists, index=self.index)
         return lists
 

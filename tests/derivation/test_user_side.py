@@ -16,7 +16,16 @@ from leadre.derivation.user_side import derive, directions, user_columns
 from leadre.errors import InvalidInput
 from tests.derivation.worlds import all_plain, facts
 
-PER_LIST = ("counts", "generated_at_s", "behavior_at_s", "release", "index_version")
+PER_LIST = (
+    "counts",
+    "generated_at_s",
+    "behavior_at_s",
+    "release",
+    "index_version",
+    "release_epochs",
+    "behavior_sequences",
+    "source",
+)
 THREE: dict[str, Any] = {
     "counts": [2, 0, 1],
     "ad_ids": [11, 12, 13],

@@ -25,19 +25,22 @@ def facts(draw: st.DrawFn, lists: int | None = None) -> dict[str, Any]:
 
     return {
         "counts": counts,
-        "ad_ids": column(st.integers(0, 2**63 - 1)),
+        "ad_ids": column(st.integers(0, draw(st.sampled_from([255, 256, 2**16, 2**32, 2**63 - 1])))),
         "log_probabilities": column(st.floats(-700, 0, width=32)),
-        "codes": np.array(column(st.integers(0, 3), total * levels)).reshape(total, levels),
+        "codes": np.array(column(st.integers(0, 3) | st.just(300), total * levels)).reshape(total, levels),
         "first_categories": column(st.integers(0, len(NAMES) - 1)),
         "second_categories": column(st.integers(0, len(NAMES) - 1)),
         "category_names": NAMES,
-        "advertiser_ids": column(st.integers(0, 3)),
+        "advertiser_ids": column(st.integers(0, 3) | st.sampled_from([256, 2**32, 2**63 - 1])),
         "embeddings": np.array(column(st.floats(-9, 9, width=32), total * width), np.float32).reshape(total, width),
         "ecpms": column(st.floats(0, 1e6)),
         "generated_at_s": column(st.floats(0, 2e9), len(counts)),
         "behavior_at_s": column(st.floats(0, 2e9) | st.just(float("nan")), len(counts)),
         "release": column(st.sampled_from(["", "r1", "2026-03-01 ☀"]), len(counts)),
         "index_version": column(st.sampled_from(["", "v1", "v2"]), len(counts)),
+        "release_epochs": column(st.integers(0, 2**32 - 1), len(counts)),
+        "behavior_sequences": column(st.integers(0, 2**32 - 1), len(counts)),
+        "source": column(st.sampled_from(["llm", "covisitation", "popular"]), len(counts)),
     }
 
 
@@ -62,6 +65,9 @@ def plain(lists: Lists, u: int) -> dict[str, Any]:
         "mean_embedding": lists.mean_embedding[u, : lists.widths[u]].tolist(),
         "release": lists.releases[u],
         "index_version": lists.index_versions[u],
+        "release_epoch": int(lists.release_epochs[u]),
+        "behavior_sequence": int(lists.behavior_sequences[u]),
+        "source": lists.sources[u],
     }
 
 

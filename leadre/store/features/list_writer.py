@@ -6,7 +6,7 @@ older list never replaces a newer one: whoever fails on the way writes the batch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,7 @@ from leadre.derivation.user_side import derive
 from leadre.domain.retrieval import RetrievalList
 from leadre.errors import ReleaseMismatch, UnknownAd
 from leadre.store.features import retrieval_log
-from leadre.store.features.layout import bytes_value, field, timestamp_field, timestamp_value, user_keys
-from leadre.store.features.list_reader import FEATURE, VIEW
+from leadre.store.features.layout import FEATURE, VIEW, bytes_value, field, timestamp_field, timestamp_value, user_keys
 from leadre.store.features.online_rows import set_rows
 from leadre.store.records.database import transaction
 from leadre.store.records.ecpm import EcpmLog, read_ecpm, read_ecpm_log
@@ -70,8 +69,8 @@ class ListWriter:
             self._read_earnings(connection, lists)
             derived = derive_lists(lists, index=index, ecpm_of=lambda rows: self._ecpm_of(connection, index, rows))
             records = pack(derived)
-            retrieval_log.append(connection, user_ids, derived, records)
-        set_lists(self._online, user_ids, derived, records, project=self._project, ttl_s=self._ttl_s)
+            known_us = retrieval_log.append(connection, user_ids, derived, records).known_us
+        set_lists(self._online, user_ids, derived, records, project=self._project, ttl_s=self._ttl_s, known_us=known_us)
         return derived
 
     def _read_earnings(self, connection: Connection, lists: Sequence[RetrievalList]) -> None:
@@ -135,13 +134,23 @@ def derive_lists(lists: Sequence[RetrievalList], *, index: AdIndex, ecpm_of: Ecp
         behavior_at_s=np.array([_seconds(of_user.event_at) for of_user in lists], dtype=np.float64),
         release=[of_user.release for of_user in lists],
         index_version=index.version,
+        release_epochs=np.array([of_user.release_epoch for of_user in lists], dtype=np.int64),
+        behavior_sequences=np.array([of_user.behavior_sequence for of_user in lists], dtype=np.int64),
+        source=[of_user.source for of_user in lists],
     )
 
 
 def set_lists(
-    online: Any, user_ids: NDArray[np.int64], lists: Lists, records: Sequence[bytes], *, project: str, ttl_s: int
+    online: Any,
+    user_ids: NDArray[np.int64],
+    lists: Lists,
+    records: Sequence[bytes],
+    *,
+    project: str,
+    ttl_s: int,
+    known_us: Mapping[int, int] | None = None,
 ) -> int:
-    """Set lists online, each where it is newer than the user's there.
+    """Set lists online, each where it is newer than the user's there: see `set_rows`.
 
     Args:
         online: a client of the online store's Redis.
@@ -150,6 +159,8 @@ def set_lists(
         records: the lists as `pack` gives them.
         project: of feature_store.yaml.
         ttl_s: seconds from now at which the users' keys expire; 0 leaves that as it is.
+        known_us: from when the lists of some users count, in Unix microseconds; those of the others, and all without
+            it, from when they were generated.
 
     Returns:
         How many were newer.
@@ -157,11 +168,13 @@ def set_lists(
     Raises:
         redis.RedisError: Redis does not answer.
     """
-    times_ns = (retrieval_log.microseconds(lists.generated_at_s) * 1000).tolist()
+    times_us = retrieval_log.microseconds(lists.generated_at_s).tolist()
+    if known_us:
+        times_us = [known_us.get(user_id, at) for user_id, at in zip(user_ids.tolist(), times_us, strict=True)]
     name, time_name = field(VIEW, FEATURE), timestamp_field(VIEW)
     rows = [
-        (key, (time_name, timestamp_value(time_ns), name, bytes_value(record)))
-        for key, time_ns, record in zip(user_keys(user_ids, project), times_ns, records, strict=True)
+        (key, (time_name, timestamp_value(at * 1000), name, bytes_value(record)))
+        for key, at, record in zip(user_keys(user_ids, project), times_us, records, strict=True)
     ]
     return set_rows(online, rows, ttl_s=ttl_s)
 

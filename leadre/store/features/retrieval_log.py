@@ -8,9 +8,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psycopg2
@@ -27,28 +27,55 @@ from leadre.store.records.tables import retrieval_log
 COLUMNS = ("user_id", "event_at", "release", "index_version", "behavior_at", "retrieved_ad_ids", "record")
 """The columns of a row, as `append` writes and `newest` gives them."""
 
+FENCE = """
+CASE WHEN substring({record} FROM 1 FOR 1) = '\\x02'::bytea THEN substring({record} FROM 3 FOR 8)
+ELSE '\\x0000000000000000'::bytea END
+"""
+"""SQL: release epoch and behavior sequence of a record, as bytes that compare like the numbers (docs/features.md)."""
+
 _STAGE = f"""
 CREATE TEMPORARY TABLE IF NOT EXISTS staged_retrieval_log ON COMMIT DELETE ROWS
-AS SELECT {", ".join(COLUMNS)} FROM retrieval_log WITH NO DATA
+AS SELECT {", ".join(COLUMNS)}, 0::bigint AS release_epoch, 0::bigint AS behavior_sequence
+FROM retrieval_log WITH NO DATA
 """  # noqa: S608 - our own names
-_COPY = f"COPY staged_retrieval_log ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)"
-# By key, so that two writers of the same lists never deadlock.
+_STAGED = (*COLUMNS, "release_epoch", "behavior_sequence")
+_COPY = f"COPY staged_retrieval_log ({', '.join(_STAGED)}) FROM STDIN (FORMAT binary)"
+# By key, so that two writers of the same lists never deadlock. A list made from no behavior counts as made from
+# everything before it. One that is ahead of the list before it though made earlier, by another clock, was known later
+# all the same, and its row says so: by time the rows of a user are in the order of their fences. Not where the list
+# before it is from a future: it would take all later ones along.
+_ADVANCE = text("""
+WITH advanced AS (
+    INSERT INTO user_state AS t (user_id, listed_at, list_behavior_at, listed_epoch, listed_sequence)
+    SELECT DISTINCT ON (user_id)
+        user_id, event_at, coalesce(behavior_at, event_at), release_epoch, behavior_sequence
+    FROM staged_retrieval_log ORDER BY user_id, release_epoch DESC, behavior_sequence DESC, event_at DESC
+    ON CONFLICT (user_id) DO UPDATE SET
+        listed_at = CASE WHEN t.listed_at >= excluded.listed_at + interval '1 minute' THEN excluded.listed_at
+            ELSE greatest(excluded.listed_at, t.listed_at + interval '1 microsecond') END,
+        list_behavior_at = excluded.list_behavior_at,
+        listed_epoch = excluded.listed_epoch,
+        listed_sequence = excluded.listed_sequence
+    WHERE t.listed_at IS NULL OR (t.listed_epoch, t.listed_sequence, t.listed_at)
+        < (excluded.listed_epoch, excluded.listed_sequence, excluded.listed_at)
+    RETURNING user_id, listed_at
+)
+UPDATE staged_retrieval_log s SET event_at = a.listed_at FROM advanced a
+WHERE a.user_id = s.user_id AND a.listed_at > s.event_at
+RETURNING s.user_id, s.event_at
+""")
+# What comes too late was never online, and is no row: but for lists of the past, which no promotion made.
 _APPEND = text(f"""
     INSERT INTO retrieval_log ({", ".join(COLUMNS)})
-    SELECT {", ".join(COLUMNS)} FROM staged_retrieval_log ORDER BY user_id, event_at, release ON CONFLICT DO NOTHING
+    SELECT {", ".join(f"s.{name}" for name in COLUMNS)} FROM staged_retrieval_log s JOIN user_state t USING (user_id)
+    WHERE s.release_epoch = 0
+    OR (s.release_epoch, s.behavior_sequence) >= (t.listed_epoch, t.listed_sequence)
+    ORDER BY s.user_id, s.event_at, s.release ON CONFLICT DO NOTHING
 """)  # noqa: S608
-# A list made from no behavior counts as made from everything before it.
-_ADVANCE = text("""
-    INSERT INTO user_state AS t (user_id, listed_at, list_behavior_at)
-    SELECT DISTINCT ON (user_id) user_id, event_at, coalesce(behavior_at, event_at) FROM staged_retrieval_log
-    ORDER BY user_id, event_at DESC
-    ON CONFLICT (user_id) DO UPDATE
-    SET listed_at = excluded.listed_at, list_behavior_at = excluded.list_behavior_at
-    WHERE t.listed_at IS NULL OR t.listed_at < excluded.listed_at
-""")
 
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END = b"\xff\xff"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _POSTGRES_EPOCH_US = 946_684_800_000_000
 """2000-01-01, from which PostgreSQL counts, in Unix microseconds."""
 _INT8_OID = 20
@@ -56,23 +83,35 @@ _HEAD = np.dtype([("columns", ">i2"), ("n1", ">i4"), ("user_id", ">i8"), ("n2", 
 _NUMBER = np.dtype([("bytes", ">i4"), ("value", ">i8")])
 
 
-def append(connection: Connection, user_ids: NDArray[np.int64], lists: Lists, records: Sequence[bytes]) -> int:
-    """Write lists, and note in `user_state` from when each user's newest one is. Writing them again changes nothing.
+class Appended(NamedTuple):
+    """What `append` did: `written` rows are new; of the users in `known_us` the list counts from then (Unix µs)."""
+
+    written: int
+    known_us: dict[int, int]
+
+
+def append(connection: Connection, user_ids: NDArray[np.int64], lists: Lists, records: Sequence[bytes]) -> Appended:
+    """Write lists, and note in `user_state` what each user's newest one is. Writing them again changes nothing.
+
+    Newest is what has the largest (release epoch, behavior sequence, time). A list that is older than the user's by the
+    first two comes too late and is left out, but for lists of the past, whose epoch is 0. A list counts from when it
+    was generated, or, where the list before it by this order was generated after it (two clocks), from just after that.
 
     Args:
         connection: in a transaction.
-        user_ids: whose the lists are, int64[U].
+        user_ids: whose the lists are, int64[U], all different.
         lists: all present.
         records: the lists as `pack` gives them.
 
     Returns:
-        How many are new: (user, time, release) was not in the log.
+        How many are new: (user, time, release) was not in the log; and from when those count that do not from when
+        they were generated.
 
     Raises:
         InvalidInput: a release or index version that PostgreSQL cannot hold.
     """
     if not records:
-        return 0
+        return Appended(0, {})
     generated_us = microseconds(lists.generated_at_s)
     months = np.unique(generated_us.astype("datetime64[us]").astype("datetime64[M]"))
     ensure_months(connection, "retrieval_log", [month.item().replace(tzinfo=UTC) for month in months.astype("M8[us]")])
@@ -82,15 +121,14 @@ def append(connection: Connection, user_ids: NDArray[np.int64], lists: Lists, re
             cursor.copy_expert(_COPY, BytesIO(_copied(user_ids, lists, records, generated_us)))
         except psycopg2.Error as error:  # SQLAlchemy does not see what goes past it; `transaction` tells them apart
             raise DBAPIError.instance(_COPY, None, error, psycopg2.Error) from error
-    written = connection.execute(_APPEND).rowcount
-    connection.execute(_ADVANCE)
-    return written
+    later = {user_id: (at - _EPOCH) // timedelta(microseconds=1) for user_id, at in connection.execute(_ADVANCE)}
+    return Appended(connection.execute(_APPEND).rowcount, later)
 
 
 def newest(
     connection: Connection, user_ids: Sequence[int], *, at: datetime | None = None
 ) -> dict[int, Mapping[str, Any]]:
-    """Return each user's newest row, `COLUMNS` by name; users without one are left out.
+    """Return each user's newest row, as `append` has it, `COLUMNS` by name; users without one are left out.
 
     Args:
         connection: any.
@@ -100,8 +138,9 @@ def newest(
     statement = select(*(retrieval_log.c[name] for name in COLUMNS)).where(retrieval_log.c.user_id.in_(user_ids))
     if at is not None:
         statement = statement.where(retrieval_log.c.event_at <= at)
+    fence = text(f"{FENCE.format(record='record')} DESC")
     statement = statement.ext(distinct_on(retrieval_log.c.user_id)).order_by(
-        retrieval_log.c.user_id, retrieval_log.c.event_at.desc()
+        retrieval_log.c.user_id, fence, retrieval_log.c.event_at.desc()
     )
     return {row["user_id"]: dict(row) for row in connection.execute(statement).mappings()}
 
@@ -117,11 +156,12 @@ def _copied(
     """Return rows in COPY's binary format: nothing is written as text, or read from it."""
     count = len(records)
     heads = np.empty(count, _HEAD)
-    heads["columns"], heads["n1"], heads["n2"] = len(COLUMNS), 8, 8
+    heads["columns"], heads["n1"], heads["n2"] = len(_STAGED), 8, 8
     heads["user_id"], heads["event_at"] = user_ids, generated_us - _POSTGRES_EPOCH_US
     without = np.isnan(lists.behavior_at_s)
     behaved = _numbers(microseconds(np.where(without, 0.0, lists.behavior_at_s)) - _POSTGRES_EPOCH_US)
     ads = _numbers(lists.ad_ids)
+    fences = _numbers(np.stack((lists.release_epochs, lists.behavior_sequences), axis=1).reshape(-1))
     texts = {name: _text(name) for name in {*lists.releases, *lists.index_versions}}
     arrays = {length: _array_head(length) for length in set(lists.counts.tolist())}
     head = heads.tobytes()
@@ -138,6 +178,7 @@ def _copied(
             ads[begin * 12 : end * 12],
             len(record).to_bytes(4, "big"),
             record,
+            fences[u * 24 : u * 24 + 24],
         )
     parts.append(_END)
     return b"".join(parts)

@@ -159,10 +159,11 @@ def test_months_are_made_for_the_lists_of_a_batch(
 def test_a_written_list_ends_its_users_wait(write: Callable[..., Any], database: Engine, make_list: MakeList) -> None:
     with transaction(database) as connection:
         rows = [
-            {"user_id": user, "newest_behavior_at": at} for user, at in ((7, NOW - HOUR), (8, NOW), (9, NOW - HOUR))
+            {"user_id": user, "newest_behavior_at": NOW - HOUR, "behavior_sequence": sequence}
+            for user, sequence in ((7, 3), (8, 4), (9, 0))
         ]
         connection.execute(user_state.insert(), rows)
-    write(make_list(7, 100), make_list(8, 100), replace(make_list(9, 100), event_at=None))
+    write(*(replace(make_list(user, 100), behavior_sequence=3) for user in (7, 8)), make_list(9, 100))
     with transaction(database) as connection:
         assert stale_users(connection, now=NOW, limit=9) == [8]  # its list does not know the newest behavior
 
@@ -248,8 +249,8 @@ def test_the_log_holds_what_was_copied_bit_by_bit(database: Engine, rows: list[A
     records, user_ids = pack(lists), np.arange(len(rows))
     with transaction(database) as connection:
         connection.execute(text("DELETE FROM retrieval_log"))
-        assert retrieval_log.append(connection, user_ids, lists, records) == len(rows)
-        assert retrieval_log.append(connection, user_ids, lists, records) == 0
+        assert retrieval_log.append(connection, user_ids, lists, records).written == len(rows)
+        assert retrieval_log.append(connection, user_ids, lists, records).written == 0
         found = connection.execute(select(*(table.c[name] for name in retrieval_log.COLUMNS))).all()
     wanted = [
         (user_id, at, release, "i", behavior_at, ads, record)

@@ -14,8 +14,10 @@ from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.infra.online_stores.redis import RedisOnlineStoreConfig
 
 from leadre.errors import ConfigError
+from leadre.store.features.layout import FEATURE, VIEW
 from leadre.store.features.materialization.view import View
 from leadre.store.features.online_store import key_ttl_s, updated_in_place
+from leadre.store.features.retrieval_log import FENCE
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 SKEW = timedelta(minutes=1)
@@ -89,6 +91,7 @@ def _view(store: FeatureStore, view: FeatureView) -> View:
         event_at=source.timestamp_field,
         created_at=source.created_timestamp_column or None,
         features=tuple((field.name, str(field.dtype)) for field in view.features),
+        fence=FENCE.format(record=f'"{FEATURE}"') if view.name == VIEW else None,
         in_place=updated_in_place(view),
         ttl_s=key_ttl_s(store.config.online_store, view.join_keys),
     )

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import Connection, Engine
 
 from leadre.errors import FeatureRowMismatch
-from leadre.store.features.layout import read_timestamp_value
 from leadre.store.features.materialization import runs
 from leadre.store.features.materialization.view import View
-from leadre.store.features.online_rows import set_rows
+from leadre.store.features.online_rows import Row, place_of, set_rows
 from leadre.store.records.database import transaction
 
 BATCH_ROWS = 1000
@@ -112,7 +112,7 @@ class _Batches:
         self._rows: list[bytes] = []
         self._bytes = 0
         self._skip = _HEADER
-        self._sample: list[tuple[bytes, list[bytes], bytes]] = []  # key, fields and time of a row
+        self._sample: list[Row] = []
 
     def write(self, row: bytes) -> None:
         """Take a row; the first comes behind the header."""
@@ -131,7 +131,7 @@ class _Batches:
         rows = list(self._view.online(self._rows))
         self.written += set_rows(self._client, rows, ttl_s=self._view.ttl_s, replace_equal=self._view.in_place)
         self.read += len(rows)
-        self._sample += [(key, list(fields[::2]), fields[1]) for key, fields in rows[:: -(-len(rows) // SAMPLED)]]
+        self._sample += rows[:: -(-len(rows) // SAMPLED)]
         self._rows, self._bytes = [], 0
         self._report(self._view.name, len(rows))
 
@@ -140,18 +140,14 @@ class _Batches:
         if not self._sample:
             return
         pipeline = self._client.pipeline(transaction=False)
-        for key, fields, _ in self._sample:
-            pipeline.hmget(key, fields)
-        missing = sum(
-            None in stored or _time(stored[0]) < _time(time)
-            for (_, _, time), stored in zip(self._sample, pipeline.execute(), strict=True)
-        )
+        for key, fields in self._sample:
+            pipeline.hmget(key, fields[::2])
+        missing = 0
+        for (_, fields), values in zip(self._sample, pipeline.execute(), strict=True):
+            there = list(chain.from_iterable(zip(fields[::2], values, strict=True)))
+            missing += None in values or place_of(there) < place_of(fields)
         if missing:
             raise FeatureRowMismatch(
                 f"{missing} of {len(self._sample)} {self._view.join_key}s of {self._view.name} are missing in Redis, "
                 "or older there, though it acknowledged them: look at its log and its memory, and run again"
             )
-
-
-def _time(value: bytes) -> int:
-    return read_timestamp_value(value) or 0  # 1970 is written as nothing

@@ -34,6 +34,7 @@ class View:
         event_at: column of the time from which a row counts.
         created_at: column that decides between rows of one time; None: none does.
         features: name and Feast's type of each, e.g. `("age", "Int64")`.
+        fence: SQL over the source that comes before time when rows are put in order; None: time alone.
         in_place: whether rows of the source are updated in place, so that a row replaces one of an equal time.
         ttl_s: seconds after its last write at which a key expires; 0: never.
     """
@@ -45,6 +46,7 @@ class View:
     event_at: str
     created_at: str | None
     features: tuple[tuple[str, str], ...]
+    fence: str | None
     in_place: bool
     ttl_s: int
 
@@ -59,7 +61,7 @@ class View:
     def copy_newest(self, condition: str) -> str:
         """Return the COPY of each entity's newest row, of the rows of the source that fulfil an SQL condition."""
         # All fall, as an index on id and time has them when it is read backwards: no sort of wide rows.
-        order = ", ".join(f'"{name}" DESC' for name in (self.join_key, *self._order))
+        order = f'"{self.join_key}" DESC, {self._order}'
         return (
             f'COPY (SELECT DISTINCT ON ("{self.join_key}") {self._columns} FROM {self.source} AS source '  # noqa: S608 - our own definitions
             f"WHERE {condition} ORDER BY {order}) TO STDOUT (FORMAT binary)"
@@ -67,11 +69,10 @@ class View:
 
     def copy_newest_of(self, ids: Iterable[int], *, until: datetime) -> str:
         """Return the COPY of some entities' newest rows with event times up to `until`, whatever history they have."""
-        order = ", ".join(f'"{name}" DESC' for name in self._order)
         return (
             f"COPY (SELECT newest.* FROM unnest('{{{','.join(f'{key:d}' for key in ids)}}}'::int8[]) AS asked (id), "  # noqa: S608
             f'LATERAL (SELECT {self._columns} FROM {self.source} AS source WHERE "{self.join_key}" = asked.id '
-            f"AND \"{self.event_at}\" <= '{until.isoformat()}' ORDER BY {order} LIMIT 1) AS newest"
+            f"AND \"{self.event_at}\" <= '{until.isoformat()}' ORDER BY {self._order} LIMIT 1) AS newest"
             ") TO STDOUT (FORMAT binary)"
         )
 
@@ -104,5 +105,6 @@ class View:
         return ", ".join([*columns, *(f'"{name}"::{KINDS[kind][0]}' for name, kind in self.features)])
 
     @property
-    def _order(self) -> list[str]:
-        return [self.event_at, *([self.created_at] if self.created_at else [])]
+    def _order(self) -> str:
+        columns = [f'"{name}"' for name in (self.event_at, self.created_at) if name]
+        return ", ".join(f"{of} DESC" for of in [*filter(None, [self.fence]), *columns])

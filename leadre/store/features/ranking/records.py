@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from leadre.store.features.layout import field, read_bytes_value, user_keys
-from leadre.store.features.list_reader import FEATURE, VIEW
+from leadre.store.features.layout import FEATURE, VIEW, field, read_bytes_value, user_keys
 
 Topology = Literal["single", "cluster"]
 _FAILED = (redis.RedisError, OSError, TimeoutError)
