@@ -107,5 +107,5 @@ def test_a_changed_byte_of_weights_is_always_found(tmp_path: Path) -> None:
     for _ in range(2):  # the second look remembers the first
         open_artifact(folder, kind="release")
     (folder / "w.safetensors").write_bytes(b"1235")
-    with pytest.raises(ArtifactIncomplete, match="w.safetensors differs from its manifest"):
+    with pytest.raises(ArtifactIncomplete, match=r"w\.safetensors differs from its manifest"):
         open_artifact(folder, kind="release")

@@ -32,7 +32,7 @@ def listen(held: Resources) -> None:
             held.stopping.wait(0.02)
             continue
         try:
-            if held.queue.wait(SLEEP_S):
+            if held.queue.wait(SLEEP_S) or held.queue.due():  # time alone rings no bell: a lease ran out
                 refresh_users.apply_async(expires=60)
                 held.stopping.wait(0.02)  # for the drain to begin
         except (Unavailable, OperationalError) as error:

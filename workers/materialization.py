@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MOST_STALE = 10_000
-"""Users marked at once; the next round marks the others."""
-
 
 @app.task(name="workers.materialization.summarize", acks_late=False)  # type: ignore[untyped-decorator]
 def summarize() -> None:
@@ -29,7 +26,12 @@ def summarize() -> None:
     with held.alone("summarize", at_most_s=3600) as alone:
         if alone:
             try:
-                summarize(held.settings.database_url, now=datetime.now(UTC))
+                summarize(
+                    held.settings.database_url,
+                    now=datetime.now(UTC),
+                    margin=held.settings.arpu_margin,
+                    smoothing=held.settings.arpu_smoothing,
+                )
             except InvalidInput as error:  # an old log, for experiments: nothing is lost
                 logger.warning("nothing_summarized", extra={"error": str(error)})
 
@@ -59,18 +61,10 @@ def _offer(_: object, under_way: Sequence[Run]) -> None:
 
 @app.task(name="workers.materialization.reconcile", acks_late=False)  # type: ignore[untyped-decorator]
 def reconcile() -> None:
-    """Mark users whose newest behavior is not in their newest list: whoever the queue has lost is found here."""
-    from leadre.store.records.database import transaction
-    from leadre.store.records.events import stale_users
-    from leadre.store.records.request_path import arpu_groups
+    """Repair what the online store and the queue have lost, where no worker of the queue `retrieval` does."""
+    from .upkeep import look
 
-    held = resources()
-    with transaction(held.database) as connection:
-        stale = stale_users(connection, now=datetime.now(UTC), limit=MOST_STALE)
-        groups = arpu_groups(connection, stale)
-    if stale:
-        held.queue.mark(stale, groups=groups)
-        logger.info("stale_users_marked", extra={"users": len(stale)})
+    look(resources())
 
 
 @app.task(name="workers.materialization.drop_old_months", acks_late=False)  # type: ignore[untyped-decorator]

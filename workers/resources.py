@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache, cached_property
@@ -22,13 +22,20 @@ from leadre.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine as Database
 
-    from leadre.pipelines.refresh import Drained, LiveRetriever
+    from leadre.pipelines.distribution.cheap_lane import CheapLane
+    from leadre.pipelines.drain import Drained
+    from leadre.pipelines.reconcile import Reconciler
+    from leadre.pipelines.refresh import LiveRetriever
+    from leadre.pipelines.rehydrate import Rehydrator
     from leadre.store.features.client import FeatureClient
 
 logger = logging.getLogger(__name__)
 
 DRAIN_S = 20.0
 """A drain ends after this and a new one follows: well before Celery takes its message for lost (60 s)."""
+
+CHEAP_BATCH = 500
+"""Users whom the cheap lane serves at once (ours): some 50 ms, so that the LLM's users do not wait for it."""
 
 
 class Resources:
@@ -39,19 +46,30 @@ class Resources:
         self.queue = RefreshQueue.connect(settings.redis_url)
         self.draining = threading.Lock()
         self.stopping = threading.Event()
+        self._opening = threading.Lock()
         self.indexed_until: dict[str, int] = {}  # by index version, see `add_new_ads`
         self.redis = Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=1)
 
-    @cached_property
+    @property
     def database(self) -> Database:
         """The system of record."""
+        with self._opening:
+            return self._database
+
+    @property
+    def features(self) -> FeatureClient:
+        """The feature store."""
+        with self._opening:  # the drain and the upkeep want it at once
+            return self._features
+
+    @cached_property
+    def _database(self) -> Database:
         from leadre.store.records.database import connect
 
         return connect(self.settings.database_url, application_name="leadre worker")
 
     @cached_property
-    def features(self) -> FeatureClient:
-        """The feature store."""
+    def _features(self) -> FeatureClient:
         from leadre.store.features.client import FeatureClient
 
         return FeatureClient(self.settings.feature_repo, self.settings.feast_environment())
@@ -62,6 +80,29 @@ class Resources:
         from leadre.pipelines.refresh import LiveRetriever
 
         return LiveRetriever(self.settings, database=self.database, features=self.features)
+
+    @cached_property
+    def cheap_lane(self) -> CheapLane:
+        """Makes lists without the LLM; it counts clicks with the first batch."""
+        from leadre.pipelines.distribution.cheap_lane import CheapLane
+
+        return CheapLane(self.settings, database=self.database, features=self.features)
+
+    @cached_property
+    def reconciler(self) -> Reconciler:
+        """Finds stale users whom the queue has lost."""
+        from leadre.pipelines.reconcile import Reconciler
+
+        return Reconciler(self.database, self.queue)
+
+    @cached_property
+    def rehydrator(self) -> Rehydrator:
+        """Fills an online store that was wiped."""
+        from leadre.pipelines.rehydrate import Rehydrator
+
+        return Rehydrator(
+            database=self.database, features=self.features, queue=self.queue, list_ttl_s=self.settings.list_ttl_s
+        )
 
     def live_index_version(self) -> str | None:
         """Return the live release's index version; None when no release is live."""
@@ -76,9 +117,9 @@ class Resources:
         """Work the refresh queue off, for `DRAIN_S` at most; None when this process does so already.
 
         Raises:
-            LeadreError: as `leadre.pipelines.refresh.drain`.
+            LeadreError: as `leadre.pipelines.drain.drain`.
         """
-        from leadre.pipelines.refresh import drain
+        from leadre.pipelines.drain import LaneWork, drain
 
         if not self.draining.acquire(blocking=False):
             return None
@@ -86,13 +127,26 @@ class Resources:
             end = time.monotonic() + DRAIN_S
             return drain(
                 self.queue,
-                refresh=lambda user_ids: self.retriever.refresh(user_ids, now=datetime.now(UTC)),
-                batch=self.settings.refresh_batch,
+                lanes=[
+                    LaneWork(lane="cheap", refresh=self._refresh_cheaply, batch=CHEAP_BATCH),
+                    LaneWork(
+                        lane="llm",
+                        refresh=self._refresh,
+                        batch=self.settings.refresh_batch,
+                        ready=lambda: self.retriever.current(),  # a release that cannot be loaded kills no user
+                    )
+                ],
                 lease_s=self.settings.lease_s,
                 should_stop=lambda: self.stopping.is_set() or time.monotonic() > end,
             )
         finally:
             self.draining.release()
+
+    def _refresh(self, user_ids: Sequence[int]) -> None:
+        self.retriever.refresh(user_ids, now=datetime.now(UTC))
+
+    def _refresh_cheaply(self, user_ids: Sequence[int]) -> None:
+        self.cheap_lane.refresh(user_ids, now=datetime.now(UTC))
 
     @contextmanager
     def alone(self, task: str, *, at_most_s: float) -> Iterator[bool]:

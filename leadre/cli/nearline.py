@@ -1,14 +1,16 @@
-"""`leadre refresh` and `leadre trace`: retrieval for named users, and its every step. LEADRE §4.4.1."""
+"""`leadre refresh`, `trace`, `ingest`, `rehydrate`: named users, behaviors in, and everybody's lists back. LEADRE §4.4.1."""
 
 from __future__ import annotations
 
+import signal
+import threading
 from datetime import datetime
 from pathlib import Path
 
 import click
 
-from leadre.cli.console import console, print_json, print_table
-from leadre.cli.session import SourceId, connection, named, now_option, settings
+from leadre.cli.console import console, print_json, print_table, progress_bars
+from leadre.cli.session import SourceId, connection, features, named, now_option, settings
 from leadre.domain.identity import ids_of
 
 
@@ -67,3 +69,75 @@ def trace(user: int | str | None, ads: tuple[int | str, ...], *, markdown: Path 
         console.print(f"[green]✓[/] wrote {markdown}")
     else:
         console.print(Markdown(text))
+
+
+@click.command()
+@click.option("--follow", is_flag=True, help="Go on until it is stopped (SIGTERM, Ctrl-C).")
+@click.option("--revive", is_flag=True, help="First put back the entries that could not be written.")
+def ingest(*, follow: bool, revive: bool) -> None:
+    """Write reported behaviors from the Redis stream to PostgreSQL, and mark their users for a refresh.
+
+    Workers that serve the queue `ingest` do the same, and any number may work at once.
+
+    Example: leadre ingest --follow
+    """
+    from redis import Redis
+
+    from leadre import logs
+    from leadre.pipelines.ingest import revive as put_back
+    from leadre.pipelines.persister import persister_of
+    from leadre.serving.behavior_stream import length
+
+    found = settings()
+    redis = Redis.from_url(found.redis_url, socket_timeout=5)
+    persister = persister_of(found)
+    if revive:
+        console.print(f"{put_back(redis):,} dead entries are back in the stream")
+    if follow:
+        logs.configure()
+        stopping = threading.Event()
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(sign, lambda *_: stopping.set())
+        persister.run(stopping)
+        return
+    done = persister.drain()
+    console.print(
+        f"[green]✓[/] {done.new:,} behaviors written, {done.repeated:,} were there; {len(done.dead):,} entries could "
+        f"not be written, {length(redis):,} wait"
+    )
+
+
+@click.command()
+@now_option
+def rehydrate(now: datetime) -> None:
+    """Bring all lists, features and waiting users back to Redis, whatever is there.
+
+    Workers do so by themselves within seconds where Redis was wiped. This is for a Redis that was restored from an old
+    copy. Nothing newer that is there is set back; a killed run goes on where it was.
+    """
+    from leadre.pipelines.materialize import materialize
+    from leadre.pipelines.rehydrate import Rehydrator
+    from leadre.retrieval.refresh_queue import RefreshQueue
+    from leadre.store.records.database import connect
+
+    found = settings()
+    opened, database = features(found), connect(found.database_url, application_name="leadre rehydrate")
+    rehydrator = Rehydrator(
+        database=database,
+        features=opened,
+        queue=RefreshQueue.connect(found.redis_url),
+        list_ttl_s=found.list_ttl_s,
+    )
+    try:
+        with progress_bars() as progress:
+            rehydrator.distrust()
+            done = rehydrator.rehydrate(now=now, report=lambda lists: progress("lists", lists))
+            materialize(opened, now=now, full=True, progress=progress)
+    finally:
+        rehydrator.close()
+        opened.close()
+        database.dispose()
+    if done is None:
+        console.print("[yellow]![/] a worker has begun to bring the lists back, and goes on")
+        return
+    print_table("Rehydrated", ("lists", "users marked", "seconds"), [(done.lists, done.marked, done.seconds)])

@@ -1,15 +1,17 @@
-"""`leadre serve`: the request path's servers. LEADRE §4.4.1."""
+"""`leadre serve`: the request path's servers, and the engine server. LEADRE §4.4.1, §4.4.2."""
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import quote
 
 import click
@@ -18,10 +20,10 @@ from leadre import logs
 from leadre.cli import session
 from leadre.cli.operations.door import Door, door_options
 from leadre.errors import ConfigError, Unavailable
+from leadre.settings import EngineKind, Settings
 
 if TYPE_CHECKING:
     from leadre.serving.http.application import Application
-    from leadre.settings import Settings
 
 _HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 _PORT = click.IntRange(0, 65535)
@@ -32,13 +34,14 @@ _WORKERS = click.option(
 _ADMIN_PORT = click.option(
     "--admin-port",
     type=click.IntRange(1, 65535),
-    help="Show /metrics on this port of the loopback instead, the second worker's on the next one, and so on.",
+    help="Show /metrics on this port instead, the second worker's on the next one, and so on.",
 )
+_ADMIN_HOST = click.option("--admin-host", default="127.0.0.1", show_default=True, help="Address of --admin-port.")
 
 
 @click.group()
 def serve() -> None:
-    """Run the User Server or the Mixer. Both fail open: they answer while Redis or PostgreSQL do not."""
+    """Run the User Server, the Mixer, or an engine. The first two fail open: they answer while no other server does."""
 
 
 @serve.command("user-server")
@@ -46,8 +49,9 @@ def serve() -> None:
 @click.option("--port", type=_PORT, default=8010, show_default=True, help=_PORT_HELP)
 @_WORKERS
 @_ADMIN_PORT
+@_ADMIN_HOST
 @door_options
-def user_server(host: str, port: int, *, workers: int, admin_port: int | None, door: Door) -> None:
+def user_server(host: str, port: int, *, workers: int, admin_port: int | None, admin_host: str, door: Door) -> None:
     """Serve stored retrieval lists and take in behaviors.
 
     Example: curl localhost:8010/v1/users/user_5/ads
@@ -71,7 +75,7 @@ def user_server(host: str, port: int, *, workers: int, admin_port: int | None, d
 
     with ExitStack() as open_sockets:
         listening = [open_sockets.enter_context(each) for each in _bound(host, port, count=workers)]
-        operations = _operations(admin_port, workers)
+        operations = _operations(admin_port, workers, host=admin_host)
         app = partial(
             create_app,
             found,
@@ -87,8 +91,9 @@ def user_server(host: str, port: int, *, workers: int, admin_port: int | None, d
 @click.option("--port", type=_PORT, default=8020, show_default=True, help=_PORT_HELP)
 @_WORKERS
 @_ADMIN_PORT
+@_ADMIN_HOST
 @door_options
-def mixer(host: str, port: int, *, workers: int, admin_port: int | None, door: Door) -> None:
+def mixer(host: str, port: int, *, workers: int, admin_port: int | None, admin_host: str, door: Door) -> None:
     """Serve the merged candidates of LEADRE's branch and the popularity branch.
 
     Example: curl localhost:8020/v1/users/user_5/candidates
@@ -105,7 +110,7 @@ def mixer(host: str, port: int, *, workers: int, admin_port: int | None, door: D
 
     with ExitStack() as open_sockets:
         listening = [open_sockets.enter_context(each) for each in _bound(host, port, count=workers)]
-        operations = _operations(admin_port, workers)
+        operations = _operations(admin_port, workers, host=admin_host)
         app = partial(
             create_app,
             found,
@@ -114,6 +119,51 @@ def mixer(host: str, port: int, *, workers: int, admin_port: int | None, door: D
         )
         said = partial(_announced, "Mixer", found, listening[0], to_try, scheme=door.scheme)
         _serve(app, listening, operations, door, announce=said)
+
+
+@serve.command()
+@_HOST
+@click.option("--port", type=_PORT, default=8030, show_default=True, help=_PORT_HELP)
+@click.option("--release", default="live", show_default=True, help="A release's name, or `live`: whichever is.")
+@click.option(
+    "--engine",
+    "kind",
+    type=click.Choice([kind for kind in get_args(EngineKind) if kind != "remote"]),
+    help="Default: LEADRE_ENGINE, or auto where that is remote.",
+)
+@click.option("--tokens-per-batch", type=click.IntRange(1), default=8192, show_default=True, help="A beam counts as 4.")
+@click.option("--waiting", type=click.IntRange(1), default=1024, show_default=True, help="Prompts that may wait.")
+def engine(host: str, port: int, *, release: str, kind: EngineKind | None, tokens_per_batch: int, waiting: int) -> None:
+    """Decode for other processes: token ids in, S-IDs out (LEADRE_ENGINE=remote asks it).
+
+    With --release NAME it needs neither PostgreSQL nor Redis nor Feast, only LEADRE_HOME.
+
+    Example: leadre serve engine --port 8031
+    """
+    found = engine_settings(kind, needs_servers=release == "live")
+    (listening,) = _bound(host, port)
+
+    from leadre.serving.engine_host import EngineHost, live_release, load_served, named_release
+    from leadre.serving.engine_server import EngineServer, run
+
+    engines = EngineHost(
+        wanted=live_release(found) if release == "live" else named_release(release, releases=found.releases),
+        indexes=found.indexes,
+        load=partial(load_served, found),
+        tokens_per_batch=tokens_per_batch,
+        waiting=waiting,
+    )
+    logs.configure()
+    announce = partial(click.echo, f"Engine on {_address(listening)}, release {release}")
+    run(EngineServer(engines), listening, announce=announce)
+
+
+def engine_settings(kind: EngineKind | None, *, needs_servers: bool) -> Settings:
+    """Return an engine server's settings; one that serves a named release asks no database and no Redis."""
+    nowhere = {"LEADRE_DATABASE_URL": "postgresql://", "LEADRE_REDIS_URL": "redis://"}
+    found = Settings.from_environment({**({} if needs_servers else nowhere), **os.environ})
+    default: EngineKind = "auto" if found.engine == "remote" else found.engine
+    return replace(found, engine=kind or default)
 
 
 def _bound(host: str, port: int, *, count: int = 1) -> list[socket.socket]:
@@ -152,11 +202,11 @@ def _close(sockets: Sequence[socket.socket]) -> None:
         each.close()
 
 
-def _operations(admin_port: int | None, workers: int) -> list[socket.socket]:
-    """Return a socket of the loopback for each process's operations; none without a port."""
+def _operations(admin_port: int | None, workers: int, *, host: str) -> list[socket.socket]:
+    """Return a socket for each process's operations; none without a port."""
     if admin_port is None:
         return []
-    return [_bound("127.0.0.1", admin_port + number)[0] for number in range(workers)]
+    return [_bound(host, admin_port + number)[0] for number in range(workers)]
 
 
 def _serve(
@@ -213,3 +263,8 @@ def _announced(
     commands = to_try(f"{scheme}://{reached}:{port}", *ids)
     lines = [f"{name} on {scheme}://{shown}:{port}, live release {release}", "Try:", *map(shlex.join, commands)]
     return "\n".join(lines[:2] + [f"  {line}" for line in lines[2:]])
+
+
+def _address(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -65,10 +65,10 @@ class Persisted:
         written: they are in PostgreSQL.
         busy: another transaction holds their users, such as an import: later.
         dead: nobody can write them.
-        stale: users among them who want a refresh.
+        stale: users who want a refresh, once for each written report of theirs.
         new, repeated: behaviors that PostgreSQL did not have, and had.
         unknown: behaviors of items that the catalog does not hold.
-        lags_s: seconds from each written entry's arrival.
+        arrived: when each written entry arrived, in their order.
     """
 
     written: tuple[Entry, ...] = ()
@@ -78,7 +78,7 @@ class Persisted:
     new: int = 0
     repeated: int = 0
     unknown: int = 0
-    lags_s: tuple[float, ...] = ()
+    arrived: tuple[datetime, ...] = ()
 
     def __add__(self, other: Persisted) -> Persisted:
         """Put together, field by field."""
@@ -119,25 +119,37 @@ def _write(database: Database, reports: Sequence[tuple[Entry, Report]], *, now: 
         half = len(reports) // 2
         return _write(database, reports[:half], now=now) + _write(database, reports[half:], now=now)
     written = [(entry, report) for entry, report in reports if report.user_id not in arrived.busy]
+    stale = {user.user_id: user for user in arrived.stale}
     return Persisted(
         written=tuple(entry for entry, _ in written),
         busy=tuple(entry for entry, report in reports if report.user_id in arrived.busy),
-        stale=arrived.stale,
+        stale=tuple(
+            stale[report.user_id]
+            for _, report in written
+            if report.user_id in stale and any(behavior.positive for behavior in report.behaviors)
+        ),
         new=arrived.new,
         repeated=sum(len(report.behaviors) for _, report in written) - arrived.new,
         unknown=sum(arrived.unknown.values()),
-        lags_s=tuple((now - report.arrived_at).total_seconds() for _, report in written),
+        arrived=tuple(report.arrived_at for _, report in written),
     )
 
 
-def settle(redis: Redis, queue: RefreshQueue, done: Persisted) -> None:
+def settle(redis: Redis, queue: RefreshQueue, done: Persisted, *, now: datetime) -> None:
     """Mark the stale users in the refresh queue, then take what is written or dead out of the stream.
+
+    Args:
+        redis: where the stream is.
+        queue: the refresh queue.
+        done: what `persist` returned; it has committed.
+        now: the present, for the metric of the delay.
 
     Raises:
         Unavailable, redis.RedisError: Redis does not answer; a repetition is harmless.
     """
-    if done.stale:
-        queue.mark([user.user_id for user in done.stale], groups=[user.group for user in done.stale])
+    for new in (False, True):
+        if users := [user for user in done.stale if user.never_listed is new]:
+            queue.mark([user.user_id for user in users], groups=[user.group for user in users], new=new)
     with redis.pipeline(transaction=True) as pipeline:
         for dead in done.dead:
             fields: dict[Any, Any] = {FIELD: dead.entry.payload, "why": dead.why, "id": dead.entry.entry_id}
@@ -151,8 +163,8 @@ def settle(redis: Redis, queue: RefreshQueue, done: Persisted) -> None:
     counts = {"persisted": done.new, "repeated": done.repeated, "unknown_item": done.unknown, "dead": len(done.dead)}
     for outcome, count in counts.items():
         BEHAVIORS.labels(outcome).inc(count)
-    for lag_s in done.lags_s:
-        LAG.observe(lag_s)
+    for arrived_at in done.arrived:
+        LAG.observe((now - arrived_at).total_seconds())
 
 
 def revive(redis: Redis) -> int:

@@ -21,9 +21,11 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from leadre.logs import place_of
-from leadre.pipelines.ingest import Entry, Persisted, batches, persist, settle
+from leadre.pipelines.ingest import ENTRIES, Entry, Persisted, batches, persist, settle
 from leadre.retrieval.refresh_queue import RefreshQueue
-from leadre.serving.behavior_stream import FIELD, GROUP, STREAM
+from leadre.serving.behavior_stream import FIELD, GROUP, STREAM, length
+from leadre.settings import Settings
+from leadre.store.records.database import connect
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine as Database
@@ -94,6 +96,8 @@ class Persister:
                 if (what := place_of(error)) != trouble:
                     logger.warning("persister_waits", extra={"error": what})
                 trouble = what
+                with suppress(RedisError):
+                    ENTRIES.set(length(self._redis))  # they pile up
                 stopping.wait(0.2)
         with suppress(RedisError):
             self._sweep(and_me=True)
@@ -128,7 +132,7 @@ class Persister:
         done = Persisted()
         for batch in batches(list(self._held.values())):
             part = persist(self._database, batch, now=self._clock())
-            settle(self._redis, self._queue, part)
+            settle(self._redis, self._queue, part, now=self._clock())
             self._settled(batch, busy=part.busy)
             done += part
         return done
@@ -192,3 +196,18 @@ class Persister:
     def _sweep(self, *, and_me: bool = False) -> None:
         rested_ms = int(_SWEEP_S * 1000)
         self._redis.eval(_SWEEP, 1, STREAM, GROUP, rested_ms, self._consumer if and_me else "")
+
+
+def persister_of(settings: Settings) -> Persister:
+    """Return a persister with connections of its own, whose waits are short."""
+    return Persister(
+        redis=Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=1),
+        database=connect(
+            settings.database_url,
+            application_name="leadre persister",
+            connect_timeout_s=2,
+            statement_timeout_s=30,
+            lock_timeout_s=1,
+        ),
+        queue=RefreshQueue.connect(settings.redis_url),
+    )

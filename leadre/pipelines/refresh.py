@@ -1,13 +1,12 @@
-"""Refresh: from waiting users to stored retrieval lists, in micro-batches.
+"""Refresh: users to stored retrieval lists with the release that is live. What the drain calls for each batch.
 
-LEADRE §4.4.1, the latency-tolerant module. `drain` is the worker's loop, `LiveRetriever` what it calls for each batch.
+LEADRE §4.4.1, the latency-tolerant module; §5.1 (index and model are updated daily, and worked with from then on).
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,15 +18,13 @@ from numpy.typing import NDArray
 
 from leadre.artifacts import MANIFEST
 from leadre.decoding.engine import Engine
-from leadre.decoding.load import load_engine
 from leadre.domain.retrieval import RetrievalList
-from leadre.errors import ArtifactIncomplete, ConfigError, NoValidContinuation, ReleaseMismatch, Unavailable
+from leadre.errors import ConfigError, ReleaseMismatch
 from leadre.indexing.ad_index import AdIndex
-from leadre.logs import place_of
+from leadre.pipelines.engine import engine_of_release
 from leadre.recipe import load_recipe
 from leadre.retrieval.inventory import Inventory, added_rows
 from leadre.retrieval.loaded_release import LoadedRelease
-from leadre.retrieval.refresh_queue import RefreshQueue
 from leadre.retrieval.retriever import Retriever
 from leadre.settings import Settings
 from leadre.store.features.client import FeatureClient
@@ -42,63 +39,6 @@ logger = logging.getLogger(__name__)
 
 PATIENCE_S = 1.0
 """How long a batch waits for a new revision of the index before it goes on with the one in memory (ours)."""
-
-_NO_USERS_FAULT = (Unavailable, ConfigError, ArtifactIncomplete, ReleaseMismatch, NoValidContinuation)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drained:
-    """What a drain did: `refreshed` users in `batches`; `failed` counts attempts, so one user may count thrice."""
-
-    refreshed: int = 0
-    batches: int = 0
-    failed: int = 0
-
-
-def drain(
-    queue: RefreshQueue,
-    *,
-    refresh: Callable[[Sequence[int]], object],
-    batch: int,
-    lease_s: float,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Drained:
-    """Work the queue off until it is empty: claim, refresh, complete.
-
-    A batch is what waits at that moment, up to `batch` users: nobody waits for company. When a batch raises, its users
-    go back and are claimed one by one; the culprit ends in the dead set, the others pass.
-
-    Args:
-        queue: the refresh queue.
-        refresh: makes and stores the lists of a batch.
-        batch: most users at once.
-        lease_s: seconds that a batch may take at the very most.
-        should_stop: asked between batches.
-
-    Raises:
-        Unavailable: a server does not answer; the users were given back, or their leases run out.
-        LeadreError: the release itself is broken (no user's fault); the users were given back.
-    """
-    refreshed = batches = failed = 0
-    while not should_stop():
-        claims = queue.claim(batch, lease_s=lease_s)
-        if not claims:
-            break
-        try:
-            refresh([claim.user_id for claim in claims])
-        except _NO_USERS_FAULT:
-            with contextlib.suppress(Unavailable):
-                queue.release(claims)
-            raise
-        except Exception as error:  # noqa: BLE001 - a poison user may raise anything
-            logger.error("refresh_failed", extra={"users": len(claims), "error": place_of(error)})
-            queue.fail(claims)
-            failed += len(claims)
-        else:
-            queue.complete(claims)
-            refreshed += len(claims)
-        batches += 1
-    return Drained(refreshed=refreshed, batches=batches, failed=failed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +134,7 @@ class LiveRetriever:
             release=model.release,
             beam_width=self._settings.beam_width,
             inventory=inventory,
+            most_tokens=self._settings.refresh_tokens,
         )
 
     def _log(self, what: str, index: AdIndex) -> None:
@@ -210,9 +151,7 @@ def read_release(settings: Settings, row: releases.ReleaseRow, *, index: AdIndex
     folder = Path(row.uri)
     return LoadedRelease(
         release=row.release,
-        engine=load_engine(
-            folder, index=index, kind=settings.engine, device=settings.device, precision=settings.precision
-        ),
+        engine=engine_of_release(settings, folder, index=index),
         encoder=load_prompt_encoder(folder),
         index=index,
         recipe=load_recipe(folder / "recipe.toml"),

@@ -5,12 +5,15 @@ LEADRE §3.4, §4.4.1: render prompts, generate S-IDs under the trie, for the ad
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from prometheus_client import Histogram
+
 from leadre.decoding.engine import Engine
-from leadre.domain.retrieval import RetrievalList
+from leadre.domain.retrieval import Beam, RetrievalList
 from leadre.domain.semantic_id import SemanticId
 from leadre.domain.users import Context
 from leadre.errors import UnknownAd
@@ -19,6 +22,13 @@ from leadre.prompts.fit_length import PromptEncoder
 from leadre.prompts.render import Prompt, render
 from leadre.recipe import Recipe
 from leadre.retrieval.inventory import Inventory
+from leadre.traces import traced
+
+INFERENCE_SECONDS = Histogram(
+    "leadre_inference_seconds_per_user",
+    "Of one call of the engine, a user.",
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -39,6 +49,7 @@ class LoadedRelease:
     index: AdIndex
     recipe: Recipe
 
+    @traced("engine")
     def lists(
         self,
         contexts: Sequence[Context],
@@ -46,6 +57,7 @@ class LoadedRelease:
         inventory: Inventory,
         beam_width: int,
         now: datetime,
+        most_tokens: int | None = None,
         release_epoch: int = 0,
         behavior_sequences: Mapping[int, int] | None = None,
     ) -> list[RetrievalList]:
@@ -56,6 +68,7 @@ class LoadedRelease:
             inventory: which ads of `index` may be shown to whom.
             beam_width: ads a user.
             now: when the lists are generated.
+            most_tokens: prompt tokens that the engine gets at once; None: all.
             release_epoch: `ReleaseRow.sequence` of the live release; 0, unless given, marks lists of the past.
             behavior_sequences: of users, how many positive behaviors were known when their contexts were read; 0 of
                 others (ours).
@@ -65,7 +78,11 @@ class LoadedRelease:
         """
         prompts = [self.encoder.encode(self.prompt(context)) for context in contexts]
         filters = [inventory.mask(context.profile, now) for context in contexts]
-        beams = self.engine.generate(prompts, beam_width=beam_width, filters=filters)
+        beams: list[list[Beam]] = []
+        for part in parts_of([len(prompt) for prompt in prompts], most_tokens):
+            began = time.perf_counter()
+            beams += self.engine.generate(prompts[part], beam_width=beam_width, filters=filters[part])
+            INFERENCE_SECONDS.observe((time.perf_counter() - began) / (part.stop - part.start))
         sequences = behavior_sequences or {}
         return [
             RetrievalList(
@@ -90,3 +107,20 @@ class LoadedRelease:
             return self.index.sid(ad_id)
         except UnknownAd:
             return None
+
+
+def parts_of(lengths: Sequence[int], most_tokens: int | None) -> Iterator[slice]:
+    """Yield runs of prompts that together have at most so many tokens, or are one prompt.
+
+    Args:
+        lengths: of the prompts, in tokens.
+        most_tokens: None makes one run of all.
+    """
+    first = tokens = 0
+    for place, length in enumerate(lengths):
+        if most_tokens is not None and place > first and tokens + length > most_tokens:
+            yield slice(first, place)
+            first, tokens = place, 0
+        tokens += length
+    if lengths:
+        yield slice(first, len(lengths))

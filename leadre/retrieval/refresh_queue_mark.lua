@@ -1,18 +1,26 @@
--- ARGV: now in ms or '', then pairs of user and ARPU group ('' = as it is, or 0). Returns how many users wait because of this.
-local now = clock(ARGV[1])
-local marked = 0
-for i = 2, #ARGV, 2 do
-  local user, group = ARGV[i], tonumber(ARGV[i + 1])
-  if not redis.call('ZSCORE', DEAD, user) then
-    local key = redis.call('ZSCORE', LEASES, user) and AGAIN or PENDING
-    local old = tonumber(redis.call('ZSCORE', key, user) or nil)
-    if not group then
-      group = old and TOP_GROUP - math.floor(old / STRIDE) or 0
+-- ARGV: now in ms or '', 1 for users without any list, then user, ARPU group ('' = as it is, or 0) and requests of each;
+-- the users are different. Returns how many requests are waited for because of this.
+local now, new = clock(ARGV[1]), ARGV[2] == '1'
+local users, marked, again = {}, 0, {}
+for i = 3, #ARGV, 3 do
+  users[#users + 1] = ARGV[i]
+end
+local dead, leases = call('ZMSCORE', DEAD, users), call('ZMSCORE', LEASES, users)
+local pending, pending_again = call('ZMSCORE', PENDING, users), call('ZMSCORE', AGAIN, users)
+for i, user in ipairs(users) do
+  local group, requests = tonumber(ARGV[3 * i + 1]), tonumber(ARGV[3 * i + 2])
+  if not dead[i] then
+    local old = read(leases[i] and pending_again[i] or pending[i])
+    local row = join({ new = new, group = group or old and old.group or 0, unseen = requests, since = now }, old)
+    if leases[i] then
+      again[#again + 1], again[#again + 2] = write(row), user
+    else
+      enqueue(user, row)
     end
-    local since = old and math.min(old % STRIDE, now) or now
-    enqueue(key, user, (TOP_GROUP - group) * STRIDE + since)
-    marked = marked + 1
+    marked = marked + requests
   end
 end
-ring()
+call('ZADD', AGAIN, again)
+flush()
+ring(now)
 return marked

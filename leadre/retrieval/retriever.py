@@ -42,6 +42,7 @@ class Retriever:
         release: its name, written beside every list.
         beam_width: ads a user.
         inventory: what is known of the ads' states, `Inventory.over` this index; None reads them all first.
+        most_tokens: prompt tokens that the engine gets at once; None: all of a batch.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Retriever:
         release: str,
         beam_width: int,
         inventory: Inventory | None = None,
+        most_tokens: int | None = None,
     ) -> None:
         self.release = release
         self.index = index
@@ -64,6 +66,7 @@ class Retriever:
         self._database, self._features, self._beam_width = database, features, beam_width
         self.inventory = inventory or Inventory(index)
         self._inventory_at: datetime | None = None
+        self._most_tokens = most_tokens
 
     def refresh(self, user_ids: Sequence[int], *, now: datetime, release_epoch: int = 0) -> list[RetrievalList]:
         """Retrieve ads for users as of `now`, and store the lists with their features.
@@ -99,6 +102,7 @@ class Retriever:
             inventory=self.inventory,
             beam_width=self._beam_width,
             now=now,
+            most_tokens=self._most_tokens,
             release_epoch=release_epoch,
             behavior_sequences=sequences,
         )

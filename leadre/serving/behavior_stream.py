@@ -28,7 +28,7 @@ DEAD = "{leadre:behaviors}:dead"
 """Stream of the entries that nobody can write: `e` as they were, `why`, and `id`, their place in `STREAM`."""
 FIELD = "e"
 MAX_ENTRIES = 1_000_000
-"""Entries that the stream holds at most (ours): 190 MB where each reports one behavior."""
+"""Default of `LEADRE_STREAM_MAX`: entries that the stream holds at most (ours), 190 MB where each has one behavior."""
 
 BEHAVIORS = Counter("leadre_behaviors_total", "Reported behaviors, by what became of them.", ["outcome"])
 """Outcomes: accepted (in the stream), stored (in PostgreSQL at once), refused (503); of a persister: persisted (new),

@@ -16,7 +16,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from leadre.errors import Unavailable
 
-GROUPS = ("state", "drift")
+GROUPS = ("state", "drift", "distribution", "freshness")
 """What is published together, each replaced as a whole."""
 _KEY = "{leadre:feature_gauges}:%s"
 _KEPT_S = 3 * 86_400

@@ -17,8 +17,7 @@ from typing import Any
 from leadre.errors import ConfigError, Unavailable
 from leadre.serving.redis.connection import RedisConnection
 from leadre.serving.redis.wire import command
-from leadre.store.features.layout import around_id, field
-from leadre.store.features.list_reader import FEATURE, VIEW
+from leadre.store.features.layout import FEATURE, VIEW, around_id, field
 
 MARKER = b"{leadre:refresh}:marker"
 """The key that an online store has which holds all lists that were made."""

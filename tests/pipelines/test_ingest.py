@@ -1,4 +1,4 @@
-"""Behaviors from the stream to PostgreSQL: each accepted one is there once, whoever dies, repeats or stands in the way."""
+"""Behaviors from the stream to PostgreSQL: each accepted one is there once, whoever dies, repeats or is in the way."""
 
 from __future__ import annotations
 
@@ -80,9 +80,24 @@ def stored(database: Engine) -> list[tuple[int, int]]:
 
 
 def waiting(queue: RefreshQueue) -> set[int]:
-    claims = queue.claim(1000, lease_s=60)
+    claims = [*queue.claim(1000, lane="cheap"), *queue.claim(1000)]
     queue.release(claims)
     return {claim.user_id for claim in claims}
+
+
+def test_the_queue_learns_of_groups_of_users_without_a_list_and_of_every_report(make, redis, database, queue) -> None:
+    with transaction(database) as connection:
+        connection.execute(
+            text("INSERT INTO users (user_id, source_id, arpu_group, event_at) VALUES (2, '2', 24, :now)"), {"now": NOW}
+        )
+        connection.execute(text("INSERT INTO user_state (user_id, listed_at) VALUES (2, :now)"), {"now": NOW})
+    report(redis, did(1))
+    for item in (1, 2, 3):
+        report(redis, did(2, item))
+    report(redis, did(2, action=Action.IMPRESSION))
+    make().drain()
+    assert [(claim.user_id, claim.group) for claim in queue.claim(9, lane="cheap")] == [(1, 0)]
+    assert [(claim.user_id, claim.group, claim.unseen) for claim in queue.claim(9)] == [(2, 24, 3)]
 
 
 def wait_until(reached: Callable[[], bool]) -> None:
@@ -250,10 +265,17 @@ def test_an_import_holds_up_its_own_users_only_and_their_reports_wait_in_the_str
 def test_a_persister_waits_for_a_database_that_is_gone_and_goes_on(redis, database, queue, settings) -> None:
     nobody = connect("postgresql://nobody@127.0.0.1:1/nothing")
     lost = Persister(redis=redis, database=nobody, queue=queue)
+    ingest.ENTRIES.set(0)
     report(redis, did(1))
     for _ in range(2):
         with pytest.raises(Unavailable):
             lost.step(block_s=0)
+    stopping = threading.Event()
+    thread = threading.Thread(target=lost.run, args=(stopping,))
+    thread.start()
+    wait_until(lambda: ingest.ENTRIES._value.get() == 1)  # they pile up, and the gauge says so
+    stopping.set()
+    thread.join()
     lost._database = database
     assert lost.step(block_s=0).new == 1
     assert redis.xlen(STREAM) == 0
@@ -300,7 +322,7 @@ OPS = st.lists(
 )
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(OPS)
 def test_whatever_happens_in_whatever_order_every_accepted_behavior_is_there_once(
     make, redis, database, queue, at_once, operations

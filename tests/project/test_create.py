@@ -124,7 +124,7 @@ def test_the_example_is_a_shell_s_and_changes_nothing_as_it_is() -> None:
     assert [line for line in text.splitlines() if line and not line.startswith("#")] == []
     uncommented = re.sub(r"^#(LEADRE_)", r"\1", text, flags=re.MULTILINE)
     shell = ["sh", "-euc", f"set -a\n{uncommented}\necho $LEADRE_LEASE_S"]
-    assert subprocess.run(shell, capture_output=True, text=True, check=True).stdout == "60\n"
+    assert subprocess.run(shell, capture_output=True, text=True, check=True).stdout == "4\n"
 
 
 def test_the_operations_page_lists_the_same_settings() -> None:
@@ -184,6 +184,7 @@ def test_the_project_s_workers_are_the_installed_ones(tmp_path: Path) -> None:
         "workers.features.check_drift",
         "workers.features.check_state",
         "workers.indexing.index_new_ads",
+        "workers.ingest.look_after",
         "workers.materialization.drop_old_months",
         "workers.materialization.materialize",
         "workers.materialization.materialize_shard",

@@ -3,13 +3,11 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 
-import hypothesis.strategies as st
 import pytest
-from hypothesis import settings as hypothesis_settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from leadre.errors import InvalidInput, Unavailable
 from leadre.retrieval.refresh_queue import DOORBELL, Claim, RefreshQueue
+from leadre.retrieval.refresh_queue_keys import KEYS, WAITING
 
 NOW = datetime(2025, 3, 1, tzinfo=UTC)
 
@@ -77,7 +75,8 @@ def test_only_the_right_token_completes(queue: RefreshQueue) -> None:
     assert late.token != current.token
     assert queue.complete([late], now=seconds(7)) == 0
     assert queue.claimed() == 1
-    assert queue.complete([current], now=seconds(7)) == 1
+    assert queue.complete([current, current], now=seconds(7)) == 1
+    assert queue.complete([current], now=seconds(7)) == 0
     assert (queue.claimed(), queue.depth()) == (0, 0)
 
 
@@ -89,7 +88,10 @@ def test_three_failures_lead_to_the_dead_set_and_revive_leads_out_of_it(queue: R
     assert queue.dead() == [1]
     assert queue.mark([1]) == 0
     assert queue.claim(1, lease_s=60) == []
+    assert queue.stats().died == 1
     assert queue.revive() == 1
+    for _ in range(2):  # with a clean record
+        queue.fail(queue.claim(1, lease_s=60))
     assert users(queue.claim(1, lease_s=60)) == [1]
 
 
@@ -143,6 +145,17 @@ def test_a_claim_that_leaves_users_behind_rings_for_other_workers(queue: Refresh
     assert queue.wait(1.0)
 
 
+def test_the_end_of_a_claim_rings_for_who_was_marked_meanwhile(queue: RefreshQueue) -> None:
+    queue.mark([1])
+    assert queue.wait(1.0)
+    claims = queue.claim(1, lease_s=60)
+    queue.mark([1])
+    assert not queue.due()
+    assert not queue.wait(0.05)
+    queue.complete(claims)
+    assert queue.wait(1.0)
+
+
 def test_a_mark_is_refused_when_a_group_is_unknown(queue: RefreshQueue) -> None:
     with pytest.raises(InvalidInput, match="0 to 24"):
         queue.mark([1], groups=[25])
@@ -151,12 +164,15 @@ def test_a_mark_is_refused_when_a_group_is_unknown(queue: RefreshQueue) -> None:
     assert queue.depth() == 0
 
 
-def test_tokens_never_repeat_after_redis_was_wiped(queue: RefreshQueue, redis_url: str) -> None:
-    queue.mark([1])
-    (before,) = queue.claim(1, lease_s=60)
-    RefreshQueue.connect(redis_url)._redis.flushdb()
-    queue.mark([1])
-    (after,) = queue.claim(1, lease_s=60)
+def test_tokens_never_repeat_after_redis_was_wiped(queue: RefreshQueue) -> None:
+    queue.mark([1], now=NOW)
+    for _ in range(9):
+        queue.claim(1, now=NOW)
+    queue.mark([2], now=NOW)
+    (before,) = queue.claim(1, now=NOW)
+    queue._redis.flushdb()
+    queue.mark([1], now=NOW)
+    (after,) = queue.claim(1, now=seconds(0.001))
     assert after.token > before.token
 
 
@@ -165,116 +181,139 @@ def test_a_redis_that_does_not_answer_is_unavailable() -> None:
         RefreshQueue.connect("redis://127.0.0.1:1/0").mark([1])
 
 
+def test_the_clock_is_redis_s(queue: RefreshQueue) -> None:
+    def milliseconds() -> int:
+        seconds, microseconds = queue._redis.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    before = milliseconds()
+    queue.mark([1])
+    marked = queue._redis.zscore(WAITING, 1)
+    assert marked is not None
+    assert before <= marked <= milliseconds()
+
+
 def test_keys_share_one_cluster_slot_and_user_ids_may_be_as_large_as_ids_are(queue: RefreshQueue) -> None:
     assert DOORBELL.startswith("{leadre:refresh}")
     queue.mark([2**63 - 1, 0])
     assert set(users(queue.claim(2, lease_s=1))) == {2**63 - 1, 0}
 
 
-class QueueMachine(RuleBasedStateMachine):
-    """The queue beside a model in plain dictionaries: who waits (and since when), who is claimed, who is dead."""
-
-    url = ""
-
-    @initialize()
-    def start(self) -> None:
-        self.queue = RefreshQueue.connect(self.url, timeout_s=5)
-        self.queue._redis.flushdb()
-        self.now_ms = 1_700_000_000_000
-        self.pending: dict[int, tuple[int, int]] = {}  # user: (group, since)
-        self.again: dict[int, tuple[int, int]] = {}
-        self.claimed: dict[int, tuple[int, int, int, int]] = {}  # user: (token, lease end, group, since)
-        self.trouble: dict[int, int] = {}
-        self.dead: list[int] = []
-        self.history: list[Claim] = []
-
-    @property
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.now_ms / 1000, UTC)
-
-    def teardown(self) -> None:
-        if hasattr(self, "queue"):
-            self.queue._redis.close()
-
-    @rule(milliseconds=st.integers(0, 3000))
-    def time_passes(self, milliseconds: int) -> None:
-        self.now_ms += milliseconds
-
-    @rule(marks=st.lists(st.tuples(st.integers(1, 6), st.sampled_from([0, 1, 24])), min_size=1, max_size=5))
-    def mark(self, marks: list[tuple[int, int]]) -> None:
-        accepted = 0
-        for user, group in marks:
-            if user in self.dead:
-                continue
-            rows = self.again if user in self.claimed else self.pending
-            rows[user] = (group, min(rows[user][1], self.now_ms) if user in rows else self.now_ms)
-            accepted += 1
-        assert self.queue.mark([u for u, _ in marks], groups=[g for _, g in marks], now=self.now) == accepted
-
-    def unclaim(self, user: int, row: tuple[int, int] | None) -> None:
-        del self.claimed[user]
-        if user in self.again:
-            group, since = self.again.pop(user)
-            row = (group, min(since, row[1]) if row else since)
-        if row:
-            self.pending[user] = row
-
-    def blame(self, user: int, points: int) -> None:
-        self.trouble[user] = self.trouble.get(user, 0) + points
-        group = self.again.get(user, self.claimed[user][2:])[0]
-        if self.trouble[user] >= 6:
-            del self.claimed[user], self.trouble[user]
-            self.again.pop(user, None)
-            self.dead.append(user)
-        else:
-            self.unclaim(user, (group, self.now_ms))
-            self.pending[user] = (self.pending[user][0], self.now_ms)
-
-    @rule(limit=st.integers(1, 4), lease_ms=st.integers(1, 4000))
-    def claim(self, limit: int, lease_ms: int) -> None:
-        for user in [u for u, (_, end, _, _) in self.claimed.items() if end <= self.now_ms]:
-            self.blame(user, 1)
-        expected: list[int] = []
-        for user in sorted(self.pending, key=lambda u: (-self.pending[u][0], self.pending[u][1], str(u))):
-            if len(expected) == limit or (user in self.trouble and expected):
-                break
-            expected.append(user)
-            if user in self.trouble:
-                break
-        claims = self.queue.claim(limit, lease_s=lease_ms / 1000, now=self.now)
-        assert users(claims) == expected
-        for claim in claims:
-            assert claim.token > max((c.token for c in self.history), default=0)
-            self.claimed[claim.user_id] = (claim.token, self.now_ms + lease_ms, *self.pending.pop(claim.user_id))
-        self.history += claims
-
-    @rule(outcome=st.sampled_from(["complete", "fail", "release"]), which=st.sets(st.integers(0, 30), max_size=4))
-    def settle(self, outcome: str, which: set[int]) -> None:
-        claims = [self.history[-1 - i] for i in sorted(which) if i < len(self.history)]
-        held = [c for c in claims if self.claimed.get(c.user_id, (None,))[0] == c.token]
-        assert getattr(self.queue, outcome)(claims, now=self.now) == len(held)
-        for claim in held:
-            user, row = claim.user_id, self.claimed[claim.user_id][2:]
-            if outcome == "complete":
-                self.trouble.pop(user, None)
-                self.unclaim(user, None)
-            elif outcome == "fail":
-                self.blame(user, 2)
-            else:
-                self.unclaim(user, row)
-
-    @invariant()
-    def agrees(self) -> None:
-        if hasattr(self, "queue"):
-            assert self.queue.depth() == len(self.pending) + len(self.again)
-            assert self.queue.claimed() == len(self.claimed)
-            assert set(self.queue.dead()) == set(self.dead)
-            if self.pending:
-                assert self.queue._redis.llen(DOORBELL) == 1
+def test_a_lease_that_is_renewed_does_not_run_out(queue: RefreshQueue) -> None:
+    queue.mark([1, 2], now=NOW)
+    claims = queue.claim(2, lease_s=4, now=NOW)
+    assert queue.renew(claims[:1], 4, now=seconds(3)) == 1
+    assert users(queue.claim(2, lease_s=4, now=seconds(4))) == [2]
+    assert queue.renew(claims, 4, now=seconds(5)) == 1  # the second one is somebody else's now
+    assert queue.complete(claims, now=seconds(8)) == 1
+    assert queue.claimed() == 1
 
 
-def test_the_queue_behaves_like_its_model(redis_url: str) -> None:
-    QueueMachine.url = redis_url
-    run_state_machine_as_test(
-        QueueMachine, settings=hypothesis_settings(max_examples=150, stateful_step_count=30, deadline=None)
-    )
+def test_a_claim_says_group_unseen_requests_and_wait(queue: RefreshQueue) -> None:
+    queue.mark([5, 5], groups=[3, 4], now=seconds(1))
+    queue.mark([5], now=seconds(2))
+    (claim,) = queue.claim(1, now=seconds(3.5))
+    assert (claim.group, claim.unseen, claim.waiting_s) == (4, 3, 2.5)
+    queue.mark([5], now=seconds(4))
+    queue.release([claim], now=seconds(5))
+    (claim,) = queue.claim(1, now=seconds(6))
+    assert (claim.unseen, claim.waiting_s) == (4, 5.0)
+    queue.mark([5], now=seconds(7))
+    queue.complete([claim], now=seconds(8))
+    (claim,) = queue.claim(1, now=seconds(9))
+    assert (claim.unseen, claim.waiting_s) == (1, 2.0)
+
+
+def test_requests_while_claimed_wait_since_the_first_of_them(queue: RefreshQueue) -> None:
+    queue.mark([5], groups=[3], now=NOW)
+    claims = queue.claim(1, lease_s=60, now=seconds(1))
+    queue.mark([5], groups=[4], now=seconds(2))
+    queue.mark([5], now=seconds(3))
+    queue.complete(claims, now=seconds(4))
+    (claim,) = queue.claim(1, now=seconds(5))
+    assert (claim.group, claim.unseen, claim.waiting_s) == (4, 2, 3.0)
+
+
+def test_unseen_requests_are_counted_up_to_31(queue: RefreshQueue) -> None:
+    queue.mark([1] * 40, groups=[24] * 40)
+    queue.mark([1])
+    (claim,) = queue.claim(1)
+    assert (claim.group, claim.unseen) == (24, 31)
+
+
+def test_two_lost_leases_are_claimed_alone_and_one_is_not(queue: RefreshQueue) -> None:
+    queue.mark([1, 2, 3], now=NOW)
+    for lost in range(2):
+        assert len(queue.claim(3, lease_s=1, now=seconds(lost))) == 3
+    assert len(queue.claim(3, lease_s=9, now=seconds(2))) == 1
+
+
+def test_a_claim_takes_back_128_lost_leases_at_most(queue: RefreshQueue) -> None:
+    queue.mark(range(300), now=NOW)
+    assert [len(queue.claim(600, lease_s=1, now=NOW)) for _ in range(2)] == [256, 44]
+    queue.claim(1, lease_s=60, now=seconds(2))
+    assert (queue.depth(), queue.claimed()) == (127, 173)
+    assert queue.due(now=seconds(2))
+
+
+def test_more_users_than_a_script_handles_are_marked_claimed_and_settled(queue: RefreshQueue) -> None:
+    assert queue.mark(list(range(2500)) * 2) == 5000
+    claims = [claim for _ in range(10) for claim in queue.claim(5000, lease_s=60)]
+    assert sorted(users(claims)) == list(range(2500))
+    assert queue.complete(claims) == 2500
+    assert (queue.depth(), queue.claimed()) == (0, 0)
+
+
+def test_a_user_without_any_list_comes_first_in_the_cheap_lane_and_waits_on_for_the_llm(queue: RefreshQueue) -> None:
+    queue.mark([1], groups=[24], now=seconds(1))
+    queue.mark([2], groups=[7], new=True, now=seconds(2))
+    cheap = queue.claim(9, lane="cheap", now=seconds(3))
+    assert users(cheap) == [2]
+    queue.complete(cheap, now=seconds(4))
+    assert queue.claim(9, lane="cheap", now=seconds(5)) == []
+    claims = queue.claim(9, now=seconds(5))
+    assert [(claim.user_id, claim.unseen, claim.waiting_s) for claim in claims] == [(1, 1, 4.0), (2, 1, 3.0)]
+    queue.complete(claims, now=seconds(6))
+    assert queue.depth() == 0
+
+
+def test_the_llm_s_list_ends_a_new_user_s_wait(queue: RefreshQueue) -> None:
+    queue.mark([2], new=True)
+    queue.complete(queue.claim(1))
+    assert queue.depth() == 0
+
+
+def test_a_failed_cheap_list_leaves_a_new_user_new(queue: RefreshQueue) -> None:
+    queue.mark([2], new=True)
+    queue.fail(queue.claim(1, lane="cheap"))
+    assert users(queue.claim(1, lane="cheap")) == [2]
+
+
+def test_a_forgotten_user_leaves_nothing_behind(queue: RefreshQueue) -> None:
+    queue.mark([1])
+    for _ in range(3):
+        queue.fail(queue.claim(1))
+    queue.mark([2, 3, 4])
+    claims = queue.claim(2, lease_s=60)
+    queue.mark([1, 2, 3, 4])
+    assert queue.forget([1, 2, 3, 4, 5]) == 4
+    assert queue.forget([]) == 0
+    assert queue.complete(claims) == 0
+    assert not any(queue._redis.exists(key) for key in KEYS[:7])
+    assert queue.mark([1]) == 1
+
+
+def test_a_call_is_one_round_trip(queue: RefreshQueue) -> None:
+    def calls() -> int:
+        return int(queue._redis.info("commandstats")["cmdstat_evalsha"]["calls"])
+
+    queue.mark(range(256))
+    queue.complete(queue.claim(3))
+    queue.stats()  # every script is loaded
+    before = calls()
+    queue.mark(range(256))
+    claims = queue.claim(256)
+    queue.renew(claims)
+    queue.complete(claims)
+    queue.stats()
+    assert calls() - before == 5

@@ -130,3 +130,48 @@ def test_in_a_model_s_vocabulary_text_is_read_by_the_text_tokenizer_alone() -> N
             if isinstance(node, ast.Call) and dotted(node.func).endswith((".tokenizer", ".tokenizer.encode")):
                 readers.add(str(path.relative_to(ROOT)))
     assert readers == set()  # `Learner.tokenizer` knows our tokens by name: it is for padding and for files
+
+
+LEVELS = {"debug", "info", "warning", "error", "critical", "exception", "log"}
+PERSONAL = {"title", "name", "profile", "prompt", "text", "body", "behaviors", "source_id", "key", "password", "url"}
+
+
+def logged(tree: ast.AST) -> Iterator[str]:
+    """Yield what a log line could say that it may not: anything but a fixed event, and fields that hold words."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not dotted(node.func).startswith(("logger.", "logging.")):
+            continue
+        method = dotted(node.func).rpartition(".")[2]
+        if method not in LEVELS:
+            continue
+        given = {keyword.arg: keyword.value for keyword in node.keywords}
+        if method == "exception" or "exc_info" in given:
+            yield f"{node.lineno}: a traceback, whose last line may quote a person"
+        if len(node.args) != 1 or not isinstance(node.args[0], ast.Constant | ast.Name):
+            yield f"{node.lineno}: an event that is not fixed"
+        if isinstance(extra := given.get("extra"), ast.Dict):
+            names = {key.value for key in extra.keys if isinstance(key, ast.Constant)}
+            yield from (f"{node.lineno}: {name}" for name in names & PERSONAL)
+
+
+def test_a_log_line_is_a_fixed_event_with_numbers() -> None:
+    found = {
+        str(path.relative_to(ROOT)): list(logged(ast.parse(path.read_text())))
+        for folder in ("leadre", "workers")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    }
+    assert {path: what for path, what in found.items() if what} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "logger.info(f'read {title}')",
+        "logger.info('read %s', title)",
+        "logger.exception('failed')",
+        "logger.error('failed', exc_info=True)",
+        "logger.info('read', extra={'title': title})",
+    ],
+)
+def test_each_of_these_lines_would_be_found(source: str) -> None:
+    assert list(logged(ast.parse(source)))

@@ -134,9 +134,11 @@ def test_a_server_with_a_certificate_and_keys_speaks_tls_and_asks_for_a_key(
         context = ssl.create_default_context(cafile=str(certificates.authority))
         with httpx.Client(base_url=f"https://127.0.0.1:{found[1]}", verify=context, timeout=60) as client:
             assert client.get("/healthz").status_code == 200
-            assert client.get("/v1/users/5/ads").status_code == 401
+            for path in ("/v1/users/5/ads", "/metrics"):
+                assert client.get(path).status_code == 401
             key = {"Authorization": f"Bearer {made.stderr.split()[-1]}"}
-            assert client.get("/v1/users/5/ads", headers=key).status_code == 200
+            for path in ("/v1/users/5/ads", "/metrics"):
+                assert client.get(path, headers=key).status_code == 200
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"https://127.0.0.1:{found[1]}/healthz")
     finally:

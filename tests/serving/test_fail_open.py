@@ -124,8 +124,8 @@ def test_requests_are_answered_while_redis_hangs_and_after_it_died(
                 answer = await users.get("/v1/users/5/ads")
                 assert (answer.status_code, answer.json()["degraded"]) == (200, True)
                 mix = (await candidates.get("/v1/users/5/candidates")).json()
-                assert mix["failed_branches"] == ["leadre"]
-                assert mix["ads"] == [{"ad_id": "SKU-8", "branches": ["popular"]}]
+                assert mix["failed_branches"] == ["leadre", "covisitation"]
+                assert mix["ads"] == [{"ad_id": "SKU-8", "branches": ["popular"], "source": "popular"}]
                 assert time.monotonic() - started < 2
 
             await until(healthy, seconds=60)

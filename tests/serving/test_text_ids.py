@@ -50,7 +50,7 @@ def test_users_and_ads_are_called_what_their_owner_calls_them(shop: Any, running
                 mix = await whole(candidates, f"/v1/users/{quote(user, safe='')}/candidates", until)
                 assert mix["user_id"] == user
                 assert [ad["ad_id"] for ad in mix["ads"]] == [7, "SKU-1", "SKU-4", "SKU/2", "Straße 3"]
-                assert {"ad_id": "SKU-4", "branches": ["leadre", "popular"]} in mix["ads"]
+                assert {"ad_id": "SKU-4", "branches": ["leadre", "popular"], "source": "llm"} in mix["ads"]
                 assert not re.search(r"\d{12}", json.dumps([answer["ads"], mix["ads"]]))
 
     asyncio.run(scenario())

@@ -50,9 +50,14 @@ def test_what_beat_says_is_a_task_and_goes_to_its_queue() -> None:
     for entry in BEAT_SCHEDULE.values():
         assert entry["task"] in app.tasks
         module, queue = entry["task"].split(".")[1], app.amqp.router.route({}, entry["task"])["queue"].name
-        assert queue == {"retrieval": "retrieval", "indexing": "indexing", "dataset": "backfill"}.get(
-            module, "maintenance"
-        )
+        queues = {
+            "retrieval": "retrieval",
+            "distribution": "retrieval",
+            "ingest": "ingest",
+            "indexing": "indexing",
+            "dataset": "backfill",
+        }
+        assert queue == queues.get(module, "maintenance")
     ours = {name for name in app.tasks if name.startswith("workers.")}
     offered = {"workers.materialization.materialize_shard"}  # by `materialize`, to whoever is free
     assert ours == {entry["task"] for entry in BEAT_SCHEDULE.values()} | offered
@@ -71,6 +76,28 @@ def test_beat_and_the_doorbell_load_no_model_library() -> None:
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
+
+
+def test_a_configuration_that_cannot_be_read_yet_is_read_when_it_can_be(tmp_path: Path) -> None:
+    code = """
+import os
+from leadre.errors import ConfigError
+from workers.app import app
+for _ in range(2):
+    try:
+        app.conf.broker_url
+    except ConfigError:
+        print("not yet")
+os.environ["LEADRE_REDIS_URL"] = "redis://127.0.0.1:1/7"
+os.environ["LEADRE_DATABASE_URL"] = "postgresql://nobody@127.0.0.1:1/nothing"
+print(app.conf.broker_url, app.conf.task_acks_late, app.conf.accept_content)
+"""
+    bare = {key: value for key, value in os.environ.items() if not key.startswith("LEADRE_")}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, env={**bare, "LEADRE_HOME": str(tmp_path)}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["not yet", "not yet", "redis://127.0.0.1:1/7 True ['json']"]
 
 
 @pytest.mark.parametrize("first", ["workers", "leadre_workers"])

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.pipelines.refresh import LiveRetriever
@@ -75,6 +76,25 @@ def test_a_marked_user_gets_a_list_through_a_real_worker_and_the_bell_wakes_it(s
     log = (tmp_path / "process-0.log").read_text()
     assert '"event": "release_loaded"' in log
     assert "haidian" not in log.lower()  # a residence: no profile may be logged
+
+
+def test_strings_in_the_broker_s_list_that_are_no_messages_end_no_worker(system, start, tmp_path: Path) -> None:
+    queue = RefreshQueue.connect(system.settings.redis_url)
+    worker = start("workers.app", *WORKER)
+    user_ids = [profile.user_id for profile in system.world.profiles[:2]]
+
+    def done() -> bool:
+        return queue.depth() == queue.claimed() == 0
+
+    queue.mark(user_ids[:1])
+    wait_until(done, seconds=120, what="a list", log=tmp_path)
+    with Redis.from_url(system.settings.redis_url) as broker:
+        broker.lpush("retrieval", "garbage", "5", "{}", "[]", b"\xff\x00", '{"body": "", "headers": {}}')
+        wait_until(lambda: broker.llen("retrieval") == 0, seconds=60, what="no garbage left", log=tmp_path)
+    queue.mark(user_ids[1:])
+    wait_until(done, seconds=60, what="a list", log=tmp_path)
+    assert worker.poll() is None
+    check_lists(system, user_ids)
 
 
 def test_sigkill_in_the_middle_of_batches_loses_no_user_and_leaves_none_stale(system, start, tmp_path: Path) -> None:

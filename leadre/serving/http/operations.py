@@ -104,7 +104,7 @@ def serving(
         _route("/healthz", healthz, "Say that the process is up.", {200: Status}),
         _route("/readyz", readyz, "Say whether it can answer with lists.", {200: Status, 503: Status}),
     ]
-    metrics_route = _route("/metrics", metrics, "Show Prometheus what was counted.", {200: bytes})
+    metrics_route = _route("/metrics", metrics, "Show Prometheus what was counted.", {200: bytes}, guarded=True)
     public = [*routes, *of_operations, *(() if operations_apart else (metrics_route,))]
     app = Application(
         name,
@@ -135,8 +135,8 @@ def _described(name: str, routes: Sequence[Route]) -> list[Route]:
     return everything
 
 
-def _route(path: str, handler: Any, does: str, gives: Mapping[int, Any]) -> Route:
-    return Route(method="GET", path=path, handler=handler, does=does, gives=gives, guarded=False)
+def _route(path: str, handler: Any, does: str, gives: Mapping[int, Any], *, guarded: bool = False) -> Route:
+    return Route(method="GET", path=path, handler=handler, does=does, gives=gives, guarded=guarded)
 
 
 def _served(server: str, counters: Mapping[str, int]) -> Metric:

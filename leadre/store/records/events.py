@@ -211,3 +211,37 @@ def stale_users(connection: Connection, *, now: datetime, limit: int) -> list[in
         ORDER BY newest_behavior_at DESC, user_id LIMIT :limit
     """)
     return list(connection.scalars(query, {"now": now, "limit": limit}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stale:
+    """A stale user. `behaved_at`: its newest positive behavior. `listed`: whether it ever had a list."""
+
+    user_id: int
+    behaved_at: datetime
+    listed: bool
+
+
+def stale_page(
+    connection: Connection, *, now: datetime, limit: int, settled: datetime | None = None, after: Stale | None = None
+) -> list[Stale]:
+    """Return some stale users, whose newest behavior is the oldest first; read from the index of stale users.
+
+    Args:
+        connection: in a transaction.
+        now: a user whose newest behavior is later is not stale yet.
+        limit: at most so many.
+        settled: users to whom something happened after this are left out.
+        after: go on behind this one; None begins anew.
+    """
+    behind = "" if after is None else "AND (newest_behavior_at, user_id) > (:behaved_at, :user_id)"
+    query = text(f"""
+        SELECT user_id, newest_behavior_at AS behaved_at, listed_at IS NOT NULL AS listed FROM user_state
+        WHERE behavior_sequence > listed_sequence AND newest_behavior_at <= :now
+        AND changed_at <= coalesce(CAST(:settled AS timestamptz), 'infinity') {behind}
+        ORDER BY newest_behavior_at, user_id LIMIT :limit
+    """)  # noqa: S608 - our own words
+    values: dict[str, Any] = {"now": now, "settled": settled, "limit": limit}
+    if after is not None:
+        values |= {"behaved_at": after.behaved_at, "user_id": after.user_id}
+    return [Stale(**row) for row in connection.execute(query, values).mappings()]

@@ -70,7 +70,7 @@ def unknown_items(connection: Connection, rows: Sequence[Behavior]) -> dict[Doma
     unknown = dict.fromkeys(Domain, 0)
     for domain, key in ((Domain.AD, ads.c.ad_id), (Domain.CONTENT, content_items.c.content_id)):
         if items := [row.item_id for row in rows if row.domain is domain]:
-            known = set(connection.scalars(select(key).where(key.in_(items))))
+            known = set(connection.scalars(select(key).where(key == func.any(items))))
             unknown[domain] = sum(item not in known for item in items)
     return unknown
 

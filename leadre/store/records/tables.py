@@ -24,6 +24,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    Uuid,
     func,
     text,
 )
@@ -126,6 +127,17 @@ users = Table(
     Index("ix_users_changed_in", "changed_in"),
 )
 
+arpu_groups = Table(
+    "arpu_groups",
+    metadata,
+    Column("arpu_group", SmallInteger, primary_key=True, autoincrement=False),
+    Column("users", BigInteger, nullable=False),
+    Column("mean_arpu", Double, nullable=False),
+    Column("value", Double, nullable=False, comment="what a refresh of a user of it is worth"),
+    Column("computed_at", TIME, nullable=False),
+    comment="The 25 ARPU groups, 0 the lowest; all are replaced once a day.",
+)
+
 user_state = Table(
     "user_state",
     metadata,
@@ -175,6 +187,15 @@ settled = Table(
     Column("everybody", Boolean, CheckConstraint("everybody", name="one_row"), primary_key=True, server_default="true"),
     Column("until", TIME, nullable=False),
     comment="One row at most: what was known of anybody up to here is settled, as `user_state.summarized_until`.",
+)
+
+online_marker = Table(
+    "online_marker",
+    metadata,
+    Column("online", Boolean, CheckConstraint("online", name="one_row"), primary_key=True, server_default="true"),
+    Column("marker", Uuid, nullable=False),
+    Column("set_at", TIME, nullable=False, server_default=func.now()),
+    comment="One row at most: what an online store holds that was filled from this database.",
 )
 
 content_items = Table(

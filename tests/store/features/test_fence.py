@@ -47,6 +47,7 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND, MICROSECOND = timedelta(seconds=1), timedelta(microseconds=1)
 LIST, TIME = field(VIEW, FEATURE), timestamp_field(VIEW)
 USERS = (7, 8)
+WAYS = ("worker", "crash", "fast", "batch", "push")
 
 
 @pytest.fixture
@@ -231,27 +232,29 @@ class Fenced(RuleBasedStateMachine):
         self.listed: dict[int, tuple[int, int, int, bytes]] = {}
         self.seen: dict[int, tuple[int, int, int]] = {}
 
-    @rule()
-    def promote_or_roll_back(self) -> None:
-        self.epoch += 1
-
-    @rule(user=st.sampled_from(USERS))
-    def behave(self, user: int) -> None:
-        self.sequences[user] += 1
-
-    @rule(user=st.sampled_from(USERS), second=st.integers(0, 40))
-    def make(self, user: int, second: int) -> None:
-        """A worker reads the epoch and the behaviors; when it writes is another question."""
-        number = len(self.made)
+    @rule(
+        user=st.sampled_from(USERS),
+        second=st.integers(0, 40),
+        promoted=st.booleans(),
+        behaved=st.booleans(),
+        way=st.sampled_from([*WAYS, "later"]),
+    )
+    def work(self, *, user: int, second: int, promoted: bool, behaved: bool, way: str) -> None:
+        """Perhaps a promotion or a rollback, and a behavior; then a worker makes a list, and may write it later."""
+        self.epoch, number = self.epoch + promoted, len(self.made)
+        self.sequences[user] += behaved
         of_user = self.make_list(user, 100 + number % 30, at=NOW + timedelta(seconds=second, microseconds=9 * number))
-        fence = {"release_epoch": self.epoch, "behavior_sequence": self.sequences[user]}
-        self.made.append(replace(of_user, **fence))
+        of_user = replace(of_user, release_epoch=self.epoch, behavior_sequence=self.sequences[user])
+        self.made.append(of_user)
+        if way != "later":
+            self._write(of_user, way)
 
-    @rule(data=st.data(), way=st.sampled_from(["worker", "crash", "fast", "batch", "push"]))
-    def write(self, data: st.DataObject, way: str) -> None:
-        if not self.made:
-            return
-        of_user = data.draw(st.sampled_from(self.made))
+    @rule(data=st.data(), way=st.sampled_from(WAYS))
+    def write_late_or_again(self, data: st.DataObject, way: str) -> None:
+        if self.made:
+            self._write(data.draw(st.sampled_from(self.made)), way)
+
+    def _write(self, of_user: RetrievalList, way: str) -> None:
         derived = derive_lists([of_user], index=self.index, ecpm_of=lambda rows: np.zeros(len(rows)))
         (packed,), user, at = pack(derived), of_user.user_id, of_user.generated_at
         if way == "crash":  # between the commit and Redis
@@ -293,11 +296,6 @@ class Fenced(RuleBasedStateMachine):
             altered[place] ^= 255
             self.client.hset(_key(user), LIST, bytes_value(bytes(altered)))
             self.wanted[user], self.seen[user] = ((-1, -1, time), bytes(altered)), (-1, -1, 0)
-
-    @rule(user=st.sampled_from(USERS), at=st.integers(0, 9))
-    def write_profile(self, user: int, at: int) -> None:
-        row = [timestamp_field("user_profile"), timestamp_value(at), b"age", b"%d" % at]
-        set_rows(self.client, [(_key(user), row)], ttl_s=100)
 
     @invariant()
     def the_largest_written_is_online_and_nothing_went_back(self) -> None:
@@ -348,5 +346,5 @@ def test_whoever_writes_in_any_order_the_newest_list_is_online(
     Here.writer = ListWriter(database=database, online=online, project="leadre", ttl_s=100)
     slow = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
     run_state_machine_as_test(
-        Here, settings=settings(max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=slow)
+        Here, settings=settings(max_examples=15, stateful_step_count=20, deadline=None, suppress_health_check=slow)
     )
