@@ -102,6 +102,7 @@ def test_each_user_is_read_from_its_node_and_a_moved_slot_is_found_again(cluster
             with redis.RedisCluster("127.0.0.1", cluster[0]) as client:
                 client.set(MARKER, "whole")
                 moved = client.keyslot(keys[7])
+                client.delete(keys[7])  # a slot with keys does not move in one step
             assert await read(lists, 40) == Nothing(whole=True)
             clients = [redis.Redis(port=port) for port in cluster]
             names = [client.execute_command("CLUSTER MYID") for client in clients]
