@@ -121,7 +121,7 @@ def application(
 
 def _leadre(tools: Tools) -> StoredBranch:
     online, (_, *keeping) = online_connection(tools.redis, cluster=tools.settings.redis_cluster)
-    tools.background += keeping
+    tools.background.extend(keeping)
     lists = OnlineLists(online, project=project_of(tools.settings.feature_repo))
     return StoredBranch(name="leadre", ask=lists.ask, ttl_s=tools.settings.list_ttl_s)
 
