@@ -138,24 +138,36 @@ def measure(
     for name in ("derive", "ours", "with_log", "feast_batch", "feast_former_batch", "copy"):
         figures[f"{name}_rows_per_cpu_s"] = rows / median(cpu for _, cpu in clock[name][1:])
     figures["record_bytes"] = float(np.mean([len(record) for _, _, records in known for record in records]))
-    figures["bytes_per_user"] = bytes_per_user(online, batch_of[0])
+    figures["bytes_per_user_hashed_ids"] = bytes_per_user(online, batch_of[0])
+    like_the_demo = make_index(ads, numbers=True)
+    lists = [replace(it, generated_at=now + timedelta(minutes=1)) for it in make_lists(like_the_demo, 0)]
+    derived = derive_lists(lists, index=like_the_demo, ecpm_of=np.ones_like)
+    ids = np.array([it.user_id for it in lists])
+    set_lists(online, ids, derived, pack(derived), project="ours", ttl_s=TTL_S)
+    figures["bytes_per_user"] = bytes_per_user(online, lists)
     online.close()
     database.dispose()
     return figures
 
 
-def make_index(ads: int) -> AdIndex:
-    """Return ads whose categories follow their codes, as an index's do."""
+def make_index(ads: int, *, numbers: bool = False) -> AdIndex:
+    """Return ads whose categories follow their codes, as an index's do.
+
+    Args:
+        ads: how many, about.
+        numbers: whether their ids, and those of their advertisers, are small numbers, as in the demo's world; else they
+            are hashes of texts, each advertiser's another.
+    """
     rng = np.random.default_rng(0)
     codes = np.unique(rng.integers(0, 48, (ads, 5)) * [1, 1, 1, 1, 0], axis=0).astype(np.int32)
     count = len(codes)
     return AdIndex.assemble(
         version="2026-03-01-index",
-        ad_ids=rng.integers(0, 2**63 - 1, count),
+        ad_ids=np.arange(count) if numbers else rng.integers(0, 2**63 - 1, count),
         codes=codes,
         first_categories=[f"First category {a % 24}" for a in codes[:, 0]],
         second_categories=[f"Second category {a % 24}-{b % 16}" for a, b, *_ in codes],
-        advertiser_ids=rng.integers(1, 2**62, count),
+        advertiser_ids=rng.integers(1, 75, count) if numbers else rng.integers(1, 2**62, count),
         embeddings=rng.normal(size=(count, 8)).astype(np.float32),
         code_counts=(48, 48, 48, 48, 1),
         quality={},
@@ -284,7 +296,7 @@ def bytes_per_user(online: redis.Redis, lists: Sequence[RetrievalList]) -> float
     """Return the memory of a user in Redis with all views; values are as long as in the demo's world on average."""
     lengths = {
         "user_profile": (2, 7, 18, 12, 13, 6, 9, 2, 5),
-        "interest_summary": (61, 9, 221, 24, 2, 2, 2, 2),  # its ads have no SPU
+        "interest_summary": (61, 9, 217, 24, 92, 10, 314, 24),  # by category, then by SPU
         "ad_behavior_sequence": (20, 78, 256, 78, 13),
         "content_behavior_sequence": (18, 57, 174, 65, 12),
     }

@@ -47,7 +47,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=1_000_000)
-    parser.add_argument("--feast-users", type=int, default=200_000, help="of them, for Feast's engine")
+    parser.add_argument("--feast-users", type=int, default=200_000, help="of them, for Feast's engine; 0: without it")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ray", action="store_true", help="Feast's Ray engine as well: pip install 'leadre[scale]'")
     parser.add_argument("--quick", action="store_true", help="60,000 users, 10,000 for Feast, 1 round")
@@ -80,7 +80,7 @@ def measure(settings: Settings, *, users: int, feast_users: int, rounds: int, ra
     online = redis.Redis.from_url(settings.redis_url)
     online.config_set("appendonly", "no")  # its rewriting would be measured as well
     features = FeatureClient(settings.feature_repo, settings.feast_environment())
-    peers = ["feast", "feast_ray"] if ray else ["feast"]
+    peers = [name for name, wanted in (("feast", feast_users > 0), ("feast_ray", ray)) if wanted]
     rates: dict[str, list[float]] = {name: [] for name in ("one_process", "two_process", *peers)}
     peaks: dict[str, float] = dict.fromkeys(rates, 0.0)
 
@@ -115,15 +115,16 @@ def measure(settings: Settings, *, users: int, feast_users: int, rounds: int, ra
         online.flushall()
         by_feast(settings, "feast_ray", since=TEN_DAYS)
         figures["feast_ray_left_out"] = users - online.dbsize()
+    if feast_users:
+        figures["one_over_feast"] = figures["one_process_rows_per_s"] / figures["feast_rows_per_s"]
+        figures["feast_peak_rss_mb"] = peaks["feast"]
     return {
         "users": users,
         "feast_users": feast_users,
         "rounds": rounds,
         **figures,
         "two_over_one": median(two / one for one, two in zip(rates["one_process"], rates["two_process"], strict=True)),
-        "one_over_feast": figures["one_process_rows_per_s"] / figures["feast_rows_per_s"],
         "peak_rss_mb": max(peaks["one_process"], peaks["two_process"]),
-        "feast_peak_rss_mb": peaks["feast"],
     }
 
 

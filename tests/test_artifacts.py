@@ -95,3 +95,17 @@ def test_a_changed_byte_is_found_by_verification(artifact: Path) -> None:
     open_artifact(artifact, kind="index")
     with pytest.raises(ArtifactIncomplete, match=r"one\.bin differs from its manifest"):
         open_artifact(artifact, kind="index", verify=True)
+
+
+def test_a_changed_byte_of_weights_is_always_found(tmp_path: Path) -> None:
+    folder = tmp_path / "r1"
+
+    def write(at: Path) -> None:
+        (at / "w.safetensors").write_bytes(b"1234")
+
+    write_artifact(folder, kind="release", facts={}, write=write)
+    for _ in range(2):  # the second look remembers the first
+        open_artifact(folder, kind="release")
+    (folder / "w.safetensors").write_bytes(b"1235")
+    with pytest.raises(ArtifactIncomplete, match=r"w\.safetensors differs from its manifest"):
+        open_artifact(folder, kind="release")

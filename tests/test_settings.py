@@ -38,6 +38,18 @@ def test_retention_is_in_whole_days_and_a_folder(tmp_path: Path) -> None:
     assert (settings.retention_days, settings.retention_export) == (400, tmp_path / "archive")
 
 
+def test_engine_servers_are_named_by_their_addresses(tmp_path: Path) -> None:
+    changes = {
+        "LEADRE_ENGINE": "remote",
+        "LEADRE_ENGINE_URLS": "http://a:8030/, dns+http://engines:8030",
+        "LEADRE_ENGINE_TIMEOUT_S": "12",
+    }
+    settings = Settings.from_environment(environment(tmp_path, **changes))
+    assert settings.engine_urls == ("http://a:8030", "dns+http://engines:8030")
+    assert settings.engine_timeout_s == 12.0
+    assert Settings.from_environment(environment(tmp_path)).engine_urls == ()
+
+
 def test_embedded_servers_are_found_and_the_environment_outranks_them(tmp_path: Path) -> None:
     addresses = {"database_url": "postgresql://leadre:x@127.0.0.1:5555/leadre", "redis_url": "redis://:y@127.0.0.1:6/0"}
     (tmp_path / "services.json").write_text(json.dumps({**addresses, "postgres": {"pid": 1}}))
@@ -56,6 +68,9 @@ def test_secrets_are_not_printed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"LEADRE_ENGINE": "remote"}, "needs LEADRE_ENGINE_URLS: where `leadre serve engine` runs"),
+        ({"LEADRE_ENGINE_URLS": "engine-1:8030"}, "http://host:port"),
+        ({"LEADRE_ENGINE_TIMEOUT_S": "0"}, "out of range"),
         ({"LEADRE_DATABASE_URL": ""}, "LEADRE_DATABASE_URL is not set.*leadre services up"),
         ({"LEADRE_REDIS_URL": ""}, "LEADRE_REDIS_URL is not set.*leadre services up"),
         ({"LEADRE_DATABASE_URL": "sqlite:///x"}, "must start with postgresql://"),

@@ -248,7 +248,7 @@ def _serve(walk: Walk, settings: Settings) -> None:
             assert answer.json()["user_id"] == "Jörg/Ö"
             assert len(named := {ad["ad_id"] for ad in answer.json()["ads"]}) >= 6
             assert named <= set(ADS)
-            for name in ("/", "/metrics-lite", f"{path}/{what}?limit=0", "/v1/users/SKU%00/ads"):
+            for name in ("/", "/metrics", f"{path}/{what}?limit=0", "/v1/users/SKU%00/ads"):
                 walk.read[f"{what} {name}"] = client.get(name).text
             if what == "ads":
                 click = {"domain": "ad", "action": "click", "occurred_at": datetime.now(UTC).isoformat()}

@@ -3,7 +3,8 @@
 LEADRE §4.4.1. Run beside PostgreSQL and Redis, with `LEADRE_*` set (or `leadre services up` before):
 
     W="celery -A workers.app worker --pool=threads -c 1 --without-gossip --without-mingle --without-heartbeat"
-    $W -Q retrieval     $W -Q indexing     $W -Q maintenance     $W -Q backfill     celery -A workers.app beat
+    $W -Q retrieval     $W -Q ingest     $W -Q indexing     $W -Q maintenance     $W -Q backfill
+    celery -A workers.app beat
 
 One process has one model, hence one thread. The three `--without` keep a worker alive through restarts of Redis. On a
 small machine one worker may serve several queues (`-Q retrieval,indexing`), but then one's work holds up the other's; a
@@ -42,7 +43,7 @@ if _loaded and Path(_loaded).samefile(__file__):  # an editable install has both
         f"this process has imported {_TWIN}.app, which is the same file as {__name__}: import one of them"
     )
 
-RETRIEVAL, INDEXING, MAINTENANCE, BACKFILL = "retrieval", "indexing", "maintenance", "backfill"
+RETRIEVAL, INGEST, INDEXING, MAINTENANCE, BACKFILL = "retrieval", "ingest", "indexing", "maintenance", "backfill"
 wait_asleep()  # before a task's module loads torch
 _POOLS_FOR_MODELS = ("threads", "solo", "celery.concurrency.thread:", "celery.concurrency.solo:")
 
@@ -78,6 +79,8 @@ def configuration() -> dict[str, Any]:
         "task_default_queue": RETRIEVAL,
         "task_routes": {
             "workers.retrieval.*": {"queue": RETRIEVAL},
+            "workers.ingest.*": {"queue": INGEST},
+            "workers.distribution.*": {"queue": RETRIEVAL},
             "workers.indexing.*": {"queue": INDEXING},
             "workers.dataset.*": {"queue": BACKFILL},
             "workers.*": {"queue": MAINTENANCE},
@@ -112,14 +115,10 @@ app = Application(
     include=[
         f"{__package__}.{module}"
         for module in (
-            "retrieval",
-            "indexing",
-            "training",
-            "materialization",
-            "dataset",
-            "features",
+            *("retrieval", "distribution", "ingest", "indexing", "training", "materialization", "dataset", "features"),
             "doorbell",
             "upkeep",
+            "telemetry",
         )
     ],
     set_as_current=True,

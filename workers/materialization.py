@@ -26,7 +26,12 @@ def summarize() -> None:
     with held.alone("summarize", at_most_s=3600) as alone:
         if alone:
             try:
-                summarize(held.settings.database_url, now=datetime.now(UTC))
+                summarize(
+                    held.settings.database_url,
+                    now=datetime.now(UTC),
+                    margin=held.settings.arpu_margin,
+                    smoothing=held.settings.arpu_smoothing,
+                )
             except InvalidInput as error:  # an old log, for experiments: nothing is lost
                 logger.warning("nothing_summarized", extra={"error": str(error)})
 

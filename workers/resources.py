@@ -22,6 +22,7 @@ from leadre.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine as Database
 
+    from leadre.pipelines.distribution.cheap_lane import CheapLane
     from leadre.pipelines.drain import Drained
     from leadre.pipelines.reconcile import Reconciler
     from leadre.pipelines.refresh import LiveRetriever
@@ -32,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 DRAIN_S = 20.0
 """A drain ends after this and a new one follows: well before Celery takes its message for lost (60 s)."""
+
+CHEAP_BATCH = 500
+"""Users whom the cheap lane serves at once (ours): some 50 ms, so that the LLM's users do not wait for it."""
 
 
 class Resources:
@@ -78,6 +82,13 @@ class Resources:
         return LiveRetriever(self.settings, database=self.database, features=self.features)
 
     @cached_property
+    def cheap_lane(self) -> CheapLane:
+        """Makes lists without the LLM; it counts clicks with the first batch."""
+        from leadre.pipelines.distribution.cheap_lane import CheapLane
+
+        return CheapLane(self.settings, database=self.database, features=self.features)
+
+    @cached_property
     def reconciler(self) -> Reconciler:
         """Finds stale users whom the queue has lost."""
         from leadre.pipelines.reconcile import Reconciler
@@ -117,6 +128,7 @@ class Resources:
             return drain(
                 self.queue,
                 lanes=[
+                    LaneWork(lane="cheap", refresh=self._refresh_cheaply, batch=CHEAP_BATCH),
                     LaneWork(
                         lane="llm",
                         refresh=self._refresh,
@@ -132,6 +144,9 @@ class Resources:
 
     def _refresh(self, user_ids: Sequence[int]) -> None:
         self.retriever.refresh(user_ids, now=datetime.now(UTC))
+
+    def _refresh_cheaply(self, user_ids: Sequence[int]) -> None:
+        self.cheap_lane.refresh(user_ids, now=datetime.now(UTC))
 
     @contextmanager
     def alone(self, task: str, *, at_most_s: float) -> Iterator[bool]:

@@ -23,6 +23,9 @@ def _daily(task: str, *, hour: int, minute: int = 0) -> Entry:
 
 BEAT_SCHEDULE: dict[str, Entry] = {
     "drain": _every("workers.retrieval.refresh_users", 3.0),
+    "ingest": _every("workers.ingest.look_after", 10.0),
+    "distribute": _every("workers.distribution.distribute", 5.0),
+    "measure-freshness": _every("workers.distribution.measure_freshness", 30.0),
     "reconcile": _every("workers.materialization.reconcile", 60.0),
     "index-new-ads": _every("workers.indexing.index_new_ads", 20.0),
     "past-lists": _every("workers.dataset.make_past_lists", 10.0),

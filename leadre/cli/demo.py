@@ -198,7 +198,7 @@ def _worker(found: Settings) -> Iterator[Path]:
         "workers.app",
         "worker",
         "-Q",
-        "retrieval",
+        "retrieval,ingest",
         "--pool=threads",
         "-c",
         "1",

@@ -172,7 +172,7 @@ def synthetic(seed: int, *, ads: int, users: int, now: datetime) -> None:
     help="Days before an instant whose behaviors count at it; without it as the live release's recipe says, or 90.",
 )
 def summarize(now: datetime, *, window_days: int | None) -> None:
-    """Turn behaviors into interest summaries, behavior sequences and ARPU groups. Beat runs it hourly."""
+    """Turn behaviors into interest summaries and sequences; group users by ARPU, once a day. Beat runs it hourly."""
     from leadre.errors import InvalidInput
     from leadre.pipelines.summarize import summarize as run
 

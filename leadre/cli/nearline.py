@@ -1,7 +1,9 @@
-"""`leadre refresh`, `leadre trace` and `leadre rehydrate`: named users, and everybody's lists. LEADRE §4.4.1."""
+"""`leadre refresh`, `trace`, `ingest`, `rehydrate`: named users, behaviors in, and everybody's lists back. LEADRE §4.4.1."""
 
 from __future__ import annotations
 
+import signal
+import threading
 from datetime import datetime
 from pathlib import Path
 
@@ -67,6 +69,42 @@ def trace(user: int | str | None, ads: tuple[int | str, ...], *, markdown: Path 
         console.print(f"[green]✓[/] wrote {markdown}")
     else:
         console.print(Markdown(text))
+
+
+@click.command()
+@click.option("--follow", is_flag=True, help="Go on until it is stopped (SIGTERM, Ctrl-C).")
+@click.option("--revive", is_flag=True, help="First put back the entries that could not be written.")
+def ingest(*, follow: bool, revive: bool) -> None:
+    """Write reported behaviors from the Redis stream to PostgreSQL, and mark their users for a refresh.
+
+    Workers that serve the queue `ingest` do the same, and any number may work at once.
+
+    Example: leadre ingest --follow
+    """
+    from redis import Redis
+
+    from leadre import logs
+    from leadre.pipelines.ingest import revive as put_back
+    from leadre.pipelines.persister import persister_of
+    from leadre.serving.behavior_stream import length
+
+    found = settings()
+    redis = Redis.from_url(found.redis_url, socket_timeout=5)
+    persister = persister_of(found)
+    if revive:
+        console.print(f"{put_back(redis):,} dead entries are back in the stream")
+    if follow:
+        logs.configure()
+        stopping = threading.Event()
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(sign, lambda *_: stopping.set())
+        persister.run(stopping)
+        return
+    done = persister.drain()
+    console.print(
+        f"[green]✓[/] {done.new:,} behaviors written, {done.repeated:,} were there; {len(done.dead):,} entries could "
+        f"not be written, {length(redis):,} wait"
+    )
 
 
 @click.command()

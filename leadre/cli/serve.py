@@ -1,47 +1,62 @@
-"""`leadre serve`: the request path's ASGI applications. LEADRE §4.4.1."""
+"""`leadre serve`: the request path's servers, and the engine server. LEADRE §4.4.1, §4.4.2."""
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import socket
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import quote
 
 import click
 
 from leadre import logs
 from leadre.cli import session
+from leadre.cli.operations.door import Door, door_options
 from leadre.errors import ConfigError, Unavailable
+from leadre.settings import EngineKind, Settings
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
-    from leadre.settings import Settings
+    from leadre.serving.http.application import Application
 
 _HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 _PORT = click.IntRange(0, 65535)
 _PORT_HELP = "Port to listen on; 0 takes a free one."
+_WORKERS = click.option(
+    "--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes that share the port."
+)
+_ADMIN_PORT = click.option(
+    "--admin-port",
+    type=click.IntRange(1, 65535),
+    help="Show /metrics on this port instead, the second worker's on the next one, and so on.",
+)
+_ADMIN_HOST = click.option("--admin-host", default="127.0.0.1", show_default=True, help="Address of --admin-port.")
 
 
 @click.group()
 def serve() -> None:
-    """Run the User Server or the Mixer. Both fail open: they answer while Redis or PostgreSQL do not."""
+    """Run the User Server, the Mixer, or an engine. The first two fail open: they answer while no other server does."""
 
 
 @serve.command("user-server")
 @_HOST
 @click.option("--port", type=_PORT, default=8010, show_default=True, help=_PORT_HELP)
-def user_server(host: str, port: int) -> None:
+@_WORKERS
+@_ADMIN_PORT
+@_ADMIN_HOST
+@door_options
+def user_server(host: str, port: int, *, workers: int, admin_port: int | None, admin_host: str, door: Door) -> None:
     """Serve stored retrieval lists and take in behaviors.
 
     Example: curl localhost:8010/v1/users/user_5/ads
     """
     found = session.settings()
-    listening = _bound(host, port)
 
     from leadre.serving.user_server import create_app
 
@@ -58,33 +73,101 @@ def user_server(host: str, port: int) -> None:
             ["curl", f"{of_user}/behaviors", "-d", json.dumps({"behaviors": [click_now]})],
         ]
 
-    _run(create_app(found), listening, announce=lambda: _announced("User Server", found, listening, to_try))
+    with ExitStack() as open_sockets:
+        listening = [open_sockets.enter_context(each) for each in _bound(host, port, count=workers)]
+        operations = _operations(admin_port, workers, host=admin_host)
+        app = partial(
+            create_app,
+            found,
+            guard=door.guard(found, address=listening[0].getsockname()[0]),
+            operations_apart=admin_port is not None,
+        )
+        said = partial(_announced, "User Server", found, listening[0], to_try, scheme=door.scheme)
+        _serve(app, listening, operations, door, announce=said)
 
 
 @serve.command()
 @_HOST
 @click.option("--port", type=_PORT, default=8020, show_default=True, help=_PORT_HELP)
-def mixer(host: str, port: int) -> None:
+@_WORKERS
+@_ADMIN_PORT
+@_ADMIN_HOST
+@door_options
+def mixer(host: str, port: int, *, workers: int, admin_port: int | None, admin_host: str, door: Door) -> None:
     """Serve the merged candidates of LEADRE's branch and the popularity branch.
 
     Example: curl localhost:8020/v1/users/user_5/candidates
     """
     found = session.settings()
-    listening = _bound(host, port)
 
     from leadre.serving.mixer import create_app
 
     def to_try(address: str, user: str, _: int | str) -> list[list[str]]:
         return [
             ["curl", f"{address}/v1/users/{quote(user, safe='')}/candidates?limit=5"],
-            ["curl", f"{address}/metrics-lite"],
+            ["curl", f"{address}/healthz"],
         ]
 
-    _run(create_app(found), listening, announce=lambda: _announced("Mixer", found, listening, to_try))
+    with ExitStack() as open_sockets:
+        listening = [open_sockets.enter_context(each) for each in _bound(host, port, count=workers)]
+        operations = _operations(admin_port, workers, host=admin_host)
+        app = partial(
+            create_app,
+            found,
+            guard=door.guard(found, address=listening[0].getsockname()[0]),
+            operations_apart=admin_port is not None,
+        )
+        said = partial(_announced, "Mixer", found, listening[0], to_try, scheme=door.scheme)
+        _serve(app, listening, operations, door, announce=said)
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    """Return a socket that has the address, and does not listen yet.
+@serve.command()
+@_HOST
+@click.option("--port", type=_PORT, default=8030, show_default=True, help=_PORT_HELP)
+@click.option("--release", default="live", show_default=True, help="A release's name, or `live`: whichever is.")
+@click.option(
+    "--engine",
+    "kind",
+    type=click.Choice([kind for kind in get_args(EngineKind) if kind != "remote"]),
+    help="Default: LEADRE_ENGINE, or auto where that is remote.",
+)
+@click.option("--tokens-per-batch", type=click.IntRange(1), default=8192, show_default=True, help="A beam counts as 4.")
+@click.option("--waiting", type=click.IntRange(1), default=1024, show_default=True, help="Prompts that may wait.")
+def engine(host: str, port: int, *, release: str, kind: EngineKind | None, tokens_per_batch: int, waiting: int) -> None:
+    """Decode for other processes: token ids in, S-IDs out (LEADRE_ENGINE=remote asks it).
+
+    With --release NAME it needs neither PostgreSQL nor Redis nor Feast, only LEADRE_HOME.
+
+    Example: leadre serve engine --port 8031
+    """
+    found = engine_settings(kind, needs_servers=release == "live")
+    (listening,) = _bound(host, port)
+
+    from leadre.serving.engine_host import EngineHost, live_release, load_served, named_release
+    from leadre.serving.engine_server import EngineServer, run
+
+    engines = EngineHost(
+        wanted=live_release(found) if release == "live" else named_release(release, releases=found.releases),
+        indexes=found.indexes,
+        load=partial(load_served, found),
+        tokens_per_batch=tokens_per_batch,
+        waiting=waiting,
+    )
+    logs.configure()
+    announce = partial(click.echo, f"Engine on {_address(listening)}, release {release}")
+    run(EngineServer(engines), listening, announce=announce)
+
+
+def engine_settings(kind: EngineKind | None, *, needs_servers: bool) -> Settings:
+    """Return an engine server's settings; one that serves a named release asks no database and no Redis."""
+    nowhere = {"LEADRE_DATABASE_URL": "postgresql://", "LEADRE_REDIS_URL": "redis://"}
+    found = Settings.from_environment({**({} if needs_servers else nowhere), **os.environ})
+    default: EngineKind = "auto" if found.engine == "remote" else found.engine
+    return replace(found, engine=kind or default)
+
+
+def _bound(host: str, port: int, *, count: int = 1) -> list[socket.socket]:
+    """Return sockets that have the address, and do not listen yet; several share it.
 
     Raises:
         ConfigError: the address cannot be had.
@@ -92,9 +175,18 @@ def _bound(host: str, port: int) -> socket.socket:
     with ExitStack() as failing:
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            bound = failing.enter_context(socket.socket(family, kind, protocol))
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind(address)
+            bound = [socket.socket(family, kind, protocol)]
+            failing.callback(_close, bound)
+            bound[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound[0].bind(address)  # alone: a stranger who shares his ports is noticed
+            if count > 1:
+                address = bound[0].getsockname()
+                bound.pop().close()
+                for _ in range(count):
+                    bound.append(socket.socket(family, kind, protocol))
+                    bound[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    bound[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                    bound[-1].bind(address)
         except (OSError, UnicodeError) as error:  # an over-long host name is no OSError
             said = getattr(error, "strerror", None) or str(error)
             raise ConfigError(
@@ -105,25 +197,50 @@ def _bound(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _run(app: ASGIApp, listening: socket.socket, *, announce: Callable[[], str]) -> None:
+def _close(sockets: Sequence[socket.socket]) -> None:
+    for each in sockets:
+        each.close()
+
+
+def _operations(admin_port: int | None, workers: int, *, host: str) -> list[socket.socket]:
+    """Return a socket for each process's operations; none without a port."""
+    if admin_port is None:
+        return []
+    return [_bound(host, admin_port + number)[0] for number in range(workers)]
+
+
+def _serve(
+    make_app: Callable[[], Application],
+    listening: Sequence[socket.socket],
+    operations: Sequence[socket.socket],
+    door: Door,
+    *,
+    announce: Callable[[], str],
+) -> None:
     """Serve until a signal ends it. `announce` is called, and its answer printed, once requests are accepted."""
-    import asyncio
-
-    import uvicorn
-
-    class Announced(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                click.echo(await asyncio.to_thread(announce))
+    from leadre.serving.http.server import run
+    from leadre.serving.http.workers import supervise
 
     logs.configure()
-    with suppress(KeyboardInterrupt):  # how uvicorn passes on the signal it ended by
-        Announced(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
+    tls = door.tls()
+
+    def process(number: int) -> None:
+        app = make_app()
+        served = [(app, listening[number])]
+        if operations and app.operations is not None:
+            served.append((app.operations, operations[number]))
+        run(served, announce=(lambda: click.echo(announce())) if number == 0 else (lambda: None), tls=tls)
+
+    supervise(len(listening), process)
 
 
 def _announced(
-    name: str, found: Settings, listening: socket.socket, to_try: Callable[[str, str, int | str], list[list[str]]]
+    name: str,
+    found: Settings,
+    listening: socket.socket,
+    to_try: Callable[[str, str, int | str], list[list[str]]],
+    *,
+    scheme: str,
 ) -> str:
     """Return what a started server says of itself: where it is, what is live, and what to try."""
     from leadre.store.records.source_ids import example_ids
@@ -143,6 +260,11 @@ def _announced(
     shown = f"[{host}]" if ":" in host else host
     reached = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(shown, shown)  # noqa: S104 - compared, not bound
     ids = ("user_5" if user is None else str(user), "SKU-1" if ad is None else ad)
-    commands = to_try(f"http://{reached}:{port}", *ids)
-    lines = [f"{name} on http://{shown}:{port}, live release {release}", "Try:", *map(shlex.join, commands)]
+    commands = to_try(f"{scheme}://{reached}:{port}", *ids)
+    lines = [f"{name} on {scheme}://{shown}:{port}, live release {release}", "Try:", *map(shlex.join, commands)]
     return "\n".join(lines[:2] + [f"  {line}" for line in lines[2:]])
+
+
+def _address(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -97,6 +97,27 @@ class MicroBatcher:
         """
         return self._line.join([(prompt, mask)], engine=self._engine, beam_width=self._beam_width)[0]
 
+    def submit_together(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        beam_width: int,
+        filters: Sequence[LiveMask | None] | None = None,
+    ) -> list[Future[list[Beam]]]:
+        """Hand in the prompts of one request: all wait, or none. See `submit` and `Engine.generate`.
+
+        Raises:
+            InvalidInput: filters that are not one a prompt.
+            Unavailable: too many requests wait, or the batcher is closed.
+        """
+        masks = filters if filters is not None else [None] * len(prompts)
+        if len(masks) != len(prompts):
+            raise InvalidInput(
+                f"{len(masks)} filters for {len(prompts)} prompts; give one a prompt or none", column="filters"
+            )
+        requests = list(zip(prompts, masks, strict=True))
+        return self._line.join(requests, engine=self._engine, beam_width=beam_width)
+
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
@@ -111,13 +132,7 @@ class MicroBatcher:
             Unavailable: too many requests wait (then none of these does), or the batcher is closed meanwhile.
             Exception: what else the engine raises; the first prompt's that it raises for.
         """
-        masks = filters if filters is not None else [None] * len(prompts)
-        if len(masks) != len(prompts):
-            raise InvalidInput(
-                f"{len(masks)} filters for {len(prompts)} prompts; give one a prompt or none", column="filters"
-            )
-        requests = list(zip(prompts, masks, strict=True))
-        futures = self._line.join(requests, engine=self._engine, beam_width=beam_width)
+        futures = self.submit_together(prompts, beam_width=beam_width, filters=filters)
         try:
             return [future.result() for future in futures]
         except CancelledError:
@@ -125,6 +140,11 @@ class MicroBatcher:
         finally:
             for future in futures:  # where one failed, nobody reads the others
                 future.cancel()
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """Prompts that wait, and prompts in the batch that runs."""
+        return self._line.load
 
     def close(self) -> None:
         """Finish the batch that runs, cancel what waits, refuse what comes. Closing twice is closing once."""
@@ -157,10 +177,16 @@ class _Line:
     def __init__(self, *, tokens_per_batch: int, padding: float, longest: int) -> None:
         self._tokens_per_batch, self._padding, self._longest = tokens_per_batch, padding, longest
         self._waiting: deque[_Request] = deque()
+        self._running = 0
         self._closed = False
         self._changed = Condition()
         self._thread = Thread(target=self._serve, name="leadre-decoding", daemon=True)
         self._thread.start()
+
+    @property
+    def load(self) -> tuple[int, int]:
+        with self._changed:
+            return len(self._waiting), self._running
 
     def join(
         self, requests: Sequence[tuple[Sequence[int], LiveMask | None]], *, engine: Engine, beam_width: int
@@ -204,8 +230,11 @@ class _Line:
             if self._closed:
                 return False
             batch = self._take()
+            self._running = len(batch)
         if batch:
             _decode(batch)
+        with self._changed:
+            self._running = 0
         return True
 
     def _take(self) -> list[_Request]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from leadre.artifacts import open_artifact
 from leadre.collaborative.blend import Collaborative
 from leadre.decoding.device.engine import DeviceEngine
 from leadre.decoding.device.fp8 import quantise_model
@@ -21,6 +19,7 @@ from leadre.decoding.exact.hf import HfDecoder
 from leadre.decoding.exact.search import Decoder
 from leadre.decoding.exact.shared_prefix import SharedPrefixDecoder
 from leadre.decoding.network import layers
+from leadre.decoding.release import check_codes, opened_release
 from leadre.decoding.stub import StubEngine
 from leadre.errors import ConfigError, ReleaseMismatch
 from leadre.indexing.ad_index import AdIndex
@@ -59,16 +58,9 @@ def load_engine(
         ReleaseMismatch: trained for another index version, or its vocabulary does not fit the index or the model.
         ConfigError: `kind` does not support the model.
     """
-    manifest = open_artifact(release_folder, kind="release")
-    trained_for = manifest.facts["index_version"]
-    if trained_for != index.version:
-        raise ReleaseMismatch(
-            f"release {manifest.name} was trained for index {trained_for}, this is index {index.version}; "
-            "load the index that the release names"
-        )
-    vocabulary = Vocabulary.from_json(json.loads((release_folder / "vocabulary.json").read_text()))
+    _, vocabulary = opened_release(release_folder, index=index)
     if kind == "stub":
-        _check_codes(vocabulary, index)
+        check_codes(vocabulary, index)
         return StubEngine(index, vocabulary_size=vocabulary.size)
     model = AutoModelForCausalLM.from_pretrained(
         release_folder / "model",
@@ -104,7 +96,7 @@ def engine_of(
             "the collaborative signal adds to sums of log-probabilities, which score 'valid' does not give; decode by "
             "'level', or with collaborative_weight 0"
         )
-    _check_codes(vocabulary, index)
+    check_codes(vocabulary, index)
     tokens = model.get_input_embeddings().weight.shape[0]  # an adapted embedding has no num_embeddings
     if tokens < vocabulary.size:
         raise ReleaseMismatch(
@@ -145,12 +137,3 @@ def load_fusion(
     if share == 0.0:
         return None
     return Fusion(signal, weight=share, index=index, vocabulary=vocabulary)
-
-
-def _check_codes(vocabulary: Vocabulary, index: AdIndex) -> None:
-    """Refuse a vocabulary that has no token for some code of the index."""
-    spelled, needed = vocabulary.code_counts, index.code_counts
-    if len(spelled) != len(needed) or any(has < needs for has, needs in zip(spelled, needed, strict=True)):
-        raise ReleaseMismatch(
-            f"the vocabulary has {spelled} codes a level, index {index.version} needs {needed}; train a release for it"
-        )

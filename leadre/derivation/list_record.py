@@ -125,7 +125,7 @@ def pack(lists: Lists) -> list[bytes]:
 
 def unpack(records: Iterable[Any]) -> Lists:
     """Read U records; what is no whole record (None, NaN, cut, altered, of a later format) is an absent list."""
-    given = [_whole(record) for record in records]
+    given = [whole_record(record) for record in records]
     heads = [_NO_HEAD if record is None else _read_head(record) for record in given]
     names: dict[str, int] = {}
     numbers: list[int] = []  # in `names`, of the names of each list in turn
@@ -216,7 +216,8 @@ class _Head(NamedTuple):
 _NO_HEAD = _Head(Shape(FORMAT, 0, 0, 0, 0, 1, 1, False, False), SOURCES[0], b"", "", "", ())  # noqa: FBT003 - a tuple's
 
 
-def _whole(record: Any) -> bytes | None:
+def whole_record(record: Any) -> bytes | None:
+    """Return a record's bytes; None for what is none, or was cut or altered."""
     if isinstance(record, (bytearray, memoryview)):
         record = bytes(record)
     sound = isinstance(record, bytes) and len(record) >= SHORTEST and record[0] in (FORMAT, FIRST_FORMAT)

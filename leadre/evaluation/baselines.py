@@ -103,12 +103,12 @@ class CoVisitation:
         self.items, self.pairs, self._popularity = items, pairs, popularity
 
     @classmethod
-    def fit(cls, train: Histories) -> CoVisitation:
-        """Count the pairs of the training histories, up to `FARTHEST` apart."""
+    def fit(cls, train: Histories, *, farthest: int = FARTHEST) -> CoVisitation:
+        """Count the pairs of the training histories, up to `farthest` apart."""
         items, numbers = np.unique(train.items, return_inverse=True)
         rows = train.rows
         pairs = sparse.csr_array((len(items), len(items)))
-        for distance in range(1, FARTHEST + 1):
+        for distance in range(1, farthest + 1):
             together = rows[distance:] == rows[:-distance]
             if not together.any():
                 break

@@ -11,12 +11,13 @@ from datetime import datetime
 from pathlib import Path
 
 from leadre.decoding.engine import Engine
-from leadre.decoding.load import Precision, load_engine
+from leadre.decoding.load import Precision
 from leadre.domain.identity import id_of, ids_of
 from leadre.domain.retrieval import Beam
 from leadre.errors import ConfigError, InvalidInput
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.trie.live_mask import LiveMask
+from leadre.pipelines.engine import engine_of_release
 from leadre.recipe import load_recipe
 from leadre.retrieval.retriever import Retriever
 from leadre.settings import EngineKind, Settings
@@ -91,7 +92,7 @@ def prepare(
         if not user_ids:
             raise ConfigError(f"nobody has a behavior before {now.isoformat()}: import behaviors, or set --now")
         folder, index = Path(live.uri), AdIndex.load(settings.indexes / live.index_version)
-        engine = load_engine(folder, index=index, kind=kind, precision=precision)
+        engine = engine_of_release(settings, folder, index=index, kind=kind, precision=precision)
         features = FeatureClient(settings.feature_repo, settings.feast_environment())
         retriever = Retriever(
             database=database,

@@ -18,6 +18,7 @@ from prometheus_client import Histogram
 from leadre.errors import ArtifactIncomplete, ConfigError, NoValidContinuation, ReleaseMismatch, Unavailable
 from leadre.logs import place_of
 from leadre.retrieval.refresh_queue import Claim, Lane, RefreshQueue
+from leadre.traces import span
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def drain(
             else:
                 break
             began = time.monotonic()
-            with renewal.of(claims):
+            with span("refresh_batch", users=len(claims), lane=work.lane), renewal.of(claims):
                 culprits = _refresh(queue, work, claims)
             BATCH_USERS.observe(len(claims))
             REFRESH_SECONDS.observe(time.monotonic() - began)

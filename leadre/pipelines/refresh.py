@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from leadre.artifacts import MANIFEST
 from leadre.decoding.engine import Engine
-from leadre.decoding.load import load_engine
 from leadre.domain.retrieval import RetrievalList
 from leadre.errors import ConfigError, ReleaseMismatch
 from leadre.indexing.ad_index import AdIndex
+from leadre.pipelines.engine import engine_of_release
 from leadre.recipe import load_recipe
 from leadre.retrieval.inventory import Inventory, added_rows
 from leadre.retrieval.loaded_release import LoadedRelease
@@ -151,9 +151,7 @@ def read_release(settings: Settings, row: releases.ReleaseRow, *, index: AdIndex
     folder = Path(row.uri)
     return LoadedRelease(
         release=row.release,
-        engine=load_engine(
-            folder, index=index, kind=settings.engine, device=settings.device, precision=settings.precision
-        ),
+        engine=engine_of_release(settings, folder, index=index),
         encoder=load_prompt_encoder(folder),
         index=index,
         recipe=load_recipe(folder / "recipe.toml"),

@@ -12,8 +12,10 @@ from datetime import datetime
 from itertools import islice
 
 from leadre.errors import InvalidInput
+from leadre.pipelines.distribution.regroup import SMOOTHING, regroup_if_due
 from leadre.store.records import summaries
 from leadre.store.records.database import connect, transaction
+from leadre.store.records.distribution.arpu import MARGIN
 from leadre.store.records.summaries import SummaryCounts
 
 Progress = Callable[[str, int], None]
@@ -27,6 +29,8 @@ def summarize(
     window_days: int | None = None,
     connections: int = 2,
     progress: Progress | None = None,
+    margin: float = MARGIN,
+    smoothing: float = SMOOTHING,
 ) -> SummaryCounts:
     """Bring the summaries up to `now`, in small transactions; a run that is stopped is gone on with by the next.
 
@@ -36,6 +40,8 @@ def summarize(
         window_days: as `summaries.summarize_batch`.
         connections: how many work side by side (ours).
         progress: told of the users that are done.
+        margin: of the ARPU groups, as `leadre.pipelines.distribution.regroup.regroup`; they are made anew once a day.
+        smoothing: likewise.
 
     Raises:
         InvalidInput: there are behaviors, but none in the window, and nobody was summarized before.
@@ -49,7 +55,7 @@ def summarize(
 
     try:
         with transaction(engine) as connection:
-            counts = SummaryCounts(users=summaries.group_by_arpu(connection))
+            counts = SummaryCounts(users=regroup_if_due(connection, now=now, margin=margin, smoothing=smoothing))
         with transaction(engine) as connection:
             if problem := summaries.nothing_in_window(connection, now=now, window_days=window_days):
                 raise InvalidInput(problem)

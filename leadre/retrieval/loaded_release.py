@@ -22,6 +22,7 @@ from leadre.prompts.fit_length import PromptEncoder
 from leadre.prompts.render import Prompt, render
 from leadre.recipe import Recipe
 from leadre.retrieval.inventory import Inventory
+from leadre.traces import traced
 
 INFERENCE_SECONDS = Histogram(
     "leadre_inference_seconds_per_user",
@@ -48,6 +49,7 @@ class LoadedRelease:
     index: AdIndex
     recipe: Recipe
 
+    @traced("engine")
     def lists(
         self,
         contexts: Sequence[Context],

@@ -49,7 +49,7 @@ from leadre.retrieval.refresh_queue_stats import QueueStats
 __all__ = ["DOORBELL", "LEASE_S", "MOST_UNSEEN", "TAG", "Claim", "Lane", "QueueStats", "RefreshQueue"]
 
 _FAILURE = 2
-_CHUNK = 1000
+_CHUNK = 256
 """Users a script handles at once: a longer one would hold up Redis's other clients for more than about 5 ms."""
 
 LEASE_S = 4.0
@@ -163,7 +163,7 @@ class RefreshQueue(QueuePolicy):
         Value is the group's, times 1 - discount^unseen; of equal values, the longest wait first.
 
         Args:
-            limit: at most this many, and at most 1,000; fewer when fewer wait or the budget allows no more, one when
+            limit: at most this many, and at most 256; fewer when fewer wait or the budget allows no more, one when
                 the next one failed before.
             lease_s: seconds after which the users go back to the queue unless settled or renewed.
             lane: who will make the lists.

@@ -2,7 +2,7 @@
 -- Returns {token, now, user, score, user, score, ...}.
 local now, limit, lease_ms, lane = clock(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 
-local expired = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 500)
+local expired = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 128)
 local claims = call('HMGET', CLAIMS, expired)
 local again = unclaim(expired)
 for i, user in ipairs(expired) do

@@ -33,7 +33,7 @@ local function write(row)
   return string.format('%.0f', (class * 32 + math.min(row.unseen, MOST_UNSEEN)) * STRIDE + row.since)
 end
 
--- One command for many members. They are a thousand rows at most, so that unpack takes them.
+-- One command for many members. They are 256 rows at most, so that unpack takes them.
 local function call(command, key, members)
   return #members > 0 and redis.call(command, key, unpack(members)) or {}
 end

@@ -18,7 +18,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from leadre.errors import Unavailable
 
 TAG = "{leadre:refresh}"
-_ROWS = ("pending", "waiting", "again", "leases", "claims", "trouble", "dead")
+_ROWS = [f"2:{name}" for name in ("pending", "waiting", "again", "leases", "claims", "trouble", "dead")]
+"""2 is the form of the rows: rows of another version's form are none of ours."""
 KEYS = [f"{TAG}:{name}" for name in (*_ROWS, "doorbell", "tokens", "values", "budget", "counts")]
 """In the order in which refresh_queue_common.lua names them."""
 PENDING, WAITING, AGAIN, LEASES, CLAIMS, TROUBLE, DEAD, DOORBELL, _, VALUES, BUDGET, _ = KEYS

@@ -13,9 +13,10 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def up(home: Path, *, durable: bool = True) -> Services:
 
     Args:
         home: the folder of `LEADRE_HOME`.
-        durable: survive a power cut. Tests turn it off for speed; a killed server loses nothing either way.
+        durable: PostgreSQL survives a power cut (Redis may lose its last 30 s). Tests turn it off for speed; a killed
+            server loses nothing either way.
 
     Raises:
         ConfigError: the embedded servers are not installed, or cannot run under this account.
@@ -71,11 +73,15 @@ def up(home: Path, *, durable: bool = True) -> Services:
             if postgres.exists(folder):
                 postgres.set_password(folder, known["password"])
         password = known["password"]
+        starts: dict[str, Callable[..., None]] = {
+            "postgres": partial(postgres.start, durable=durable),
+            "redis": redis.start,
+        }
         for name, server in (("postgres", postgres), ("redis", redis)):
             if server.running(folder) is None:
                 known[name]["port"] = free_port(known[name].get("port"))
                 _write(home, known)  # before the start: whoever finds a server running also finds its address
-                server.start(folder, password=password, port=known[name]["port"], durable=durable)
+                starts[name](folder, password=password, port=known[name]["port"])
             known[name]["pid"] = server.running(folder)
         redis.wait(folder, password=password, port=known["redis"]["port"])
         _write(home, known)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -15,7 +14,7 @@ from msgspec import Meta
 from leadre.domain.behavior import EARLIEST, LATEST_AHEAD, Action, Behavior, Domain
 from leadre.domain.identity import MAX_ID, id_of
 from leadre.errors import InvalidInput
-from leadre.serving.requests import shortened
+from leadre.serving.http.limits import shortened
 
 MAX_BEHAVIORS = 100
 _ACTIONS = {
@@ -52,21 +51,7 @@ class NewBehaviors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 _DECODER = msgspec.json.Decoder(NewBehaviors)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Appended:
-    """What the system of record said to behaviors that it took in.
-
-    Args:
-        group: the user's ARPU group.
-        unknown_ads: how many of them are of ads that the catalog does not hold.
-        unknown_content_items: how many are of content items that it does not hold.
-    """
-
-    group: int
-    unknown_ads: int
-    unknown_content_items: int
+T = TypeVar("T")
 
 
 def behaviors_in(body: bytes, *, user_id: int, now: datetime) -> list[Behavior]:
@@ -77,14 +62,28 @@ def behaviors_in(body: bytes, *, user_id: int, now: datetime) -> list[Behavior]:
             none, or a time before `EARLIEST` or more than `LATEST_AHEAD` after `now`. Names row, field and remedy.
     """
     try:
-        new = _DECODER.decode(body)
+        new = decoded(_DECODER, body, remedy=_REMEDIES["behaviors"])
     except msgspec.ValidationError as error:
         raise _explained(str(error), body) from None
+    return [_behavior(behavior, row=row, user_id=user_id, now=now) for row, behavior in enumerate(new.behaviors, 1)]
+
+
+def decoded(decoder: msgspec.json.Decoder[T], body: bytes, *, remedy: str) -> T:
+    """Return the contract that a body holds.
+
+    Raises:
+        InvalidInput: it is not JSON, or an object names a field twice.
+        msgspec.ValidationError: it is JSON, but not of this contract.
+    """
+    try:
+        found = decoder.decode(body)
+    except msgspec.ValidationError:
+        raise
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         problem = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-        raise InvalidInput(f"the body is not JSON: {problem}; {_REMEDIES['behaviors']}") from None
+        raise InvalidInput(f"the body is not JSON: {problem}; {remedy}") from None
     json.loads(body, object_pairs_hook=_refuse_repeated, parse_int=len)
-    return [_behavior(behavior, row=row, user_id=user_id, now=now) for row, behavior in enumerate(new.behaviors, 1)]
+    return found
 
 
 def _behavior(new: NewBehavior, *, row: int, user_id: int, now: datetime) -> Behavior:

@@ -26,4 +26,4 @@ def test_every_way_of_writing_is_measured(database_url: str, redis_url: str, tmp
     ways = ("ours", "with_log", "copy", "copy_binary", "feast_batch", "feast_push", "feast_former_batch", "derive")
     assert {f"{way}_rows_per_s" for way in ways} <= set(figures)
     assert min(figures.values()) > 0
-    assert 900 < figures["record_bytes"] < figures["bytes_per_user"]
+    assert 900 < figures["record_bytes"] < figures["bytes_per_user"] < figures["bytes_per_user_hashed_ids"]

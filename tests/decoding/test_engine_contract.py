@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,23 +25,39 @@ from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.trie import LiveMask
 from leadre.indexing.trie.reference import build_trie
 from leadre.prompts.vocabulary import Vocabulary
+from tests.decoding.remote_server import ServedEngine, Shelf, running
 
-KINDS = ["device", "hf", "shared_prefix", "stub", "capped"]
+KINDS = ["device", "hf", "shared_prefix", "stub", "capped", "remote"]
 MODEL_KINDS: list[Any] = ["device", "hf", "shared_prefix"]
 SCORES: list[Score] = ["raw", "level", "valid"]
 MakeEngine = Callable[..., Engine]
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[Shelf, str]]:
+    shelf = Shelf()
+    with running(shelf) as url:
+        yield shelf, url
+
+
 @pytest.fixture
-def make_engine(vocabulary: Vocabulary, make_model: Callable[..., PreTrainedModel]) -> MakeEngine:
+def make_engine(
+    vocabulary: Vocabulary, make_model: Callable[..., PreTrainedModel], server: tuple[Shelf, str]
+) -> Iterator[MakeEngine]:
+    shelf, url = server
+
     def make(kind: Any, index: AdIndex, *, score: Score = "level", seed: int = 0) -> Engine:
+        if kind == "remote":
+            there = make("stub", index, seed=seed)
+            return ServedEngine(shelf, url, there, index=index, vocabulary_size=vocabulary.size)
         if kind == "capped":  # a cap that never binds: the contract is that of any engine
             return CappedEngine(make("stub", index, seed=seed), index=index, most=1000)
         if kind == "stub":
             return StubEngine(index, vocabulary_size=vocabulary.size, seed=seed, longest_prompt=45)
         return engine_of(make_model(seed=seed), index=index, vocabulary=vocabulary, score=score, kind=kind)
 
-    return make
+    yield make
+    shelf.close()
 
 
 def leaves_of(beams: Sequence[Beam], index: AdIndex) -> list[int]:

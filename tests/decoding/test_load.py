@@ -108,3 +108,12 @@ def test_an_index_with_more_codes_than_the_release_is_refused(release: Path, mak
 def test_no_release_is_an_error_that_names_the_folder(tmp_path: Path, make_index: MakeIndex) -> None:
     with pytest.raises(ArtifactIncomplete, match="nowhere"):
         load_engine(tmp_path / "nowhere", index=make_index())
+
+
+def test_weights_that_somebody_altered_are_not_loaded(release: Path, make_index: MakeIndex) -> None:
+    weights = release / "model/model.safetensors"
+    altered = bytearray(weights.read_bytes())
+    altered[-1] ^= 1
+    weights.write_bytes(altered)
+    with pytest.raises(ArtifactIncomplete, match=r"model.safetensors differs from its manifest"):
+        load_engine(release, index=make_index())

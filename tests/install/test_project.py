@@ -63,7 +63,9 @@ def test_an_installed_wheel_leads_from_an_empty_folder_to_ads_over_http(installe
         typed("leadre materialize")
 
         port = free_port()
-        worker = "celery -A workers.app worker -Q retrieval --pool=threads -c 1 --without-gossip --without-mingle"
+        worker = (
+            "celery -A workers.app worker -Q retrieval,ingest --pool=threads -c 1 --without-gossip --without-mingle"
+        )
         with (
             running(installed, worker + " --without-heartbeat", cwd=project) as worker_log,
             running(installed, f"leadre serve user-server --port {port}", cwd=project) as server_log,

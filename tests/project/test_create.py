@@ -184,6 +184,7 @@ def test_the_project_s_workers_are_the_installed_ones(tmp_path: Path) -> None:
         "workers.features.check_drift",
         "workers.features.check_state",
         "workers.indexing.index_new_ads",
+        "workers.ingest.look_after",
         "workers.materialization.drop_old_months",
         "workers.materialization.materialize",
         "workers.materialization.materialize_shard",

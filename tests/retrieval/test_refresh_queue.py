@@ -7,7 +7,7 @@ import pytest
 
 from leadre.errors import InvalidInput, Unavailable
 from leadre.retrieval.refresh_queue import DOORBELL, Claim, RefreshQueue
-from leadre.retrieval.refresh_queue_keys import KEYS
+from leadre.retrieval.refresh_queue_keys import KEYS, WAITING
 
 NOW = datetime(2025, 3, 1, tzinfo=UTC)
 
@@ -75,7 +75,8 @@ def test_only_the_right_token_completes(queue: RefreshQueue) -> None:
     assert late.token != current.token
     assert queue.complete([late], now=seconds(7)) == 0
     assert queue.claimed() == 1
-    assert queue.complete([current], now=seconds(7)) == 1
+    assert queue.complete([current, current], now=seconds(7)) == 1
+    assert queue.complete([current], now=seconds(7)) == 0
     assert (queue.claimed(), queue.depth()) == (0, 0)
 
 
@@ -144,6 +145,17 @@ def test_a_claim_that_leaves_users_behind_rings_for_other_workers(queue: Refresh
     assert queue.wait(1.0)
 
 
+def test_the_end_of_a_claim_rings_for_who_was_marked_meanwhile(queue: RefreshQueue) -> None:
+    queue.mark([1])
+    assert queue.wait(1.0)
+    claims = queue.claim(1, lease_s=60)
+    queue.mark([1])
+    assert not queue.due()
+    assert not queue.wait(0.05)
+    queue.complete(claims)
+    assert queue.wait(1.0)
+
+
 def test_a_mark_is_refused_when_a_group_is_unknown(queue: RefreshQueue) -> None:
     with pytest.raises(InvalidInput, match="0 to 24"):
         queue.mark([1], groups=[25])
@@ -152,18 +164,33 @@ def test_a_mark_is_refused_when_a_group_is_unknown(queue: RefreshQueue) -> None:
     assert queue.depth() == 0
 
 
-def test_tokens_never_repeat_after_redis_was_wiped(queue: RefreshQueue, redis_url: str) -> None:
-    queue.mark([1])
-    (before,) = queue.claim(1, lease_s=60)
-    RefreshQueue.connect(redis_url)._redis.flushdb()
-    queue.mark([1])
-    (after,) = queue.claim(1, lease_s=60)
+def test_tokens_never_repeat_after_redis_was_wiped(queue: RefreshQueue) -> None:
+    queue.mark([1], now=NOW)
+    for _ in range(9):
+        queue.claim(1, now=NOW)
+    queue.mark([2], now=NOW)
+    (before,) = queue.claim(1, now=NOW)
+    queue._redis.flushdb()
+    queue.mark([1], now=NOW)
+    (after,) = queue.claim(1, now=seconds(0.001))
     assert after.token > before.token
 
 
 def test_a_redis_that_does_not_answer_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="does not answer"):
         RefreshQueue.connect("redis://127.0.0.1:1/0").mark([1])
+
+
+def test_the_clock_is_redis_s(queue: RefreshQueue) -> None:
+    def milliseconds() -> int:
+        seconds, microseconds = queue._redis.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    before = milliseconds()
+    queue.mark([1])
+    marked = queue._redis.zscore(WAITING, 1)
+    assert marked is not None
+    assert before <= marked <= milliseconds()
 
 
 def test_keys_share_one_cluster_slot_and_user_ids_may_be_as_large_as_ids_are(queue: RefreshQueue) -> None:
@@ -197,6 +224,16 @@ def test_a_claim_says_group_unseen_requests_and_wait(queue: RefreshQueue) -> Non
     assert (claim.unseen, claim.waiting_s) == (1, 2.0)
 
 
+def test_requests_while_claimed_wait_since_the_first_of_them(queue: RefreshQueue) -> None:
+    queue.mark([5], groups=[3], now=NOW)
+    claims = queue.claim(1, lease_s=60, now=seconds(1))
+    queue.mark([5], groups=[4], now=seconds(2))
+    queue.mark([5], now=seconds(3))
+    queue.complete(claims, now=seconds(4))
+    (claim,) = queue.claim(1, now=seconds(5))
+    assert (claim.group, claim.unseen, claim.waiting_s) == (4, 2, 3.0)
+
+
 def test_unseen_requests_are_counted_up_to_31(queue: RefreshQueue) -> None:
     queue.mark([1] * 40, groups=[24] * 40)
     queue.mark([1])
@@ -211,17 +248,17 @@ def test_two_lost_leases_are_claimed_alone_and_one_is_not(queue: RefreshQueue) -
     assert len(queue.claim(3, lease_s=9, now=seconds(2))) == 1
 
 
-def test_a_claim_takes_back_500_lost_leases_at_most(queue: RefreshQueue) -> None:
-    queue.mark(range(600), now=NOW)
-    assert len(queue.claim(600, lease_s=1, now=NOW)) == 600
+def test_a_claim_takes_back_128_lost_leases_at_most(queue: RefreshQueue) -> None:
+    queue.mark(range(300), now=NOW)
+    assert [len(queue.claim(600, lease_s=1, now=NOW)) for _ in range(2)] == [256, 44]
     queue.claim(1, lease_s=60, now=seconds(2))
-    assert (queue.depth(), queue.claimed()) == (499, 101)
+    assert (queue.depth(), queue.claimed()) == (127, 173)
     assert queue.due(now=seconds(2))
 
 
 def test_more_users_than_a_script_handles_are_marked_claimed_and_settled(queue: RefreshQueue) -> None:
     assert queue.mark(list(range(2500)) * 2) == 5000
-    claims = [*queue.claim(5000, lease_s=60), *queue.claim(5000, lease_s=60), *queue.claim(5000, lease_s=60)]
+    claims = [claim for _ in range(10) for claim in queue.claim(5000, lease_s=60)]
     assert sorted(users(claims)) == list(range(2500))
     assert queue.complete(claims) == 2500
     assert (queue.depth(), queue.claimed()) == (0, 0)
@@ -270,12 +307,12 @@ def test_a_call_is_one_round_trip(queue: RefreshQueue) -> None:
     def calls() -> int:
         return int(queue._redis.info("commandstats")["cmdstat_evalsha"]["calls"])
 
-    queue.mark(range(1000))
+    queue.mark(range(256))
     queue.complete(queue.claim(3))
     queue.stats()  # every script is loaded
     before = calls()
-    queue.mark(range(1000))
-    claims = queue.claim(1000)
+    queue.mark(range(256))
+    claims = queue.claim(256)
     queue.renew(claims)
     queue.complete(claims)
     queue.stats()

@@ -350,5 +350,5 @@ class QueueMachine(RuleBasedStateMachine):
 def test_the_queue_behaves_like_its_model(redis_url: str) -> None:
     QueueMachine.url = redis_url
     run_state_machine_as_test(
-        QueueMachine, settings=hypothesis_settings(max_examples=100, stateful_step_count=40, deadline=None)
+        QueueMachine, settings=hypothesis_settings(max_examples=60, stateful_step_count=40, deadline=None)
     )

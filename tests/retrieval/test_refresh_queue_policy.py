@@ -45,7 +45,8 @@ def test_of_equal_values_the_longest_wait_comes_first_whatever_the_group(queue: 
     queue.set_values([1.0] * 25)
     for user in range(12):
         queue.mark([user], groups=[user % 5], now=seconds(user))
-    assert users(queue.claim(12, now=seconds(20))) == list(range(12))
+    queue.mark([31, 32, 33, 34], groups=[4, 24, 11, 19], now=seconds(13))
+    assert users(queue.claim(16, now=seconds(20))) == [*range(12), 32, 34, 33, 31]
 
 
 def test_the_floor_serves_the_lowest_group_within_a_bounded_number_of_claims(queue: RefreshQueue) -> None:
@@ -61,6 +62,13 @@ def test_the_floor_serves_the_lowest_group_within_a_bounded_number_of_claims(que
     assert len(served) == len(set(served)) == 4 * 40
 
 
+def test_one_user_in_ten_is_the_floor_s_unless_set_otherwise(queue: RefreshQueue) -> None:
+    queue.mark([7], groups=[0], now=NOW)
+    queue.mark(range(100, 120), groups=[24] * 20, now=seconds(1))
+    served = [users(queue.claim(1, lease_s=60, now=seconds(2)))[0] for _ in range(10)]
+    assert served.index(7) == 9
+
+
 def test_without_a_floor_value_is_all(queue: RefreshQueue) -> None:
     queue.set_floor(0)
     queue.mark([7], groups=[0], now=NOW)
@@ -68,6 +76,25 @@ def test_without_a_floor_value_is_all(queue: RefreshQueue) -> None:
         queue.mark([100 + claim], groups=[24], now=seconds(claim))
         assert users(queue.claim(1, lease_s=60, now=seconds(claim))) == [100 + claim]
     assert users(queue.claim(2, now=seconds(15))) == [7]
+
+
+def test_a_floor_of_all_is_the_order_of_waiting_unless_there_is_room_for_everyone(queue: RefreshQueue) -> None:
+    queue.set_floor(1)
+    for user in range(1, 6):
+        queue.mark([user], groups=[user], now=seconds(user))
+    queue.release(claims := queue.claim(5, lease_s=60, now=seconds(9)), now=seconds(9))
+    assert users(claims) == [5, 4, 3, 2, 1]
+    assert users(queue.claim(3, lease_s=60, now=seconds(9))) == [1, 2, 3]
+    assert users(queue.claim(1, lease_s=60, now=seconds(9))) == [4]
+
+
+def test_the_longest_waiting_user_is_claimed_alone_too_if_it_failed_before(queue: RefreshQueue) -> None:
+    queue.set_floor(0.5)
+    queue.mark([1], now=NOW)
+    queue.fail(queue.claim(1, lease_s=60, now=NOW), now=NOW)
+    queue.mark([2, 3, 4], groups=[9, 9, 9], now=seconds(1))
+    assert users(queue.claim(2, lease_s=60, now=seconds(2))) == [1]
+    assert users(queue.claim(2, lease_s=60, now=seconds(2))) == [2, 3]
 
 
 def test_groups_below_the_cut_are_the_cheap_lane_s_and_come_last_in_the_other(queue: RefreshQueue) -> None:
@@ -80,6 +107,18 @@ def test_groups_below_the_cut_are_the_cheap_lane_s_and_come_last_in_the_other(qu
     assert users(cheap) == [5]
     queue.complete(cheap, now=seconds(2))
     assert queue.claim(9, now=seconds(2)) == []  # it has what its group gets
+    queue.mark([6], groups=[5], new=True, now=seconds(1))
+    queue.complete(queue.claim(1, lane="cheap", now=seconds(1)), now=seconds(2))
+    assert users(queue.claim(9, now=seconds(2))) == [6]
+
+
+def test_a_user_below_the_cut_comes_after_all_others_whatever_it_is_worth(queue: RefreshQueue) -> None:
+    queue.set_cut(5)
+    queue.mark([1, 2, *[3] * 9, 4], groups=[5, 6, *[4] * 9, 3], now=NOW)
+    queue.mark([5], groups=[0], new=True, now=seconds(1))
+    queue.release(claims := queue.claim(5, lease_s=60, now=seconds(1)), now=seconds(1))
+    assert users(claims) == [2, 1, 3, 4, 5]
+    assert users(queue.claim(5, lane="cheap", now=seconds(1))) == [5, 3, 4]
 
 
 def test_the_budget_bounds_claims_of_the_llm_by_redis_s_clock(queue: RefreshQueue) -> None:

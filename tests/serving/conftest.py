@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import numpy as np
 import pytest
-from starlette.applications import Starlette
+import redis
 
 from leadre.domain.ads import Ad, ContentItem
 from leadre.domain.behavior import Action, Behavior, Domain
@@ -20,6 +20,8 @@ from leadre.domain.identity import id_of
 from leadre.domain.retrieval import Beam, RetrievalList
 from leadre.domain.users import Profile
 from leadre.indexing.ad_index import AdIndex
+from leadre.serving.http.application import Application
+from leadre.serving.online_lists import MARKER
 from leadre.settings import Settings
 from leadre.store.features.client import FeatureClient
 from leadre.store.records import catalog, events
@@ -49,8 +51,8 @@ class Shop:
 
 
 @asynccontextmanager
-async def _running(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
-    async with app.router.lifespan_context(app):
+async def _running(app: Application) -> AsyncIterator[httpx.AsyncClient]:
+    async with app.running():
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://server", timeout=30) as client:
             yield client
@@ -64,7 +66,7 @@ async def _until(answered: Callable[[], Awaitable[bool]], *, seconds: float) -> 
 
 
 @pytest.fixture
-def running() -> Callable[[Starlette], AbstractAsyncContextManager[httpx.AsyncClient]]:
+def running() -> Callable[[Application], AbstractAsyncContextManager[httpx.AsyncClient]]:
     """Run an application, its background too, and give a client of it."""
     return _running
 
@@ -143,4 +145,6 @@ def shop(applied: Settings) -> Shop:
     ]
     features.push_lists(lists, index=index)
     features.close()
+    with redis.Redis.from_url(applied.redis_url) as client:
+        client.set(MARKER, "whole")
     return made

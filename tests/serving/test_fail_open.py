@@ -12,19 +12,21 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from redis import Redis
 from sqlalchemy import text
-from starlette.applications import Starlette
 
 from leadre.domain.ads import Ad
 from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.domain.identity import id_of
 from leadre.retrieval.refresh_queue import RefreshQueue
-from leadre.serving import mixer, user_server
+from leadre.serving import behavior_stream, mixer, user_server
+from leadre.serving.http.application import Application
+from leadre.serving.online_lists import MARKER
 from leadre.settings import Settings
 from leadre.store.records import catalog, events
 from leadre.store.records.database import connect, transaction
 
-Running = Callable[[Starlette], AbstractAsyncContextManager[httpx.AsyncClient]]
+Running = Callable[[Application], AbstractAsyncContextManager[httpx.AsyncClient]]
 Until = Callable[..., Awaitable[None]]
 
 pytestmark = pytest.mark.slow
@@ -98,6 +100,8 @@ def applied(applied: Settings) -> Settings:
         click = Behavior(user_id=1, domain=Domain.AD, action=Action.CLICK, item_id=id_of("SKU-8"), occurred_at=now)
         events.append_behaviors(connection, [click], arrived_at=now)
     database.dispose()
+    with Redis.from_url(applied.redis_url) as client:
+        client.set(MARKER, "whole")
     return applied
 
 
@@ -120,14 +124,20 @@ def test_requests_are_answered_while_redis_hangs_and_after_it_died(
                 answer = await users.get("/v1/users/5/ads")
                 assert (answer.status_code, answer.json()["degraded"]) == (200, True)
                 mix = (await candidates.get("/v1/users/5/candidates")).json()
-                assert mix["failed_branches"] == ["leadre"]
-                assert mix["ads"] == [{"ad_id": "SKU-8", "branches": ["popular"]}]
+                assert mix["failed_branches"] == ["leadre", "covisitation"]
+                assert mix["ads"] == [{"ad_id": "SKU-8", "branches": ["popular"], "source": "popular"}]
                 assert time.monotonic() - started < 2
 
             await until(healthy, seconds=60)
             answer = await users.post("/v1/users/5/behaviors", json={"behaviors": [CLICK]})
-            assert (answer.status_code, answer.json()) == (202, {"accepted": 1, "queued": True, **KNOWN})
+            assert (answer.status_code, answer.json()) == (202, {"accepted": 1, "stored": False})
+            later = {**CLICK, "occurred_at": "2025-03-01T12:00:02Z"}
+            answer = await users.post("/v1/users/5/behaviors?wait=stored", json={"behaviors": [later]})
+            told = {"accepted": 1, "stored": True, "queued": True, **KNOWN}
+            assert (answer.status_code, answer.json()) == (202, told)
             assert RefreshQueue.connect(applied.redis_url).depth() == 1
+            with Redis.from_url(applied.redis_url) as client:
+                assert behavior_stream.length(client) == 1
 
             proxy.freeze()
             for _ in range(5):
@@ -137,8 +147,8 @@ def test_requests_are_answered_while_redis_hangs_and_after_it_died(
                 await degraded()
             later = {**CLICK, "occurred_at": "2025-03-01T12:00:01Z"}
             answer = await users.post("/v1/users/6/behaviors", json={"behaviors": [later]})
-            assert (answer.status_code, answer.json()) == (202, {"accepted": 1, "queued": False, **KNOWN})
-            assert (await users.get("/metrics-lite")).json()["unqueued"] == 1
+            assert (answer.status_code, answer.json()) == (202, {**told, "queued": False})
+            assert 'what="unqueued"} 1.0' in (await users.get("/metrics")).text
 
     asyncio.run(scenario())
     database = connect(applied.database_url)
@@ -170,6 +180,6 @@ def test_servers_that_start_without_postgresql_answer_empty_and_degraded(applied
                 assert (mix.status_code, mix.json()["ads"], mix.json()["degraded"]) == (200, [], True)
             refused = await users.post("/v1/users/user_5/behaviors", json={"behaviors": [CLICK]})
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-            assert (await candidates.get("/metrics-lite")).json() == {"requests": 3, "failed_catalog": 3}
+            assert 'what="failed_catalog"} 3.0' in (await candidates.get("/metrics")).text
 
     asyncio.run(scenario())

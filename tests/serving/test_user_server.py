@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,53 +17,111 @@ from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.domain.identity import stable_id
 from leadre.errors import Unavailable
 from leadre.logs import JsonFormatter
-from leadre.serving.reported import Appended
-from leadre.serving.user_server import UserServer, application
-from leadre.store.features.list_reader import RetrievedRow
-from leadre.store.records.source_ids import AdNames
+from leadre.serving.ad_catalog import AdCatalog
+from leadre.serving.behavior_desk import BehaviorDesk
+from leadre.serving.http.application import Application
+from leadre.serving.list_desk import ListDesk
+from leadre.serving.online_lists import Found, Nothing
+from leadre.serving.redis.connection import RedisConnection
+from leadre.serving.redis.wire import Address
+from leadre.serving.user_server import application
+from leadre.store.features.list_reader import ShownRow
+from leadre.store.records.request_path import Arrivals, Stale
+from leadre.store.records.showable import NO_END_S, ShowableRows
 
 NOW = datetime(2025, 3, 1, 12, tzinfo=UTC)
-LIST = RetrievedRow(
+LIST = ShownRow(
     user_id=5,
     release="r1",
     index_version="i1",
     generated_at=NOW,
-    behavior_at=None,
+    source="llm",
     ad_ids=(11, 12),
     sids=("<a_11, b_0>", "<a_12, b_0>"),
     log_probabilities=(-0.5, -1.5),
 )
-NAMES = AdNames(ad_ids=np.array([11, 12]), texts=pa.array(["SKU-11", ""]), cursor=1)
-APPENDED = Appended(group=3, unknown_ads=0, unknown_content_items=0)
+ROWS = ShowableRows(
+    ad_ids=np.array([11, 12]),
+    texts=pa.array(["SKU-11", ""]),
+    on=np.array([True, True]),
+    begins_s=np.zeros(2, np.uint32),
+    ends_s=np.full(2, NO_END_S, np.uint32),
+)
+ARRIVALS = Arrivals(new=1, unknown=dict.fromkeys(Domain, 0), stale=(Stale(user_id=5, group=3, never_listed=False),))
+KNOWN = {"unknown_ads": 0, "unknown_content_items": 0}
 CLICK = {"domain": "ad", "action": "click", "item_id": 11, "occurred_at": "2025-03-01T11:59:00Z"}
+
+
+def only(rows: ShowableRows, places: list[int]) -> ShowableRows:
+    return ShowableRows(
+        ad_ids=rows.ad_ids[places],
+        texts=rows.texts.take(pa.array(places)),
+        on=rows.on[places],
+        begins_s=rows.begins_s[places],
+        ends_s=rows.ends_s[places],
+    )
 
 
 def raise_unavailable(*_: object) -> Any:
     raise Unavailable("down")
 
 
+@dataclass(frozen=True)
+class Served:
+    """A user server without Redis: what it is to write goes to `store`."""
+
+    app: Application
+    lists: ListDesk
+
+
 def server(
     *,
-    read: Callable[[int], RetrievedRow | None] = lambda _: LIST,
-    names: Callable[[], AdNames] = lambda: NAMES,
-    append: Callable[[int, Sequence[Behavior]], Appended] = lambda *_: APPENDED,
-    mark: Callable[[int, int], object] = lambda *_: None,
+    read: Callable[[int], ShownRow | None] = lambda _: LIST,
+    catalog: AdCatalog | None = None,
+    store: Callable[[Sequence[Behavior], datetime], Arrivals] = lambda *_: ARRIVALS,
+    mark: Callable[[Arrivals], object] = lambda *_: None,
     write_deadline_s: float = 1.0,
-) -> UserServer:
-    return UserServer(
-        read=read,
-        names=names,
-        append=append,
-        mark=mark,
-        clock=lambda: NOW,
-        read_deadline_s=0.05,
-        write_deadline_s=write_deadline_s,
+) -> Served:
+    rows: dict[bytes, ShownRow] = {}
+
+    def ask(user_id: int, found: Found) -> None:
+        try:
+            row = read(user_id)
+        except Exception as error:
+            found(error)
+            return
+        if row is not None:
+            rows[repr(row).encode()] = row
+        found(Nothing(whole=True) if row is None else repr(row).encode())
+
+    lists = ListDesk(
+        ask=ask,
+        catalog=catalog or catalog_of(),
+        list_ttl_s=3600,
+        row=lambda value, _: rows[value],
+        clock=NOW.timestamp,
     )
+    desk = BehaviorDesk(
+        redis=RedisConnection(Address(host="127.0.0.1", port=1)),
+        store=store,
+        mark=mark,
+        max_entries=10,
+        counters=lists.counters,
+        write_deadline_s=write_deadline_s,
+        clock=lambda: NOW,
+    )
+    return Served(application(lists, desk), lists)
 
 
-def ask(served: UserServer, method: str, path: str, **request: Any) -> httpx.Response:
+def catalog_of(rows: ShowableRows = ROWS) -> AdCatalog:
+    catalog = AdCatalog(lambda _: (rows, 1, True))
+    catalog.load()
+    return catalog
+
+
+def ask(served: Served, method: str, path: str, **request: Any) -> httpx.Response:
     async def send() -> httpx.Response:
-        transport = httpx.ASGITransport(application(served))
+        transport = httpx.ASGITransport(served.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
             return await client.request(method, path, **request)
 
@@ -77,6 +135,7 @@ def test_a_user_gets_the_stored_list_best_first() -> None:
         "release": "r1",
         "index_version": "i1",
         "generated_at": "2025-03-01T12:00:00+00:00",
+        "source": "llm",
         "ads": [
             {"ad_id": "SKU-11", "sid": "<a_11, b_0>", "log_probability": -0.5},
             {"ad_id": 12, "sid": "<a_12, b_0>", "log_probability": -1.5},
@@ -98,35 +157,101 @@ def test_a_store_that_raises_means_an_empty_degraded_answer_and_a_count() -> Non
     served = server(read=raise_unavailable)
     answer = ask(served, "GET", "/v1/users/5/ads")
     assert (answer.status_code, answer.json()) == (200, {"user_id": 5, "ads": [], "degraded": True})
-    assert ask(served, "GET", "/metrics-lite").json() == {"reads": 1, "degraded": 1}
+    assert served.lists.counters == {"reads": 1, "degraded": 1}
+    assert 'leadre_served_total{server="user-server",what="degraded"} 1.0' in ask(served, "GET", "/metrics").text
 
 
-def test_a_store_that_hangs_means_the_same_while_it_still_hangs() -> None:
-    woken = threading.Event()
-    served = server(read=lambda _: LIST if woken.wait(10) else None)
+def test_a_list_that_was_read_before_is_answered_while_the_store_is_away_and_marked() -> None:
+    away: list[bool] = []
+    served = server(read=lambda _: raise_unavailable() if away else LIST)
+    fresh = ask(served, "GET", "/v1/users/5/ads?limit=1").json()
+    away.append(True)
+    answer = ask(served, "GET", "/v1/users/5/ads?limit=1")
+    assert (answer.status_code, answer.json()) == (200, {**fresh, "degraded": True})
+    assert ask(served, "GET", "/v1/users/6/ads").json() == {"user_id": 6, "ads": [], "degraded": True}
 
-    async def send() -> httpx.Response:
-        transport = httpx.ASGITransport(application(served))
-        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
-            answers = await asyncio.gather(*(client.get("/v1/users/5/ads") for _ in range(40)))
-            woken.set()
-            return answers[-1]
 
-    answer = asyncio.run(send())
-    assert (answer.status_code, answer.json()["degraded"]) == (200, True)
-    assert served.counters["degraded"] == 40
+def test_a_list_that_is_gone_is_not_answered_from_memory() -> None:
+    gone: list[bool] = []
+    served = server(read=lambda _: None if gone else LIST)
+    assert ask(served, "GET", "/v1/users/5/ads").json()["ads"]
+    gone.append(True)
+    for _ in range(2):
+        assert ask(served, "GET", "/v1/users/5/ads").json() == {"user_id": 5, "ads": [], "degraded": False}
+
+
+def test_a_list_older_than_lists_live_is_absent() -> None:
+    old = replace(LIST, generated_at=NOW - timedelta(seconds=3601))
+    assert ask(server(read=lambda _: old), "GET", "/v1/users/5/ads").json()["ads"] == []
 
 
 def test_an_ad_without_a_name_is_left_out_and_counted() -> None:
-    served = server(names=lambda: AdNames(ad_ids=np.array([12]), texts=pa.array([""]), cursor=1))
+    served = server(catalog=catalog_of(only(ROWS, [1])))
     answer = ask(served, "GET", "/v1/users/5/ads?limit=1").json()
     assert [ad["ad_id"] for ad in answer["ads"]] == [12]
-    assert served.counters["unnamed"] == 1
+    assert served.lists.counters["unnamed"] == 1
 
 
-def test_before_the_names_were_read_the_answer_is_empty_and_degraded() -> None:
-    answer = ask(server(names=raise_unavailable), "GET", "/v1/users/5/ads")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"on": np.array([False, True])},
+        {"begins_s": np.array([NOW.timestamp() + 1, 0], np.uint32)},
+        {"ends_s": np.array([NOW.timestamp(), NO_END_S], np.uint32)},
+    ],
+    ids=["paused", "not yet", "over"],
+)
+def test_an_ad_that_may_not_be_shown_does_not_leave_the_server(change: dict[str, Any]) -> None:
+    served = server(catalog=catalog_of(replace(ROWS, **change)))
+    answer = ask(served, "GET", "/v1/users/5/ads").json()
+    assert [ad["ad_id"] for ad in answer["ads"]] == [12]
+    assert served.lists.counters["withheld"] == 1
+    many = ask(served, "POST", "/v1/lists", json={"user_ids": [5]}).json()
+    assert [ad["ad_id"] for ad in many["lists"][0]["ads"]] == [12]
+
+
+def test_an_answer_made_before_a_pause_is_not_given_after_it() -> None:
+    paused = replace(only(ROWS, [0]), on=np.array([False]))
+    reads = iter([(ROWS, 1, True), (paused, 2, False)])
+    catalog = AdCatalog(lambda _: next(reads))
+    catalog.load()
+    served = server(catalog=catalog)
+    assert len(ask(served, "GET", "/v1/users/5/ads").json()["ads"]) == 2
+    catalog.load()
+    assert [ad["ad_id"] for ad in ask(served, "GET", "/v1/users/5/ads").json()["ads"]] == [12]
+
+
+def test_before_the_ads_were_read_the_answer_is_empty_and_degraded_and_the_server_not_ready() -> None:
+    served = server(catalog=AdCatalog(raise_unavailable))
+    answer = ask(served, "GET", "/v1/users/5/ads")
     assert (answer.status_code, answer.json()) == (200, {"user_id": 5, "ads": [], "degraded": True})
+    assert ask(served, "GET", "/readyz").status_code == 503
+    assert ask(server(), "GET", "/readyz").json()["status"] == "ready"
+
+
+def test_many_lists_are_read_at_once_in_the_order_asked_for() -> None:
+    served = server(read=lambda user: LIST if user != 6 else None)
+    answer = ask(served, "POST", "/v1/lists", json={"user_ids": [7, "6", "user_5"], "limit": 1}).json()
+    assert [(each["user_id"], len(each["ads"])) for each in answer["lists"]] == [(7, 1), (6, 0), ("user_5", 1)]
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ({}, "user_ids"),
+        ({"user_ids": []}, "length >= 1"),
+        ({"user_ids": [1] * 501}, "length <= 500"),
+        ({"user_ids": [1.5]}, "int | str"),
+        ({"user_ids": [5, " a"]}, "row 2, column 'user_ids'"),
+        ({"user_ids": [5], "limit": 0}, "limit"),
+        ({"user_ids": [5], "more": 1}, "unknown field"),
+        ("{", "not JSON"),
+    ],
+)
+def test_a_bad_request_for_many_lists_is_refused(body: Any, problem: str) -> None:
+    answer = ask(server(), "POST", "/v1/lists", content=body if isinstance(body, str) else json.dumps(body))
+    assert answer.status_code == 400
+    assert problem in answer.json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -171,9 +296,9 @@ def test_what_is_not_there_and_wrong_methods_are_refused_in_json() -> None:
     for path in ("/v1/users/a/b/ads", "/v1/users/5/ads/", "/v1/users/5", "/x/v1/users/5/ads", "/%FF"):
         answer = ask(server(), "GET", path)
         assert (answer.status_code, "/ names the routes" in answer.json()["error"]) == (404, True)
-    for method, allowed in (("PUT", "POST"), ("OPTIONS", "POST"), ("HEAD", "POST"), ("GET", "POST")):
+    for method in ("PUT", "OPTIONS", "HEAD", "GET"):
         answer = ask(server(), method, "/v1/users/5/behaviors")
-        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
     assert ask(server(), "HEAD", "/v1/users/5/ads").status_code == 200
 
 
@@ -184,10 +309,10 @@ def test_the_root_says_what_is_here() -> None:
 
 
 def test_a_failure_nobody_expected_is_a_json_500_whose_log_has_no_words_of_it(caplog: pytest.LogCaptureFixture) -> None:
-    def fail(*_: object) -> Appended:
+    def fail(*_: object) -> Arrivals:
         raise RuntimeError("planted-secret")
 
-    answer = ask(server(append=fail), "POST", "/v1/users/5/behaviors", json={"behaviors": [CLICK]})
+    answer = ask(server(store=fail), "POST", "/v1/users/5/behaviors", json={"behaviors": [CLICK]})
     assert (answer.status_code, "log says where" in answer.json()["error"]) == (500, True)
     assert [record.getMessage() for record in caplog.records] == ["request_failed"]
     logged = JsonFormatter().format(caplog.records[0])
@@ -197,16 +322,13 @@ def test_a_failure_nobody_expected_is_a_json_500_whose_log_has_no_words_of_it(ca
 
 def test_behaviors_are_appended_and_the_user_marked() -> None:
     appended: list[Behavior] = []
-    marked: list[tuple[int, int]] = []
-    served = server(
-        append=lambda user, rows: appended.extend(rows) or APPENDED,
-        mark=lambda user, group: marked.append((user, group)),
-    )
+    marked: list[Arrivals] = []
+    served = server(store=lambda rows, _: appended.extend(rows) or ARRIVALS, mark=marked.append)
     watch = {"domain": "content", "action": "watch", "item_id": 3, "occurred_at": "2025-03-01T19:58:00+08:00"}
     answer = ask(served, "POST", "/v1/users/5/behaviors", json={"behaviors": [CLICK, {**watch, "ordinal": 2}]})
-    known = {"unknown_ads": 0, "unknown_content_items": 0}
-    assert (answer.status_code, answer.json()) == (202, {"accepted": 2, "queued": True, **known})
-    assert marked == [(5, 3)]
+    told = {"accepted": 2, "stored": True, "queued": True, **KNOWN}
+    assert (answer.status_code, answer.json()) == (202, told)
+    assert marked == [ARRIVALS]
     assert appended[0].action is Action.CLICK
     assert appended[1] == Behavior(
         user_id=5,
@@ -222,12 +344,12 @@ def test_behaviors_are_accepted_when_only_the_queue_is_down() -> None:
     served = server(mark=raise_unavailable)
     answer = ask(served, "POST", "/v1/users/5/behaviors", json={"behaviors": [CLICK]})
     assert (answer.status_code, answer.json()["queued"]) == (202, False)
-    assert served.counters["unqueued"] == 1
+    assert served.lists.counters["unqueued"] == 1
 
 
-@pytest.mark.parametrize("append", [raise_unavailable, lambda *_: time.sleep(0.3)])
-def test_behaviors_are_refused_for_a_retry_when_they_cannot_be_stored_in_time(append: Callable[..., int]) -> None:
-    served = server(append=append, write_deadline_s=0.05)
+@pytest.mark.parametrize("store", [raise_unavailable, lambda *_: time.sleep(0.3)])
+def test_behaviors_are_refused_for_a_retry_when_they_cannot_be_stored_in_time(store: Callable[..., Arrivals]) -> None:
+    served = server(store=store, write_deadline_s=0.05)
     answer = ask(served, "POST", "/v1/users/5/behaviors", json={"behaviors": [CLICK]})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
 
@@ -268,7 +390,7 @@ def test_behaviors_are_refused_for_a_retry_when_they_cannot_be_stored_in_time(ap
 )
 def test_a_bad_body_is_refused_and_says_what_is_wrong(body: Any, problem: str) -> None:
     request = {"content": json.dumps(body) if isinstance(body, dict) else body}
-    answer = ask(server(append=raise_unavailable), "POST", "/v1/users/5/behaviors", **request)
+    answer = ask(server(store=raise_unavailable), "POST", "/v1/users/5/behaviors", **request)
     assert answer.status_code == 400
     assert problem in answer.json()["error"]
 
@@ -298,7 +420,7 @@ def test_a_compressed_body_is_refused() -> None:
 )
 def test_times_reach_the_system_of_record_in_utc(written: str, meant: datetime) -> None:
     appended: list[Behavior] = []
-    served = server(append=lambda _, rows: appended.extend(rows) or APPENDED)
+    served = server(store=lambda rows, _: appended.extend(rows) or ARRIVALS)
     body = {"behaviors": [{**CLICK, "occurred_at": written}]}
     assert ask(served, "POST", "/v1/users/5/behaviors", json=body).status_code == 202
     assert [(row.occurred_at, row.occurred_at.utcoffset()) for row in appended] == [(meant, timedelta(0))]

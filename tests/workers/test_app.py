@@ -50,9 +50,14 @@ def test_what_beat_says_is_a_task_and_goes_to_its_queue() -> None:
     for entry in BEAT_SCHEDULE.values():
         assert entry["task"] in app.tasks
         module, queue = entry["task"].split(".")[1], app.amqp.router.route({}, entry["task"])["queue"].name
-        assert queue == {"retrieval": "retrieval", "indexing": "indexing", "dataset": "backfill"}.get(
-            module, "maintenance"
-        )
+        queues = {
+            "retrieval": "retrieval",
+            "distribution": "retrieval",
+            "ingest": "ingest",
+            "indexing": "indexing",
+            "dataset": "backfill",
+        }
+        assert queue == queues.get(module, "maintenance")
     ours = {name for name in app.tasks if name.startswith("workers.")}
     offered = {"workers.materialization.materialize_shard"}  # by `materialize`, to whoever is free
     assert ours == {entry["task"] for entry in BEAT_SCHEDULE.values()} | offered

@@ -13,8 +13,8 @@ from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.retrieval.priority import GROUPS, arpu_groups
 from leadre.store.records import events, request_path
 from leadre.store.records.database import transaction
+from leadre.store.records.distribution.arpu import ARPU_GROUPS
 from leadre.store.records.partitions import ensure_months, months_before
-from leadre.store.records.summaries import ARPU_GROUPS
 from workers.materialization import drop_old_months, materialize, reconcile, summarize
 from workers.resources import Resources, resources
 from workers.retrieval import refresh_users, revive_dead

@@ -30,10 +30,10 @@ from leadre.recipe import EvaluationRecipe, Recipe
 from leadre.store.records import impressions
 from leadre.store.records.catalog import read_ads
 from leadre.store.records.database import connect, transaction
+from leadre.store.records.distribution.arpu import ARPU_GROUPS
 from leadre.store.records.ecpm import ecpm_is_simulated, read_ecpm_log
 from leadre.store.records.events import Sequences, read_sequences
 from leadre.store.records.request_path import arpu_groups
-from leadre.store.records.summaries import ARPU_GROUPS
 from leadre.training.data.contexts import ContextBuilder, read_contexts
 
 if TYPE_CHECKING:

@@ -38,6 +38,7 @@ from leadre.store.features.online_store import key_ttl_s, online_client
 from leadre.store.features.point_in_time import RankerJoin, joined_frame
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.discretion import discreet
+from leadre.traces import traced
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,6 +105,7 @@ class FeatureClient:
         self._database.dispose()
         self._join.close()
 
+    @traced("contexts")
     def contexts(self, user_ids: Sequence[int], *, now: datetime) -> list[Context]:
         """Return the context of each user as of `now`, in one online read; of an unknown user, an empty one.
 
@@ -120,6 +122,7 @@ class FeatureClient:
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         return [context_of(row, user_id=user_id, now=now) for row, user_id in zip(rows, user_ids, strict=True)]
 
+    @traced("refresh_user_features")
     def refresh_user_features(self, user_ids: Sequence[int], *, now: datetime) -> None:
         """Copy the newest profile, summary and sequences of some users, as of `now`, to the online store.
 
@@ -133,6 +136,7 @@ class FeatureClient:
             with transaction(self._database) as connection, _available():
                 copy_online(connection, self._online, view, copy=view.copy_newest_of(user_ids, until=now))
 
+    @traced("write")
     def push_lists(self, lists: Sequence[RetrievalList], *, index: AdIndex) -> Lists:
         """Write lists with their user-side features: to the retrieval log, then to the online store, a batch each.
 

@@ -19,6 +19,8 @@ _STRING, _INT64 = 2, 4
 """Numbers of `feast.types.ValueType`."""
 _BYTES_VAL = b"\x0a"
 """Tag of `feast.types.Value.bytes_val`: field 1, a length follows."""
+_INT64_LIST, _PACKED = b"\x72", b"\x0a"
+"""Tags of `feast.types.Value.int64_list_val`, field 14, and of the numbers in it, one after the other."""
 _SECONDS, _NANOS = b"\x08", b"\x10"
 """Tags of google.protobuf.Timestamp: fields 1 and 2, a varint follows."""
 _NS = 1_000_000_000
@@ -127,3 +129,30 @@ def _read_varint(value: bytes, place: int) -> tuple[int, int]:
         if byte < 0x80:
             return number, place
         shift += 7
+
+
+def last_integers(value: bytes | None, count: int) -> list[int]:
+    """Return the last `count` numbers of a list of type Array(Int64), in their order; none of what is no such list."""
+    if not value or value[:1] != _INT64_LIST:
+        return []
+    try:
+        length, place = _read_varint(value, 1)
+        if place + length != len(value) or not length or value[place : place + 1] != _PACKED:
+            return []
+        length, begin = _read_varint(value, place + 1)
+        if begin + length != len(value) or not length or value[-1] > 0x7F:
+            return []
+        place = len(value)
+        for _ in range(count):  # back over one number: its last byte, and those before it that say "more follows"
+            if place == begin:
+                break
+            place -= 1
+            while place > begin and value[place - 1] > 0x7F:
+                place -= 1
+        found = []
+        while place < len(value):
+            number, place = _read_varint(value, place)
+            found.append(number - 2**64 if number >= 2**63 else number)
+        return found
+    except IndexError:
+        return []

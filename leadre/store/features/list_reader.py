@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from leadre.derivation import Lists, unpack
+from leadre.derivation.list_glance import glance
 from leadre.domain.retrieval import Source
 from leadre.domain.semantic_id import sid_texts
 from leadre.store.features.layout import FEATURE, VIEW, field, read_bytes_value, user_keys
@@ -85,3 +86,34 @@ def _rows(lists: Lists, user_ids: Sequence[int]) -> list[RetrievedRow | None]:
         else None
         for u, (user_id, present) in enumerate(zip(user_ids, lists.present.tolist(), strict=True))
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownRow:
+    """What the request path shows of a user's list: see `RetrievedRow`."""
+
+    user_id: int
+    release: str
+    index_version: str
+    generated_at: datetime
+    source: Source
+    ad_ids: tuple[int, ...]
+    sids: tuple[str, ...]
+    log_probabilities: tuple[float, ...]
+
+
+def row_in(value: bytes | None, user_id: int) -> ShownRow | None:
+    """Return the list that a field of Redis holds, for who has read it; None for nothing, or bytes that are no list."""
+    found = glance(read_bytes_value(value))
+    if found is None:
+        return None
+    return ShownRow(
+        user_id=user_id,
+        release=found.release,
+        index_version=found.index_version,
+        generated_at=datetime.fromtimestamp(found.generated_at_s, UTC),
+        source=found.source,
+        ad_ids=found.ad_ids,
+        sids=tuple(sid_texts(found.codes)),
+        log_probabilities=found.log_probabilities,
+    )

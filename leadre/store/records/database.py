@@ -16,6 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from leadre.errors import ConfigError, Unavailable
 from leadre.project import project_file
@@ -113,6 +114,8 @@ def _errors_of_ours(engine: Engine) -> Iterator[None]:
         if lost or code in _PASSING or (code or "").startswith("08"):
             raise Unavailable(f"PostgreSQL at {where}: {said}; try again, or look whether it runs") from error
         raise
+    except PoolTimeoutError as error:
+        raise Unavailable("all connections to PostgreSQL are taken; try again, or ask less of it at once") from error
 
 
 def migrate(database_url: str) -> None:

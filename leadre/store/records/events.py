@@ -19,7 +19,7 @@ from sqlalchemy import Connection, func, select, text
 
 from leadre.domain.behavior import POSITIVE, Action, Behavior, Domain, Impression
 from leadre.store.records.known.staging import behavior_row, staged_behaviors, staged_impressions
-from leadre.store.records.known.writes import BEHAVIOR, append, write_import
+from leadre.store.records.known.writes import BEHAVIOR, append, append_free, write_import
 from leadre.store.records.tables import behaviors as behaviors_table
 
 DOMAINS = tuple(Domain)
@@ -86,10 +86,22 @@ def append_behaviors(connection: Connection, rows: Sequence[Behavior], *, arrive
         rows: of any users.
         arrived_at: when they came here: from then on they are known.
     """
-    if not rows:
-        return 0
-    columns = zip(*(behavior_row(row) for row in rows), strict=True)
-    return append(connection, dict(zip(BEHAVIOR, columns, strict=True)), arrived_at=arrived_at)
+    return append(connection, _columns(rows), arrived_at=arrived_at) if rows else 0
+
+
+def append_behaviors_of_free_users(
+    connection: Connection, rows: Sequence[Behavior], *, arrived_at: datetime
+) -> tuple[int, frozenset[int]]:
+    """Write as `append_behaviors` does, but leave out users whom another transaction holds, such as an import.
+
+    Returns:
+        How many behaviors are new, and the users left out.
+    """
+    return append_free(connection, _columns(rows), arrived_at=arrived_at) if rows else (0, frozenset())
+
+
+def _columns(rows: Sequence[Behavior]) -> dict[str, Sequence[object]]:
+    return dict(zip(BEHAVIOR, zip(*(behavior_row(row) for row in rows), strict=True), strict=True))
 
 
 def read_sequences(

@@ -48,7 +48,6 @@ def ensure_months(connection: Connection, table: str, times: Iterable[datetime])
     """
     months = sorted({month_of(time) for time in times})
     names = {name_of(table, month): month for month in months}
-    # From the table and not by to_regclass(), whose cache may not know yet what the lock waited for.
     query = text(
         "SELECT name FROM unnest(CAST(:names AS text[])) AS name WHERE NOT EXISTS ("
         "SELECT FROM pg_class WHERE relname = name AND relnamespace = CAST(:schema AS regnamespace))"
@@ -56,18 +55,9 @@ def ensure_months(connection: Connection, table: str, times: Iterable[datetime])
     wanted = {"names": list(names), "schema": SCHEMA}
     if not connection.scalars(query, wanted).all():
         return
-    lock = text("SELECT pg_advisory_xact_lock(hashtext(:table))")  # two writers at the turn of a month
-    connection.execute(lock, {"table": f"{SCHEMA}.{table}"})
     for name in connection.scalars(query, wanted).all():
-        start, end = names[name], _next(names[name])
-        # Attached, not created in place: that would lock out everybody who reads the table.
-        connection.execute(text(f"CREATE TABLE {SCHEMA}.{name} (LIKE {table} INCLUDING ALL)"))
-        connection.execute(
-            text(
-                f"ALTER TABLE {table} ATTACH PARTITION {SCHEMA}.{name} "
-                f"FOR VALUES FROM ('{start.isoformat()}') TO ('{end.isoformat()}')"
-            )
-        )
+        make = text("SELECT make_month(:table, :month)")  # as the owner of the table: migration 0012
+        connection.execute(make, {"table": table, "month": names[name].date()})
 
 
 def months_before(connection: Connection, table: str, before: datetime) -> list[str]:
@@ -95,7 +85,7 @@ def drop_month(connection: Connection, name: str) -> None:
         connection: in a transaction.
         name: as `months_before` gives it.
     """
-    connection.execute(text(f"DROP TABLE {SCHEMA}.{name}"))
+    connection.execute(text("SELECT drop_month(:name)"), {"name": name})
 
 
 def still_valid(connection: Connection, table: str, name: str) -> int:
@@ -158,7 +148,3 @@ def month_of(time: datetime) -> datetime:
 def name_of(table: str, month: datetime) -> str:
     """Return the name of a month's partition, without its schema."""
     return f"{table}_{month:%Y_%m}"
-
-
-def _next(month: datetime) -> datetime:
-    return month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)

@@ -15,26 +15,15 @@ from functools import partial
 from sqlalchemy import Connection, text
 
 from leadre.domain.behavior import WINDOW_DAYS, window_start
+from leadre.store.records.distribution.arpu import group_by_arpu
 from leadre.store.records.known.instants import claim, months, settle, waiting
 from leadre.store.records.known.rows import append_sequences, append_summaries
 from leadre.store.records.partitions import ensure_months
-
-ARPU_GROUPS = 25
-"""§5.4: users are put into 25 groups by ARPU."""
 
 BATCH_ROWS = 25_000
 """Rows ever written of the users of a batch (ours): whoever writes a behavior of one of them waits for its end, half a
 second."""
 _PAGE_USERS = 50_000
-
-# rank() and not ntile(): users of equal ARPU belong to one group.
-_ARPU_GROUPS = """
-UPDATE users SET arpu_group = grouped.arpu_group
-FROM (
-    SELECT user_id, (rank() OVER (ORDER BY arpu) - 1) * :groups / count(*) OVER () AS arpu_group FROM users
-) AS grouped
-WHERE users.user_id = grouped.user_id AND users.arpu_group IS DISTINCT FROM grouped.arpu_group
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,11 +146,6 @@ def settle_everybody(connection: Connection, *, now: datetime) -> None:
         "ON CONFLICT (everybody) DO UPDATE SET until = greatest(settled.until, excluded.until)"
     )
     connection.execute(statement, {"now": now})
-
-
-def group_by_arpu(connection: Connection) -> int:
-    """Put users into 25 groups of like ARPU, 0 the lowest. Returns of how many the group changed."""
-    return connection.execute(text(_ARPU_GROUPS), {"groups": ARPU_GROUPS}).rowcount
 
 
 def live_window_days(connection: Connection) -> int:

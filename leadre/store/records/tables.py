@@ -127,6 +127,17 @@ users = Table(
     Index("ix_users_changed_in", "changed_in"),
 )
 
+arpu_groups = Table(
+    "arpu_groups",
+    metadata,
+    Column("arpu_group", SmallInteger, primary_key=True, autoincrement=False),
+    Column("users", BigInteger, nullable=False),
+    Column("mean_arpu", Double, nullable=False),
+    Column("value", Double, nullable=False, comment="what a refresh of a user of it is worth"),
+    Column("computed_at", TIME, nullable=False),
+    comment="The 25 ARPU groups, 0 the lowest; all are replaced once a day.",
+)
+
 user_state = Table(
     "user_state",
     metadata,

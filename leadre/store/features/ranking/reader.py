@@ -180,7 +180,7 @@ class RankingFeatures:
                 self.refresh()
             except (LeadreError, OSError) as error:
                 self._count(index_failures=1)
-                logger.warning("the index stays as it is: %s", error)
+                logger.warning("index_not_read", extra={"problem": str(error)})  # the one before stays
 
     def _derive(self, asked: Asked, records: list[bytes | None] | None) -> RankingRows:
         table = self._table  # one for the whole read, whatever is opened meanwhile

@@ -30,6 +30,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"-?[0-9]+,[0-9]+", re.ASCII)
 _WORD_ROOM = 32
+_LOOKED_AT = 64 * MAX_NAME  # characters of a text, its spaces included: cleaning a megabyte would take a second
 _YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -58,11 +59,11 @@ def shown(value: object) -> str:
 def words(value: object) -> str:
     """Return a name, title or category, cleaned."""
     cleaned = _cleaned(value)
-    if len(cleaned) > MAX_NAME:
+    if len(cleaned) > MAX_NAME or len(str(value)) > _LOOKED_AT:
+        length = len(str(value)) if len(str(value)) > _LOOKED_AT else len(cleaned)
         raise BadValue(
             Kind.TOO_LONG,
-            f"the text is {len(cleaned)} characters long, at most {MAX_NAME} will do; shorten it, or give "
-            "--long-texts cut",
+            f"the text is {length} characters long, at most {MAX_NAME} will do; shorten it, or give --long-texts cut",
         )
     return cleaned
 
@@ -83,7 +84,7 @@ def cut_words(value: object) -> str | Marked:
 def _cleaned(value: object) -> str:
     if not isinstance(value, str):
         raise BadValue(Kind.BAD_TEXT, f"{shown(value)} is not a text")
-    return clean(value)
+    return clean(value[:_LOOKED_AT])
 
 
 def _inside_character(before: str, after: str) -> bool:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import cast
 
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
 from leadre.domain.behavior import POSITIVE
 from leadre.errors import InvalidInput
@@ -41,6 +42,20 @@ _LOCK = """
         SELECT FROM user_state s JOIN {users} USING (user_id) ORDER BY s.user_id FOR NO KEY UPDATE OF s
     ) AS locked
 """
+
+_NEW_USERS = """
+    SELECT user_id FROM {users} WHERE NOT EXISTS (SELECT FROM user_state s WHERE s.user_id = u.user_id)
+    ORDER BY user_id
+"""
+_USERS = "(SELECT DISTINCT user_id FROM unnest(CAST(:user_id AS bigint[])) AS of (user_id)) AS u"
+_LOCK_FREE = """
+    SELECT s.user_id FROM user_state s JOIN {users} USING (user_id)
+    ORDER BY s.user_id FOR NO KEY UPDATE OF s SKIP LOCKED
+"""
+_NEW_USER_WAIT = "5ms"
+_MOST_WAITS = 60
+"""Waits for new users whom another transaction is inserting, in one `append_free` (ours): .3 s in all."""
+_LOCK_TIMEOUT = "55P03"
 
 # A statement after the lock sees what whoever held it before has settled.
 _KNOWN = """
@@ -120,12 +135,31 @@ def append(connection: Connection, values: Mapping[str, Sequence[object]], *, ar
     Returns:
         How many are new.
     """
-    arrays = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in BEHAVIOR.items())
-    users = "(SELECT DISTINCT user_id FROM unnest(CAST(:user_id AS bigint[])) AS of (user_id)) AS u"
-    source = f"(SELECT * FROM unnest({arrays}) AS of ({', '.join(BEHAVIOR)}))"  # noqa: S608 - names of ours
-    parameters = {**{name: list(of) for name, of in values.items()}, "arrived_at": arrived_at}
-    _lock(connection, users, parameters)
-    return _write(connection, "behaviors", source, known=_ARRIVED, state=_KNOWN, parameters=parameters)
+    _lock(connection, _USERS, {"user_id": list(values["user_id"]), "arrived_at": arrived_at})
+    return _append_locked(connection, values, arrived_at=arrived_at)
+
+
+def append_free(
+    connection: Connection, values: Mapping[str, Sequence[object]], *, arrived_at: datetime
+) -> tuple[int, frozenset[int]]:
+    """Write as `append` does, but leave out the users whom another transaction holds, such as an import.
+
+    Nobody is waited for, but for users without any row yet, whom another transaction may be inserting: .3 s at most.
+
+    Returns:
+        How many behaviors are new, and the users left out.
+    """
+    asked = {"user_id": list(values["user_id"]), "arrived_at": arrived_at}
+    if new := list(connection.scalars(text(_NEW_USERS.format(users=_USERS)), asked)):
+        connection.execute(text(f"SET LOCAL lock_timeout = '{_NEW_USER_WAIT}'"))
+        _insert_states(connection, new, arrived_at=arrived_at, waits=_MOST_WAITS)
+        connection.execute(text("SET LOCAL lock_timeout TO DEFAULT"))
+    free = frozenset(connection.scalars(text(_LOCK_FREE.format(users=_USERS)), asked))
+    busy = frozenset(cast("list[int]", asked["user_id"])) - free
+    if busy:
+        kept = [place for place, user_id in enumerate(values["user_id"]) if user_id in free]
+        values = {name: [of[place] for place in kept] for name, of in values.items()}
+    return _append_locked(connection, values, arrived_at=arrived_at), busy
 
 
 def write_import(
@@ -177,6 +211,30 @@ def write_import(
 def _lock(connection: Connection, users: str, parameters: Mapping[str, object]) -> None:
     for statement in (_STATES, _LOCK):
         connection.execute(text(statement.format(users=users)), parameters)
+
+
+def _insert_states(connection: Connection, user_ids: Sequence[int], *, arrived_at: datetime, waits: int) -> int:
+    """Insert states of new users but of those whom others are inserting; return the waits that are left."""
+    if not waits:
+        return 0
+    try:
+        with connection.begin_nested():
+            asked = {"user_id": list(user_ids), "arrived_at": arrived_at}
+            connection.execute(text(_STATES.format(users=_USERS)), asked)
+    except OperationalError as error:
+        if getattr(error.orig, "pgcode", None) != _LOCK_TIMEOUT:
+            raise
+        waits, half = waits - 1, len(user_ids) // 2
+        for part in (user_ids[:half], user_ids[half:]) if half else ():
+            waits = _insert_states(connection, part, arrived_at=arrived_at, waits=waits)
+    return waits
+
+
+def _append_locked(connection: Connection, values: Mapping[str, Sequence[object]], *, arrived_at: datetime) -> int:
+    arrays = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in BEHAVIOR.items())
+    source = f"(SELECT * FROM unnest({arrays}) AS of ({', '.join(BEHAVIOR)}))"  # noqa: S608 - names of ours
+    parameters = {**{name: list(of) for name, of in values.items()}, "arrived_at": arrived_at}
+    return _write(connection, "behaviors", source, known=_ARRIVED, state=_KNOWN, parameters=parameters)
 
 
 def _write(

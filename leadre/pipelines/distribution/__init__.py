@@ -1,0 +1,1 @@
+"""Adaptive Resource Distribution at work: groups once a day, the cut, the cheap lane. LEADRE §4.4.1."""

@@ -1,0 +1,133 @@
+"""Routes: which handler serves a request, found by the path as it was sent, so that %2F belongs to an id.
+
+LEADRE §4.4.1. A route also carries its contract, from which the OpenAPI document is made (openapi.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import unquote
+
+from leadre.serving.http.limits import MAX_BODY_BYTES, shortened
+from leadre.serving.http.messages import Answer, Refusal, Request
+
+Handler: TypeAlias = Callable[[Request], Answer | Awaitable[Answer]]
+"""Answers at once, or later: a future costs less than a coroutine, which needs a task."""
+
+_REMEMBERED, _LONGEST_REMEMBERED = 16_384, 256
+"""Targets whose route is remembered, and how long one may be: 10 MB at most (ours)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """A query parameter, for the OpenAPI document: the handler reads and checks it.
+
+    Args:
+        name: of the parameter.
+        schema: what it may be, as JSON Schema.
+        means: in a few words.
+    """
+
+    name: str
+    schema: Mapping[str, Any]
+    means: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A method and a path, what serves them, and their contract.
+
+    Args:
+        method: GET or POST; GET serves HEAD as well.
+        path: such as `/v1/users/{user_id}/ads`; a parameter is one whole segment, percent-encoded.
+        handler: serves a request.
+        does: what it does, in a few words.
+        takes: the type of the body in JSON; None for none.
+        gives: status → type of the answer in JSON; `bytes` for one that is not JSON.
+        queries: its query parameters.
+        max_body_bytes: a larger body is refused unread.
+        media_type: of the body, if it is not JSON.
+        guarded: whether it needs a key where the server asks for keys.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    does: str
+    takes: Any = None
+    gives: Mapping[int, Any] = field(default_factory=dict)
+    queries: Sequence[Query] = ()
+    max_body_bytes: int = MAX_BODY_BYTES
+    media_type: str = "application/json"
+    guarded: bool = True
+
+
+class Match(NamedTuple):
+    """The route of a request, and the parameters in its path, percent-encoded."""
+
+    route: Route
+    parameters: Mapping[str, bytes]
+
+
+class Router:
+    """Finds routes.
+
+    Args:
+        routes: of one server.
+    """
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._by_length: dict[int, list[tuple[list[bytes | str], dict[str, Route]]]] = {}
+        for route in routes:
+            segments = [
+                part[1:-1] if part.startswith("{") else part.encode()
+                for part in route.path.removeprefix("/").split("/")
+            ]
+            alike = self._by_length.setdefault(len(segments), [])
+            methods = next((methods for pattern, methods in alike if pattern == segments), None)
+            if methods is None:
+                alike.append((segments, methods := {}))
+            methods[route.method] = route
+        self._remembered = lru_cache(_REMEMBERED)(self._find)
+
+    def match(self, method: str, target: bytes) -> Match:
+        """Return the route of a request.
+
+        Raises:
+            Refusal: nothing is at this path (404), or not by this method (405).
+        """
+        return (self._remembered if len(target) <= _LONGEST_REMEMBERED else self._find)(method, target)
+
+    def _find(self, method: str, target: bytes) -> Match:
+        path = target.partition(b"?")[0]
+        given = path.removeprefix(b"/").split(b"/")
+        for pattern, methods in self._by_length.get(len(given), ()):
+            parameters = {}
+            for wanted, segment in zip(pattern, given, strict=True):
+                if isinstance(wanted, str):
+                    parameters[wanted] = segment
+                elif wanted != segment:
+                    break
+            else:
+                return Match(_of_method(methods, method), parameters)
+        shown = unquote(path.decode("latin-1"), errors="replace")
+        raise Refusal(404, f"there is nothing at {shortened(shown)}; / names the routes")
+
+
+def _of_method(methods: Mapping[str, Route], method: str) -> Route:
+    if found := methods.get("GET" if method == "HEAD" else method):
+        return found
+    allowed = ", ".join(sorted({*methods, *(("HEAD",) if "GET" in methods else ())}))
+    raise Refusal(
+        405,
+        f"{shortened(method)} is not for this route; it takes {allowed}",
+        headers=[(b"allow", allowed.encode())],
+    )
+
+
+def too_large(route: Route) -> Refusal:
+    """Return the refusal of a body that is larger than its route takes."""
+    return Refusal(413, f"the body is larger than {route.max_body_bytes} bytes; send less at once", close=True)

@@ -1,0 +1,213 @@
+"""One connection to Redis for a whole process: commands pipelined as they come, and given up together in 20 ms.
+
+LEADRE §4.4.1. Whoever reads waits for one round trip, or not at all: while Redis is away, a command fails at once. What
+was written in one turn of the event loop leaves in one packet. Replies come in order, so that a reply that is late
+makes all later ones late: then the connection is dropped, for its replies could no longer be told apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any, cast
+
+import hiredis
+
+from leadre.errors import Unavailable
+from leadre.serving.redis.wire import Address, command
+
+logger = logging.getLogger(__name__)
+
+DEADLINE_S = 0.02
+"""Seconds that the oldest command waits for its reply (ours: an answer goes out in 25 ms)."""
+CONNECT_S = 0.5
+"""Seconds in which a new connection has to be greeted (ours)."""
+_GRACE_S = 0.002
+"""An event loop that was held up looks at what has arrived before it calls a reply late."""
+_SOONEST_S, _LATEST_S = 0.01, 0.25
+"""Pauses between attempts to connect: twice as long after each, with jitter (ours)."""
+MAX_PENDING = 100_000
+"""Commands that wait for a reply at once (ours)."""
+
+Reply = Callable[[Any], None]
+"""Gets a reply of Redis, `hiredis.ReplyError` for a refusal, or `Unavailable`."""
+
+
+class RedisConnection:
+    """The process's connection; it is kept by `keep`, which runs beside whoever uses it.
+
+    Args:
+        address: where Redis is.
+        deadline_s: seconds that the oldest command waits for its reply.
+    """
+
+    def __init__(self, address: Address, *, deadline_s: float = DEADLINE_S) -> None:
+        self._address, self._deadline_s = address, deadline_s
+        self._link: _Link | None = None
+        self.dropped = 0
+
+    @property
+    def up(self) -> bool:
+        """Whether commands are being sent."""
+        return self._link is not None
+
+    def ask(self, written: bytes, reply: Reply) -> None:
+        """Send a command; `reply` is called with its reply or with `Unavailable`, at once if Redis is away.
+
+        Args:
+            written: `wire.command`.
+            reply: must not raise.
+        """
+        link = self._link
+        if link is None:
+            reply(Unavailable("Redis does not answer; look whether it runs"))
+        else:
+            link.ask(written, reply)
+
+    def call(self, *words: bytes | str | int | float) -> asyncio.Future[Any]:
+        """Send a command and return its reply to come.
+
+        The future raises `Unavailable`, or `hiredis.ReplyError` where Redis refuses.
+        """
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def settle(reply: Any) -> None:
+            if future.done():
+                return
+            if isinstance(reply, Exception):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
+
+        self.ask(command(*words), settle)
+        return future
+
+    async def keep(self) -> None:
+        """Connect, and connect anew whenever the connection is lost, for ever."""
+        pause = _SOONEST_S
+        try:
+            while True:
+                try:
+                    link = await self._connected()
+                except (OSError, Unavailable, hiredis.HiredisError, TimeoutError) as error:
+                    logger.warning("redis_not_reached", extra={"error": type(error).__name__})
+                    await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                    pause = min(2 * pause, _LATEST_S)
+                    continue
+                pause = _SOONEST_S
+                self._link = link
+                await link.lost.wait()
+                self._link = None
+                self.dropped += 1
+                logger.warning("redis_lost")
+        finally:
+            if self._link is not None:
+                self._link.drop("the server is closing")
+                self._link = None
+
+    async def _connected(self) -> _Link:
+        """Return a connection that has been greeted."""
+        address, loop = self._address, asyncio.get_running_loop()
+        async with asyncio.timeout(CONNECT_S):
+            _, link = await loop.create_connection(
+                lambda: _Link(self._deadline_s, self._gone), address.host, address.port, ssl=address.tls
+            )
+            try:
+                for said in address.greeting:
+                    greeted: asyncio.Future[Any] = loop.create_future()
+                    link.ask(said, lambda reply, greeted=greeted: greeted.done() or greeted.set_result(reply))  # type: ignore[misc]
+                    if isinstance(reply := await greeted, Exception):
+                        raise reply
+            except BaseException:
+                link.drop("it was not greeted")
+                raise
+            return link
+
+    def _gone(self, link: _Link) -> None:
+        if self._link is link:
+            self._link = None
+
+
+class _Link(asyncio.Protocol):
+    """One connection from its beginning to its end."""
+
+    def __init__(self, deadline_s: float, gone: Callable[[_Link], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._deadline_s, self._gone = deadline_s, gone
+        self._reader = hiredis.Reader()
+        self._written: list[bytes] = []
+        self._pending: deque[tuple[float, Reply]] = deque()
+        self._watch: asyncio.TimerHandle | None = None
+        self._broken = False
+        self.lost = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def ask(self, written: bytes, reply: Reply) -> None:
+        if self._broken or len(self._pending) >= MAX_PENDING:
+            reply(Unavailable("Redis does not answer; look whether it runs"))
+            return
+        if not self._written:
+            self._loop.call_soon(self._flush)
+        self._written.append(written)
+        self._pending.append((self._loop.time(), reply))
+        if self._watch is None:
+            self._watch = self._loop.call_later(self._deadline_s, self._look)
+
+    def _flush(self) -> None:
+        if not self._broken:
+            written, self._written = self._written, []
+            self._transport.write(b"".join(written))
+
+    def data_received(self, data: bytes) -> None:
+        reader, pending = self._reader, self._pending
+        reader.feed(data)
+        try:
+            while (reply := reader.gets()) is not False:
+                if not pending:
+                    self.drop("it sent a reply that nobody asked for")
+                    return
+                pending.popleft()[1](reply)
+        except hiredis.ProtocolError:
+            self.drop("it sent what is no reply")
+
+    def _look(self) -> None:
+        """Drop the connection if its oldest command has waited for too long."""
+        self._watch = None
+        if not self._pending:
+            return
+        since = self._pending[0][0]
+        left = since + self._deadline_s - self._loop.time()
+        if left > 0:
+            self._watch = self._loop.call_later(left, self._look)
+        else:
+            self._watch = self._loop.call_later(_GRACE_S, self._look_again, since)
+
+    def _look_again(self, since: float) -> None:
+        self._watch = None
+        if self._pending and self._pending[0][0] == since:
+            self.drop("a reply is late")
+        else:
+            self._look()
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - the protocol's
+        self.drop("it closed the connection")
+
+    def drop(self, why: str) -> None:
+        """Close the connection, and fail every command that waits."""
+        if self._broken:
+            return
+        self._broken = True
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        self._gone(self)  # before the replies: who is told of it may ask something else
+        self._transport.abort()
+        self.lost.set()
+        error = Unavailable(f"Redis does not answer: {why}; look whether it runs")
+        while self._pending:
+            self._pending.popleft()[1](error)
