@@ -60,6 +60,7 @@ def configuration() -> dict[str, Any]:
     return {
         "broker_url": Settings.from_environment().redis_url,
         "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,  # a hundred would be the end of a worker
         "broker_transport_options": {
             "visibility_timeout": 60,
             "unacked_restore_interval": 1,
@@ -115,6 +116,7 @@ broker.use()
 app = Application(
     "leadre",
     task_cls=PatientTask,
+    amqp=broker.Amqp,
     include=[
         f"{__package__}.{module}"
         for module in (
