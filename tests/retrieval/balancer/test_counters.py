@@ -204,10 +204,15 @@ def test_instances_that_are_gone_for_an_hour_are_forgotten(redis: Redis) -> None
     shared = SharedCounters(redis)
     gone = shared.acquire(["http://gone:1"], work=1, now=1000).dispatch
     shared.release(gone.token, outcome="done", now=1000)
+    later = 1000 + 3_600_001
+    idle = shared.acquire(["http://idle:1"], work=1, now=later - 9).dispatch
+    shared.release(idle.token, outcome="done", now=later - 9)
+    redis.hset(f"{TAG}:instances", "http://busy:1", "7 0 0 1000 0 0")
     redis.set(f"{TAG}:tokens", 4095)
-    shared.acquire(INSTANCES, work=1, now=1000 + 3_600_001)
+    shared.acquire(INSTANCES, work=1, now=later)
 
     assert "http://gone:1" not in shared.work()
+    assert {"http://idle:1", "http://busy:1"} < set(shared.work())
 
 
 def test_of_two_drawn_instances_the_freer_one_is_chosen() -> None:
