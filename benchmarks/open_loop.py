@@ -26,14 +26,17 @@ class Client(asyncio.Protocol):
         self._read = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
         self.transport = transport
         self._loop = asyncio.get_running_loop()
 
     def send(self, request: bytes, due: float) -> None:
+        """Ask what was due at a time of the loop."""
         self._due.append(due)
         self.transport.write(request)  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
+        """Read answers."""
         self._read += data
         while (head := self._read.find(b"\r\n\r\n")) >= 0:
             place = self._read.index(b"content-length: ") + 16

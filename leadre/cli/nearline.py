@@ -1,4 +1,4 @@
-"""`leadre refresh`, `trace`, `ingest`, `rehydrate`: named users, behaviors in, everybody's lists back. §4.4.1."""
+"""`leadre refresh`, `trace`, `ingest`, `rehydrate`: users and their behaviors, by hand. LEADRE §4.4.1."""
 
 from __future__ import annotations
 

@@ -16,6 +16,8 @@ redis.call('SET', TOKENS, string.format('%.0f', now * 1000), 'NX')
 local token = redis.call('INCR', TOKENS)
 local left = lane == 'llm' and budget(now) or math.huge
 limit = math.min(limit, math.floor(left))
+local ends, holder = string.format('%.0f', now + lease_ms), string.format('%.0f ', token)
+local troubles = redis.call('HLEN', TROUBLE) > 0
 local answer, taken, leases, rows = { token, now }, {}, {}, {}
 
 -- Returns whether the claim may take another user.
@@ -24,14 +26,14 @@ local function take(user, score)
     return true
   end
   -- Whoever has failed before is claimed alone, so that it cannot drag others along.
-  local alone = tonumber(redis.call('HGET', TROUBLE, user) or 0) >= FAILURE
+  local alone = troubles and tonumber(redis.call('HGET', TROUBLE, user) or 0) >= FAILURE
   if alone and #leases > 0 then
     return false
   end
   taken[user] = true
   answer[#answer + 1], answer[#answer + 2] = user, score
-  leases[#leases + 1], leases[#leases + 2] = now + lease_ms, user
-  rows[#rows + 1], rows[#rows + 2] = user, string.format('%.0f %.0f %s', token, score, lane)
+  leases[#leases + 1], leases[#leases + 2] = ends, user
+  rows[#rows + 1], rows[#rows + 2] = user, holder .. score .. ' ' .. lane
   return not alone and #leases < 2 * limit
 end
 

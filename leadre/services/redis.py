@@ -36,6 +36,8 @@ appendfsync no
 maxmemory-policy noeviction
 # A user's features as one packed piece of memory instead of a table of about 33 fields: half the bytes.
 hash-max-ziplist-value 4096
+# The sorted sets are the refresh queue's. A small one as a list is searched from end to end with every user.
+zset-max-ziplist-entries 0
 tcp-backlog 128
 """
 

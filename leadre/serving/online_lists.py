@@ -15,6 +15,8 @@ from struct import Struct
 from typing import Any
 
 from leadre.errors import ConfigError, Unavailable
+from leadre.serving.http.application import Background
+from leadre.serving.redis.cluster import ClusterConnection, cluster_of
 from leadre.serving.redis.connection import RedisConnection
 from leadre.serving.redis.wire import command
 from leadre.store.features.layout import FEATURE, VIEW, around_id, field
@@ -40,29 +42,34 @@ class OnlineLists:
     """Reads users' lists.
 
     Args:
-        redis: the process's connection to the online store.
+        redis: the process's connection to the online store, or to the nodes of its cluster.
         project: of feature_store.yaml.
     """
 
-    def __init__(self, redis: RedisConnection, *, project: str) -> None:
+    def __init__(self, redis: RedisConnection | ClusterConnection, *, project: str) -> None:
         self._redis = redis
         head, tail = around_id("user_id", project)
         name = field(VIEW, FEATURE)
         self._head = b"*3\r\n$4\r\nHGET\r\n$%d\r\n%b" % (len(head) + _ID.size + len(tail), head)
+        self._key_head, self._key_tail = head, tail
         self._tail = b"%b\r\n$%d\r\n%b\r\n" % (tail, len(name), name)
         self._mark = command("EXISTS", MARKER)
 
     def ask(self, user_id: int, found: Found) -> None:
         """Read a user's list; `found` is called once, later or at once."""
-        written = self._head + _ID.pack(user_id) + self._tail
+        packed = _ID.pack(user_id)
+        written, key = self._head + packed + self._tail, self._key_head + packed + self._key_tail
 
         def first(reply: Any) -> None:
             if type(reply) is bytes:
                 found(reply)
             elif reply is None:
-                marks: list[Any] = []
-                self._redis.ask(self._mark, marks.append)
-                self._redis.ask(written, lambda again: second(marks[0] if marks else Unavailable(""), again))
+                # The mark before the list: between the two nothing is wiped and written again.
+                self._redis.ask(
+                    self._mark,
+                    lambda mark: self._redis.ask(written, lambda again: second(mark, again), key=key),
+                    key=MARKER,
+                )
             else:
                 found(_error(reply))
 
@@ -74,11 +81,29 @@ class OnlineLists:
             else:
                 found(_error(reply if reply is not None else mark))
 
-        self._redis.ask(written, first)
+        self._redis.ask(written, first, key=key)
 
 
 def _error(reply: Any) -> Exception:
     return reply if isinstance(reply, Exception) else Unavailable(f"Redis answered {type(reply).__name__}")
+
+
+def online_connection(
+    redis: RedisConnection, *, cluster: str
+) -> tuple[RedisConnection | ClusterConnection, list[Background]]:
+    """Return the connection to the online store, and what keeps it.
+
+    Args:
+        redis: the process's connection; it is the online store's too, unless that is a cluster.
+        cluster: `LEADRE_REDIS_CLUSTER`; empty for none.
+
+    Raises:
+        ConfigError: `cluster` names no node.
+    """
+    if not cluster:
+        return redis, [redis.keep]
+    nodes = cluster_of(cluster)
+    return nodes, [redis.keep, nodes.keep]
 
 
 def project_of(feature_repo: Path) -> str:

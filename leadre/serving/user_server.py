@@ -26,7 +26,7 @@ from leadre.serving.http.operations import serving
 from leadre.serving.http.routes import Query, Route
 from leadre.serving.list_desk import ListDesk
 from leadre.serving.metrics import published
-from leadre.serving.online_lists import OnlineLists, project_of
+from leadre.serving.online_lists import OnlineLists, online_connection, project_of
 from leadre.serving.redis.connection import RedisConnection
 from leadre.serving.redis.wire import address_of
 from leadre.serving.reported import NewBehaviors
@@ -71,9 +71,10 @@ def create_app(
             queue.mark([user.user_id for user in arrivals.stale], groups=[user.group for user in arrivals.stale])
 
     connection = RedisConnection(address_of(settings.redis_url))
+    online, keeping = online_connection(connection, cluster=settings.redis_cluster)
     catalog = AdCatalog.over(settings.database_url)
     lists = ListDesk(
-        ask=OnlineLists(connection, project=project_of(settings.feature_repo)).ask,
+        ask=OnlineLists(online, project=project_of(settings.feature_repo)).ask,
         catalog=catalog,
         list_ttl_s=settings.list_ttl_s,
     )
@@ -82,7 +83,7 @@ def create_app(
     return application(
         lists,
         desk,
-        background=[connection.keep, catalog.keep],
+        background=[*keeping, catalog.keep],
         gauges=partial(published, gauges_from),
         guard=guard,
         measuring=measuring,

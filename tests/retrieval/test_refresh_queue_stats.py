@@ -20,9 +20,13 @@ def test_depth_and_longest_wait_are_told_by_group(queue: RefreshQueue) -> None:
     queue.mark([1, 2, 2], groups=[4, 4, 4], now=NOW)
     queue.mark([3], groups=[4], new=True, now=NOW - timedelta(seconds=2))
     queue.mark([4], groups=[24], now=NOW + timedelta(seconds=2))
+    queue.mark([5, 6, 6, 7, 7, 7], groups=[9] * 6, now=NOW)
+    queue.mark([6, 6], groups=[8, 8], now=NOW)
+    queue.mark([8, 8, 8], groups=[9] * 3, now=NOW - timedelta(seconds=1))
+    queue.mark([9, 9], groups=[9] * 2, now=NOW - timedelta(seconds=4))
     stats = queue.stats(now=NOW + timedelta(seconds=3))
-    assert {group: depth for group, depth in enumerate(stats.depth) if depth} == {4: 3, 24: 1}
-    assert (stats.oldest_s[4], stats.oldest_s[24], stats.oldest_s[0]) == (5.0, 1.0, 0.0)
+    assert {group: depth for group, depth in enumerate(stats.depth) if depth} == {4: 3, 8: 1, 9: 4, 24: 1}
+    assert [stats.oldest_s[group] for group in (0, 4, 8, 9, 24)] == [0.0, 5.0, 3.0, 7.0, 1.0]
 
 
 def test_prometheus_gets_the_queue_s_figures_and_no_users(queue: RefreshQueue) -> None:

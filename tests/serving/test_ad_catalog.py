@@ -21,7 +21,20 @@ from leadre.store.records.catalog import upsert_ads
 from leadre.store.records.database import connect, transaction
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
-ODD = ["SKU-1", "007", "NA", "null", 'a "quoted", name', "Größe 7/8", "\\N", "\\.", "日本 \N{SNOWMAN}", "-", "x" * 256, 7]
+ODD = [
+    "SKU-1",
+    "007",
+    "NA",
+    "null",
+    'a "quoted", name',
+    "Größe 7/8",
+    "\\N",
+    "\\.",
+    "日本 \N{SNOWMAN}",
+    "-",
+    "x" * 256,
+    7,
+]
 
 
 def ad(source_id: int | str) -> Ad:

@@ -284,9 +284,9 @@ def test_ten_thousand_requests_whole_and_broken_get_no_5xx_and_log_no_secret(
     assert {200, 202, 400, 404, 405, 413, 415} <= set(told.statuses)
     assert min(told.statuses[200], told.statuses[202], told.statuses[400]) > 1000
     database = connect(shop.settings.database_url)
-    with Redis.from_url(shop.settings.redis_url) as client:
+    with Redis.from_url(shop.settings.redis_url) as redis:
         queue = RefreshQueue.connect(shop.settings.redis_url)
-        Persister(redis=client, database=database, queue=queue).drain()
+        Persister(redis=redis, database=database, queue=queue).drain()
     with transaction(database) as connection:
         assert (connection.scalar(text("SELECT count(*) FROM behaviors")) or 0) > told.accepted * 0.95
     database.dispose()

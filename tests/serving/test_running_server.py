@@ -7,13 +7,16 @@ import os
 import random
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -134,6 +137,60 @@ def test_a_started_server_says_where_it_is_what_is_live_and_what_to_try(shop: An
         assert process.poll() is None
     assert SECRET not in complained[0]
     assert "Traceback" not in complained[0]
+
+
+def test_several_processes_share_a_port_and_one_that_dies_is_begun_anew(shop: Any) -> None:
+    admin = free_port_pair()
+    options = ("--port", "0", "--workers", "2", "--admin-port", str(admin))
+    with serving(shop.settings, "user-server", *options) as (process, said, _):
+        port = port_of(said[0])
+
+        def served() -> set[str]:
+            """Return the processes that answer: a request id begins with its process's own name."""
+            asked = (httpx.get(f"http://127.0.0.1:{port}/healthz").headers["x-request-id"] for _ in range(60))
+            return {each.partition("-")[0] for each in asked}
+
+        eventually(lambda: len(served()) == 2)
+        assert httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 404
+        for number in range(2):
+            eventually(lambda number=number: "leadre_requests_total" in metrics(admin + number))
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGKILL)
+        before = served()
+        eventually(lambda: len(served()) == 2 and served() != before)
+        assert process.poll() is None
+
+
+def metrics(port: int) -> str:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
+    except httpx.TransportError:
+        return ""
+
+
+def free_port_pair() -> int:
+    """Return a port that is free, and the next one with it."""
+    while True:
+        with socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", 0))
+            port: int = one.getsockname()[1]
+            try:
+                other.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while True:
+        try:
+            if true():
+                return
+        except httpx.TransportError:
+            pass  # of the process that was killed
+        assert time.monotonic() < end, "not in time"
+        time.sleep(0.1)
 
 
 def test_a_server_without_a_release_says_so(settings: Settings) -> None:

@@ -87,7 +87,7 @@ def server(
     def ask(user_id: int, found: Found) -> None:
         try:
             row = read(user_id)
-        except Exception as error:
+        except Unavailable as error:
             found(error)
             return
         if row is not None:

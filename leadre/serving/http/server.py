@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import ssl
@@ -34,6 +35,8 @@ def run(
         announce: called in a thread once requests are accepted.
         tls: how the first application's connections are encrypted; None: not at all.
     """
+    gc.collect()
+    gc.freeze()  # what was imported lives for ever: no request waits while it is looked through
     uvloop.run(serve(served, announce=announce, tls=tls))
 
 

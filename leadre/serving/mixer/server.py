@@ -22,7 +22,7 @@ from leadre.serving.mixer.branches import FixedBranch, StoredBranch, VisitsBranc
 from leadre.serving.mixer.kept import Kept
 from leadre.serving.mixer.mix import Mixer
 from leadre.serving.mixer.plugins import Maker, Tools, branches
-from leadre.serving.online_lists import OnlineLists, project_of
+from leadre.serving.online_lists import OnlineLists, online_connection, project_of
 from leadre.serving.redis.connection import RedisConnection
 from leadre.serving.redis.wire import address_of
 from leadre.serving.user_server import LIMIT
@@ -120,7 +120,9 @@ def application(
 
 
 def _leadre(tools: Tools) -> StoredBranch:
-    lists = OnlineLists(tools.redis, project=project_of(tools.settings.feature_repo))
+    online, (_, *keeping) = online_connection(tools.redis, cluster=tools.settings.redis_cluster)
+    tools.background.extend(keeping)
+    lists = OnlineLists(online, project=project_of(tools.settings.feature_repo))
     return StoredBranch(name="leadre", ask=lists.ask, ttl_s=tools.settings.list_ttl_s)
 
 

@@ -54,12 +54,13 @@ class RedisConnection:
         """Whether commands are being sent."""
         return self._link is not None
 
-    def ask(self, written: bytes, reply: Reply) -> None:
+    def ask(self, written: bytes, reply: Reply, *, key: bytes = b"") -> None:  # noqa: ARG002 - a cluster's
         """Send a command; `reply` is called with its reply or with `Unavailable`, at once if Redis is away.
 
         Args:
             written: `wire.command`.
             reply: must not raise.
+            key: the command's, for a cluster (cluster.py); here there is one node.
         """
         link = self._link
         if link is None:

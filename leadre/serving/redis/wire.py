@@ -64,7 +64,7 @@ def address_of(url: str) -> Address:
     """
     try:
         given: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call]
-        tls = _tls(given) if url.startswith("rediss://") else None
+        tls = tls_of(given) if url.startswith("rediss://") else None
     except (ValueError, OSError) as error:
         raise ConfigError(f"LEADRE_REDIS_URL cannot be used: {type(error).__name__}; see docs/operations.md") from None
     return Address(
@@ -77,7 +77,12 @@ def address_of(url: str) -> Address:
     )
 
 
-def _tls(given: dict[str, Any]) -> ssl.SSLContext:
+def tls_of(given: dict[str, Any]) -> ssl.SSLContext:
+    """Return how to encrypt, by redis-py's options of that name.
+
+    Raises:
+        OSError, ValueError: a certificate cannot be read.
+    """
     context = ssl.create_default_context(cafile=given.get("ssl_ca_certs"))
     if given.get("ssl_certfile"):
         context.load_cert_chain(given["ssl_certfile"], given.get("ssl_keyfile"))

@@ -1,21 +1,14 @@
 """The way out: how the owner names ads and users, instead of 64-bit ids. docs/adr/0001.
 
-In memory for LEADRE §4.4.1's latency-sensitive module: one search in an array a list, no question to the database.
-By a question to the catalog for commands and error messages.
+By a question to the catalog, for commands and error messages. Servers have the ads' names in memory:
+`leadre.serving.ad_catalog` (LEADRE §4.4.1).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
-from io import BytesIO
+from collections.abc import Collection
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-from pyarrow import csv
 from sqlalchemy import Column, Connection, select, text
 
 from leadre.domain.identity import outward
@@ -23,70 +16,6 @@ from leadre.errors import LeadreError
 from leadre.store.records.tables import ads, content_items, users
 
 _KEYS = {"ads": ads.c.ad_id, "users": users.c.user_id, "content_items": content_items.c.content_id}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class AdNames:
-    """The catalog's ads by ascending id: 12 bytes an ad, and the texts of those that are named by text.
-
-    Args:
-        ad_ids: int64[n].
-        texts: parallel to `ad_ids`; empty where the ad's name is its id.
-        cursor: where the next read of changes begins; None before the first.
-    """
-
-    ad_ids: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    texts: pa.StringArray = field(default_factory=lambda: pa.array([], pa.string()))
-    cursor: int | None = None
-
-    def of(self, ad_ids: Sequence[int]) -> list[int | str | None]:
-        """Return each ad's source id; None for an ad that the catalog did not hold when it was read."""
-        wanted = np.asarray(ad_ids, np.int64)
-        if not len(self.ad_ids):
-            return [None] * len(wanted)
-        places = np.minimum(np.searchsorted(self.ad_ids, wanted), len(self.ad_ids) - 1)
-        known = self.ad_ids[places] == wanted
-        return [
-            (self.texts[place].as_py() or ad_id) if there else None
-            for ad_id, place, there in zip(wanted.tolist(), places.tolist(), known.tolist(), strict=True)
-        ]
-
-
-def read_ad_names(connection: Connection, *, known: AdNames | None = None) -> AdNames:
-    """Return the names of all ads; with `known`, an earlier answer, only what changed since is read.
-
-    A deleted ad keeps its name: the id belongs to it for good.
-
-    Raises:
-        Unavailable: PostgreSQL does not answer (from `transaction`).
-    """
-    # First, and so as of a moment before the rows are read: what commits in between is read again.
-    cursor = int(connection.execute(text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")).scalar_one())
-    since = 0 if known is None or known.cursor is None else known.cursor
-    query = f"""
-        COPY (SELECT ad_id, CASE WHEN source_id = ad_id::text THEN '' ELSE source_id END
-              FROM ads WHERE changed_in >= {since:d} ORDER BY ad_id) TO STDOUT (FORMAT csv, FORCE_QUOTE *)
-    """  # noqa: S608 - our own words and a number
-    received = BytesIO()
-    with closing(connection.connection.cursor()) as database_cursor:
-        database_cursor.copy_expert(query, received)
-    if not received.tell():
-        before = known or AdNames()
-        return AdNames(ad_ids=before.ad_ids, texts=before.texts, cursor=cursor)
-    received.seek(0)
-    read = csv.read_csv(
-        received,
-        read_options=csv.ReadOptions(column_names=("ad_id", "name")),
-        convert_options=csv.ConvertOptions(column_types={"ad_id": pa.int64(), "name": pa.string()}),
-    ).combine_chunks()
-    ad_ids, texts = read["ad_id"].to_numpy(), read["name"].combine_chunks()
-    if known is not None and len(known.ad_ids):
-        kept = np.flatnonzero(~np.isin(known.ad_ids, ad_ids))
-        ad_ids = np.concatenate([known.ad_ids[kept], ad_ids])
-        texts = pa.concat_arrays([known.texts.take(pa.array(kept)), texts])
-        order = np.argsort(ad_ids)
-        ad_ids, texts = ad_ids[order], texts.take(pa.array(order))
-    return AdNames(ad_ids=ad_ids, texts=texts, cursor=cursor)
 
 
 def ad_source_ids(connection: Connection, ad_ids: Collection[int]) -> dict[int, int | str]:
