@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 
 for name in (
@@ -28,6 +29,9 @@ for name in (
     "workers.training",
     "workers.dataset",
     "workers.features",
-    "tests.chaos.plain",
+    "tests.chaos.kills",  # and with it all that a fork would import to find what it is to do
 ):
     importlib.import_module(name)
+
+gc.collect()
+gc.freeze()  # or each fork's first collection would copy all of this memory
