@@ -196,23 +196,6 @@ def behavior_sequences(connection: Connection, user_ids: Sequence[int]) -> dict[
     return {row.user_id: row.behavior_sequence for row in connection.execute(query, {"users": list(user_ids)})}
 
 
-def stale_users(connection: Connection, *, now: datetime, limit: int) -> list[int]:
-    """Return users with positive behaviors that their newest list was not made from.
-
-    For the reconciler: what a lost queue entry left behind is found here, by an index on `user_state`.
-
-    Args:
-        connection: in a transaction.
-        now: a user whose newest behavior is later is not stale yet.
-        limit: at most so many, those with the newest behavior first.
-    """
-    query = text("""
-        SELECT user_id FROM user_state WHERE behavior_sequence > listed_sequence AND newest_behavior_at <= :now
-        ORDER BY newest_behavior_at DESC, user_id LIMIT :limit
-    """)
-    return list(connection.scalars(query, {"now": now, "limit": limit}))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stale:
     """A stale user. `behaved_at`: its newest positive behavior. `listed`: whether it ever had a list."""
@@ -225,7 +208,9 @@ class Stale:
 def stale_page(
     connection: Connection, *, now: datetime, limit: int, settled: datetime | None = None, after: Stale | None = None
 ) -> list[Stale]:
-    """Return some stale users, whose newest behavior is the oldest first; read from the index of stale users.
+    """Return some users with positive behaviors that their newest list was not made from, the longest waiting first.
+
+    For the reconciler: what a lost queue entry left behind is found here, by an index on `user_state`.
 
     Args:
         connection: in a transaction.

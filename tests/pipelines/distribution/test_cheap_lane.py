@@ -122,7 +122,7 @@ def test_users_get_lists_of_the_live_release_without_its_model(
     assert (stored.source, stored.behavior_sequence) == ("covisitation", 3)
     assert stored.ad_ids == tuple(beam.ad_id for beam in one.beams)
     with transaction(database) as connection:
-        assert 1 not in events.stale_users(connection, now=NOW, limit=100)
+        assert 1 not in [user.user_id for user in events.stale_page(connection, now=NOW, limit=100)]
         catalog.set_live(connection, list(range(6)), live=False)
     publish(applied, index_of(ADS, revision=1))
     promoted(database, "second")

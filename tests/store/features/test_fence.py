@@ -36,7 +36,7 @@ from leadre.store.features.list_reader import read_lists
 from leadre.store.features.list_writer import ListWriter, derive_lists, set_lists
 from leadre.store.features.online_rows import REJECTED, place_of, set_rows
 from leadre.store.records.database import transaction
-from leadre.store.records.events import stale_users
+from leadre.store.records.events import stale_page
 from leadre.store.records.tables import retrieval_log as log
 from leadre.store.records.tables import user_state
 from tests.store.features.mutants import SCRIPT
@@ -154,7 +154,7 @@ def test_what_comes_too_late_is_neither_logged_nor_the_users_newest(
     assert _online(online) == (100,)
     with transaction(database) as connection:
         connection.execute(user_state.update().values(behavior_sequence=6, newest_behavior_at=NOW))
-        assert stale_users(connection, now=NOW, limit=9) == [7]
+        assert [user.user_id for user in stale_page(connection, now=NOW, limit=9)] == [7]
         state = connection.execute(select(user_state)).one()
         assert (state.listed_at, state.listed_epoch, state.listed_sequence) == (NOW, 2, 5)
         assert connection.scalars(select(log.c.retrieved_ad_ids)).all() == [[100]]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -20,7 +21,7 @@ from leadre.store.records.events import (
     append_behaviors,
     newest_positive_behavior,
     read_sequences,
-    stale_users,
+    stale_page,
     upsert_behaviors,
     upsert_impressions,
 )
@@ -162,38 +163,41 @@ def test_the_newest_positive_behavior_is_neither_a_skip_nor_an_impression(connec
     assert newest_positive_behavior(connection, [1, 2, 3]) == {1: NOW - timedelta(hours=7)}
 
 
-def test_stale_are_those_whose_list_is_older_than_what_they_did(connection: Connection) -> None:
+def test_stale_are_those_whose_list_rests_on_fewer_behaviors_than_they_have(connection: Connection) -> None:
     hour = timedelta(hours=1)
     behaved = {user: NOW - timedelta(hours=user) for user in range(1, 7)} | {7: NOW + hour, 8: None}
-    made_from = {
-        2: behaved[2],
-        3: behaved[3] - hour,
-        4: behaved[4] - timedelta(microseconds=1),  # rounded somewhere
-        6: NOW,  # from nothing: from everything before it
-    }
+    known, listed = {1: 2, 2: 3, 3: 3, 4: 1, 5: 1, 6: 1, 7: 1}, {2: 3, 3: 2, 4: 1, 6: 1}
     rows = [
         {
             "user_id": user,
             "newest_behavior_at": behaved_at,
-            "listed_at": NOW if user in made_from else None,
-            "list_behavior_at": made_from.get(user),
+            "changed_at": behaved_at or NOW,
+            "listed_at": NOW if user in listed else None,
+            "behavior_sequence": known.get(user, 0),
+            "listed_sequence": listed.get(user, 0),
         }
         for user, behaved_at in behaved.items()
     ]
     connection.execute(user_state.insert(), rows)
-    assert stale_users(connection, now=NOW, limit=10) == [1, 3, 5]
-    assert stale_users(connection, now=NOW, limit=1) == [1]
-    assert stale_users(connection, now=NOW + 2 * hour, limit=10) == [7, 1, 3, 5]
+
+    def stale(**how: Any) -> list[int]:
+        return [user.user_id for user in stale_page(connection, **{"now": NOW, "limit": 10, **how})]
+
+    assert stale() == [5, 3, 1]
+    assert stale(limit=1) == [5]
+    assert stale(after=stale_page(connection, now=NOW, limit=1)[0]) == [3, 1]
+    assert stale(now=NOW + 2 * hour) == [5, 3, 1, 7]
+    assert stale(settled=NOW - 2 * hour) == [5, 3]
+    assert [user.listed for user in stale_page(connection, now=NOW, limit=10)] == [False, True, False]
 
 
 def test_the_stale_are_found_by_an_index_that_holds_them_alone(connection: Connection) -> None:
     connection.exec_driver_sql(
-        "INSERT INTO user_state (user_id, newest_behavior_at, listed_at, list_behavior_at) "
-        "SELECT n, now(), now(), now() - CASE WHEN mod(n, 1000) = 0 THEN interval '1 day' ELSE interval '0' END "
-        "FROM generate_series(1, 20000) n"
+        "INSERT INTO user_state (user_id, newest_behavior_at, behavior_sequence, listed_at, listed_sequence) "
+        "SELECT n, now(), 1, now(), CASE WHEN mod(n, 1000) = 0 THEN 0 ELSE 1 END FROM generate_series(1, 20000) n"
     )
     connection.exec_driver_sql("ANALYZE user_state")
     scanned = "SELECT sum(idx_scan) FROM pg_stat_xact_user_tables WHERE relname = 'user_state'"
     before = connection.exec_driver_sql(scanned).scalar_one()
-    assert len(stale_users(connection, now=datetime.now(UTC) + timedelta(days=1), limit=100)) == 20
+    assert len(stale_page(connection, now=datetime.now(UTC) + timedelta(days=1), limit=100)) == 20
     assert connection.exec_driver_sql(scanned).scalar_one() == before + 1
