@@ -2,9 +2,10 @@
 
 LEADRE §4.4.1. Rates: the same records of 20 ads, 256 users a batch, set as the list writer does (`ours`), by Feast's
 `write_to_online_store` over our store (`fenced_feast`) and over Feast's own (`feast`), in rounds that take turns;
-medians. Backward moves: processes write lists of a few users through `write_to_online_store`, each made from what was known a
-moment before; a reader counts how often a user's list has an older fence than the one it saw before. Event times are in
-the order of the fences, the best case of a store that compares times: Feast's reads, then writes. Servers of its own.
+medians. Backward moves: processes write lists of a few users through `write_to_online_store`, each made from what was
+known a moment before; a reader counts how often a user's list has an older fence than the one it saw before. Event
+times are in the order of the fences, the best case of a store that compares times: Feast's reads, then writes. Servers
+of its own.
 
 Usage: python benchmarks/bench_fenced_write.py [--reads N] [--writers N] [--quick] [--json]
 """

@@ -27,7 +27,7 @@ from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.trie import LiveMask, Trie
 from leadre.retrieval.inventory import Inventory, added_rows
 from leadre.store.records.database import connect, migrate, transaction
-from leadre.store.records.inventory import InventoryRows, microseconds, read_inventory
+from leadre.store.records.inventory.rows import InventoryRows, microseconds, read_inventory
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CITIES, USERS, CHANGED = 40, 64, 1000

@@ -42,6 +42,7 @@ class Settings:
             `dns+http://name:port` for every address that a name has.
         engine_timeout_s: seconds within which an engine server has to answer (`LEADRE_ENGINE_TIMEOUT_S`, default 30;
             ours).
+        engine_key: API key that the engine servers ask for (`LEADRE_ENGINE_KEY`); empty, the default: none.
         device: where the model is, as torch names it (`LEADRE_DEVICE`, default "cpu").
         precision: of the model's weights and activations (`LEADRE_PRECISION`, default "fp32").
         stream_max: entries that the stream of reported behaviors holds at most (`LEADRE_STREAM_MAX`, default 1,000,000,
@@ -88,6 +89,7 @@ class Settings:
     engine: EngineKind = "auto"
     engine_urls: tuple[str, ...] = ()
     engine_timeout_s: float = 30.0
+    engine_key: str = field(default="", repr=False)
     device: str = "cpu"
     precision: Precision = "fp32"
     stream_max: int = 1_000_000
@@ -168,6 +170,7 @@ class Settings:
             engine=_one_of(env, "LEADRE_ENGINE", get_args(EngineKind), "auto"),
             engine_urls=_engine_urls(env),
             engine_timeout_s=_number(env, "LEADRE_ENGINE_TIMEOUT_S", 30.0, 0.1, 3600),
+            engine_key=env.get("LEADRE_ENGINE_KEY", ""),
             device=env.get("LEADRE_DEVICE", "cpu"),
             precision=_one_of(env, "LEADRE_PRECISION", get_args(Precision), "fp32"),
             stream_max=_whole(env, "LEADRE_STREAM_MAX", 1_000_000, 1, 1_000_000_000),

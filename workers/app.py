@@ -27,14 +27,17 @@ from typing import Any
 
 from celery import Celery, Task, signals
 from celery.worker import WorkController
+from celery.worker.consumer import Consumer
 
-from leadre import logs
+from leadre import logs, traces
 from leadre.errors import ConfigError, Unavailable
 from leadre.settings import Settings
 from leadre.threads import wait_asleep
 
 from . import broker
 from .schedule import BEAT_SCHEDULE
+
+logger = logging.getLogger(__name__)
 
 _TWIN = "leadre_workers" if __package__ == "workers" else "workers"
 _loaded = getattr(sys.modules.get(f"{_TWIN}.app"), "__file__", None)
@@ -57,6 +60,7 @@ def configuration() -> dict[str, Any]:
     return {
         "broker_url": Settings.from_environment().redis_url,
         "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,  # a hundred would be the end of a worker
         "broker_transport_options": {
             "visibility_timeout": 60,
             "unacked_restore_interval": 1,
@@ -112,13 +116,13 @@ broker.use()
 app = Application(
     "leadre",
     task_cls=PatientTask,
+    amqp=broker.Amqp,
     include=[
         f"{__package__}.{module}"
         for module in (
             *("retrieval", "distribution", "ingest", "indexing", "training", "materialization", "dataset", "features"),
             "doorbell",
             "upkeep",
-            "telemetry",
         )
     ],
     set_as_current=True,
@@ -142,3 +146,36 @@ def configure_logging(loglevel: int | None = None, **_: object) -> None:
     celery = logging.getLogger("celery")
     celery.handlers[:] = logging.getLogger(__package__).handlers
     celery.setLevel(logging.WARNING)
+
+
+@signals.worker_init.connect  # type: ignore[untyped-decorator]
+def start_traces(**_: object) -> None:
+    """Trace a share of the batches, if the settings say so. Ends a worker that cannot."""
+    from .resources import resources
+
+    try:
+        traces.start(sample=resources().settings.trace_sample, service="leadre worker")
+    except ConfigError as error:
+        raise SystemExit(f"ConfigError: {error}") from error  # Celery logs other exceptions of handlers, and goes on
+
+
+@signals.worker_ready.connect  # type: ignore[untyped-decorator]
+def serve_metrics(sender: Consumer, **_: object) -> None:
+    """Answer `GET /metrics` on the settings' port. A port that cannot be had is a warning: the worker works."""
+    from .resources import resources
+
+    settings = resources().settings
+    if settings.worker_metrics_port is None:
+        return
+    from prometheus_client import REGISTRY, start_http_server
+
+    from leadre.retrieval.refresh_queue_stats import QueueCollector
+
+    try:
+        server, _thread = start_http_server(settings.worker_metrics_port, addr=settings.worker_metrics_host)
+    except OSError as error:
+        logger.warning("metrics_not_served", extra={"port": settings.worker_metrics_port, "problem": error.strerror})
+        return
+    if RETRIEVAL in sender.app.amqp.queues.consume_from:
+        REGISTRY.register(QueueCollector(resources().queue))
+    logger.info("metrics_served", extra={"host": settings.worker_metrics_host, "port": server.server_port})

@@ -134,7 +134,7 @@ class Resources:
                         refresh=self._refresh,
                         batch=self.settings.refresh_batch,
                         ready=lambda: self.retriever.current(),  # a release that cannot be loaded kills no user
-                    )
+                    ),
                 ],
                 lease_s=self.settings.lease_s,
                 should_stop=lambda: self.stopping.is_set() or time.monotonic() > end,

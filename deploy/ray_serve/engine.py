@@ -2,7 +2,7 @@
 
 LEADRE §4.4.2. `pip install "leadre[model]" "ray[serve]"`, LEADRE_HOME on storage that all machines see, then
 
-    LEADRE_RELEASE=NAME serve run deploy.ray_serve.engine:application
+    RELEASE=NAME serve run deploy.ray_serve.engine:application
 
 and `LEADRE_ENGINE=remote LEADRE_ENGINE_URLS=http://HOST:8000` for the workers. Ray's proxy then balances (by the queue
 lengths of two replicas drawn at random) and the workers' balancer sees one instance. To let the workers balance by
@@ -19,12 +19,12 @@ from ray import serve
 
 
 def build() -> Any:
-    """Return a replica's ASGI application; it loads the release named in LEADRE_RELEASE, or follows the live one."""
+    """Return a replica's ASGI application; it loads the release named in RELEASE, or follows the live one."""
     from leadre.cli.serve import engine_settings
     from leadre.serving.engine_host import EngineHost, live_release, load_served, named_release
     from leadre.serving.engine_server import EngineServer
 
-    release = os.environ.get("LEADRE_RELEASE", "live")
+    release = os.environ.get("RELEASE", "live")
     settings = engine_settings(None, needs_servers=release == "live")
     wanted = live_release(settings) if release == "live" else named_release(release, releases=settings.releases)
     return EngineServer(
@@ -36,7 +36,7 @@ def build() -> Any:
     # A replica decodes in batches, so it wants requests that wait: more at once than it can decode at once.
     max_ongoing_requests=64,
     autoscaling_config={"min_replicas": 1, "max_replicas": 64, "target_ongoing_requests": 16},
-    ray_actor_options={"num_gpus": float(os.environ.get("LEADRE_ENGINE_GPUS", "1"))},
+    ray_actor_options={"num_gpus": float(os.environ.get("ENGINE_GPUS", "1"))},
 )
 @serve.ingress(build)
 class Engine:

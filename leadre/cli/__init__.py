@@ -38,7 +38,7 @@ _COMMANDS = {
     "refresh": ("leadre.cli.nearline", "refresh", "Retrieve ads for users now, in this process."),
     "queue": ("leadre.cli.operations.queue", "queue", "Who waits for a new list, and who failed too often."),
     "dataset": ("leadre.cli.dataset", "dataset", "Make training sets for rankers, and lists of the past."),
-    "decode": ("leadre.cli.decode", "decode", "Decode users without storing anything; --bench measures it."),
+    "decode": ("leadre.cli.decode", "decode", "Decode users without storing anything."),
     "features": ("leadre.cli.features.check", "features", "Whether the features that rankers read are well."),
     "trace": ("leadre.cli.nearline", "trace", "Follow one user from events to ranker features."),
     "keys": ("leadre.cli.operations.keys", "keys", "Make API keys for the servers."),

@@ -133,7 +133,10 @@ def mixer(host: str, port: int, *, workers: int, admin_port: int | None, admin_h
 )
 @click.option("--tokens-per-batch", type=click.IntRange(1), default=8192, show_default=True, help="A beam counts as 4.")
 @click.option("--waiting", type=click.IntRange(1), default=1024, show_default=True, help="Prompts that may wait.")
-def engine(host: str, port: int, *, release: str, kind: EngineKind | None, tokens_per_batch: int, waiting: int) -> None:
+@door_options
+def engine(
+    host: str, port: int, *, release: str, kind: EngineKind | None, tokens_per_batch: int, waiting: int, door: Door
+) -> None:
     """Decode for other processes: token ids in, S-IDs out (LEADRE_ENGINE=remote asks it).
 
     With --release NAME it needs neither PostgreSQL nor Redis nor Feast, only LEADRE_HOME.
@@ -142,6 +145,7 @@ def engine(host: str, port: int, *, release: str, kind: EngineKind | None, token
     """
     found = engine_settings(kind, needs_servers=release == "live")
     (listening,) = _bound(host, port)
+    tls = door.uvicorn_options()
 
     from leadre.serving.engine_host import EngineHost, live_release, load_served, named_release
     from leadre.serving.engine_server import EngineServer, run
@@ -153,9 +157,11 @@ def engine(host: str, port: int, *, release: str, kind: EngineKind | None, token
         tokens_per_batch=tokens_per_batch,
         waiting=waiting,
     )
-    logs.configure()
-    announce = partial(click.echo, f"Engine on {_address(listening)}, release {release}")
-    run(EngineServer(engines), listening, announce=announce)
+    with listening:
+        app = door.guarded(EngineServer(engines), found, address=listening.getsockname()[0])
+        logs.configure()
+        announce = partial(click.echo, f"Engine on {_address(listening, scheme=door.scheme)}, release {release}")
+        run(app, listening, announce=announce, tls=tls)
 
 
 def engine_settings(kind: EngineKind | None, *, needs_servers: bool) -> Settings:
@@ -265,6 +271,6 @@ def _announced(
     return "\n".join(lines[:2] + [f"  {line}" for line in lines[2:]])
 
 
-def _address(listening: socket.socket) -> str:
+def _address(listening: socket.socket, *, scheme: str) -> str:
     host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

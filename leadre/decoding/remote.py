@@ -184,11 +184,13 @@ class Instance:
         url: `http://host:port`.
         timeout_s: an answer has to begin within this.
         connections: kept open at once.
+        key: API key that the server asks for; empty for one that asks for none.
     """
 
     url: str
     timeout_s: float = 30.0
     connections: int = 16
+    key: str = field(default="", repr=False)
     _pool: urllib3.HTTPConnectionPool = field(init=False, repr=False)
     _masks: SentMasks = field(init=False, repr=False, default_factory=SentMasks)
 
@@ -224,6 +226,8 @@ class Instance:
 
     def _post(self, body: bytes) -> tuple[int, bytes]:
         headers = {"content-type": "application/msgpack"}
+        if self.key:
+            headers["authorization"] = f"Bearer {self.key}"
         try:
             try:
                 response = self._pool.request("POST", PATH, body=body, headers=headers)

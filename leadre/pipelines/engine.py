@@ -38,7 +38,7 @@ def engine_of_release(
     if kind == "remote":
         if not settings.engine_urls:
             raise ConfigError("the engine `remote` needs LEADRE_ENGINE_URLS: where `leadre serve engine` runs")
-        balancer = _balancer(settings.engine_urls, settings.redis_url, settings.engine_timeout_s)
+        balancer = _balancer(settings.engine_urls, settings.redis_url, settings.engine_timeout_s, settings.engine_key)
         return load_remote(folder, index=index, ask=balancer.ask)
     if kind == "tensorrt":
         raise ConfigError(
@@ -49,6 +49,6 @@ def engine_of_release(
 
 
 @cache
-def _balancer(urls: tuple[str, ...], redis_url: str, timeout_s: float) -> Balancer:
+def _balancer(urls: tuple[str, ...], redis_url: str, timeout_s: float, key: str) -> Balancer:
     """Return the process's balancer: releases come and go, connections and what is known of the instances stay."""
-    return Balancer.connect(urls, redis_url=redis_url, timeout_s=timeout_s)
+    return Balancer.connect(urls, redis_url=redis_url, timeout_s=timeout_s, key=key)

@@ -22,7 +22,7 @@ from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.trie.live_mask import LiveMask
 from leadre.retrieval.schedule import Schedule
 from leadre.retrieval.targeting_table import Choice, TargetingTable
-from leadre.store.records.inventory import InventoryRows, microseconds, read_inventory
+from leadre.store.records.inventory.rows import InventoryRows, microseconds, read_inventory
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

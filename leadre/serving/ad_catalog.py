@@ -16,7 +16,7 @@ import numpy as np
 
 from leadre.errors import Unavailable
 from leadre.store.records.database import connect, transaction
-from leadre.store.records.showable import NO_END_S, NO_ROWS, ShowableRows, merged, read_showable
+from leadre.store.records.inventory.showable import NO_END_S, NO_ROWS, ShowableRows, merged, read_showable
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -198,13 +198,20 @@ class EngineServer:
         return "\n".join(lines) + "\n"
 
 
-def run(app: EngineServer, listening: socket.socket, *, announce: Callable[[], None]) -> None:
+def run(
+    app: Callable[..., Awaitable[None]],
+    listening: socket.socket,
+    *,
+    announce: Callable[[], None],
+    tls: Mapping[str, Any] | None = None,
+) -> None:
     """Serve on a bound socket until a signal ends it. An ASGI server, because that one says when a client hangs up.
 
     Args:
-        app: what to serve.
+        app: an `EngineServer`, perhaps behind its keys.
         listening: bound.
         announce: called once requests are accepted.
+        tls: uvicorn's options of a certificate; None: plain HTTP.
     """
     import uvicorn
 
@@ -214,7 +221,7 @@ def run(app: EngineServer, listening: socket.socket, *, announce: Callable[[], N
             if self.started:
                 announce()
 
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=KEEP_ALIVE_S)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=KEEP_ALIVE_S, **(tls or {}))
     with suppress(KeyboardInterrupt):  # how uvicorn passes on the signal it ended by
         Announced(config).run(sockets=[listening])
 

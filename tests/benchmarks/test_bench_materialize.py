@@ -12,8 +12,10 @@ from leadre.settings import Settings
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "bench_materialize.py"
 
-# feast 0.67 (2026-11): says of pandas that it changes.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+# feast 0.67 (2026-11): says of pandas that it changes, and of on-demand views that they do not scale.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:On demand feature view:RuntimeWarning"
+)
 
 
 def test_every_way_of_materializing_is_measured(applied: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

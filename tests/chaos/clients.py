@@ -64,7 +64,8 @@ class Clients:
         self._reporting_ends.set()
         self._stopping.set()
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
 
     def _report(self, number: int) -> None:
         rng = random.Random(f"{self._seed} reporter {number}")

@@ -19,7 +19,7 @@ from typing import Any
 from tests.chaos import plain
 from tests.chaos.world import System
 
-QUEUES = "retrieval"
+QUEUES = "retrieval,ingest"
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.chaos.loaded"])
 

@@ -42,9 +42,7 @@ class Killer:
         kills: as `schedule` gives them.
     """
 
-    def __init__(
-        self, home: Path, fleets: Sequence[Fleet], kills: Sequence[tuple[float, Victim]], *, seed: int
-    ) -> None:
+    def __init__(self, home: Path, fleets: Sequence[Fleet], kills: Sequence[tuple[float, Victim]]) -> None:
         self._home, self._fleets, self._kills = home, fleets, kills
         self._thread = threading.Thread(target=self._kill)
         self.counts: Counter[Victim] = Counter()

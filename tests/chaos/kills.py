@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine, text
 
 from leadre.retrieval.refresh_queue import RefreshQueue
+from leadre.serving.behavior_stream import STREAM
 from leadre.store.features.list_reader import read_lists
 from leadre.store.records.database import connect, transaction
 from tests.chaos import plain
@@ -21,7 +22,6 @@ from tests.chaos.killer import Killer, schedule
 from tests.chaos.world import System, own_system
 
 PATIENCE_S = 90.0
-STREAM = "{leadre:behaviors}:stream"
 
 
 def run(*, seconds: float, seed: int, workers: int, users: int, per_s: float, celery: bool) -> dict[str, Any]:
@@ -37,13 +37,14 @@ def run(*, seconds: float, seed: int, workers: int, users: int, per_s: float, ce
     """
     with own_system(seed=seed, users=users) as system, user_server(system) as port:
         logs = system.settings.home
-        fleets = [Fleet(workers, worker, system.environment, log=logs / "workers.log")]
-        if celery:
-            fleets.append(Fleet(workers, plain_worker, system.settings.redis_url, log=logs / "plain.log"))
+        fleets: list[Fleet] = []
         clients = Clients(system, port, seed=seed, per_s=per_s)
         peer = _Peer(system.settings.redis_url, per_s=per_s) if celery else None
         killer = Killer(logs, fleets, schedule(seed, seconds))
         try:
+            fleets.append(Fleet(workers, worker, system.environment, log=logs / "workers.log"))
+            if celery:
+                fleets.append(Fleet(workers, plain_worker, system.settings.redis_url, log=logs / "plain.log"))
             converge(system, patience_s=PATIENCE_S)  # all have started, and every user has a list
             clients.start()
             began = time.monotonic()

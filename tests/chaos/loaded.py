@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 
 for name in (
@@ -18,12 +19,19 @@ for name in (
     "celery.apps.worker",
     "celery.concurrency.thread",
     "celery.worker.consumer",
+    "leadre.pipelines.persister",
+    "leadre.pipelines.distribution.cheap_lane",
     "workers.doorbell",
+    "workers.distribution",
+    "workers.ingest",
     "workers.upkeep",
     "workers.materialization",
     "workers.training",
     "workers.dataset",
     "workers.features",
-    "tests.chaos.plain",
+    "tests.chaos.kills",  # and with it all that a fork would import to find what it is to do
 ):
     importlib.import_module(name)
+
+gc.collect()
+gc.freeze()  # or each fork's first collection would copy all of this memory

@@ -75,7 +75,7 @@ def run(*, seed: int, users: int, workers: int) -> dict[str, Any]:
 
 
 def write_lists(system: System, database: Engine, online: Redis, user_ids: range, generated_at: datetime) -> None:
-    """Write a list for each of some users, to the log and online. A record does not say whose it is: one batch serves."""
+    """Write a list for each of some users, to the log and online. One batch serves: a record is nobody's."""
     index = system.index
     lists = [
         RetrievalList(

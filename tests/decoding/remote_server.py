@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import uvicorn
@@ -78,13 +79,17 @@ class ServedEngine(RemoteEngine):
 
 
 @contextmanager
-def running(shelf: Shelf, *, masks: KeptMasks | None = None, port: int = 0) -> Iterator[str]:
+def running(
+    shelf: Shelf, *, masks: KeptMasks | None = None, port: int = 0, behind: Callable[[Any], Any] = lambda app: app
+) -> Iterator[str]:
     """Serve a shelf and give its address."""
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(("127.0.0.1", port))
         listening.listen(128)  # what comes before the server has started waits
-        server = uvicorn.Server(uvicorn.Config(EngineServer(shelf, masks=masks), log_level="error", access_log=False))
+        server = uvicorn.Server(
+            uvicorn.Config(behind(EngineServer(shelf, masks=masks)), log_level="error", access_log=False)
+        )
 
         def serve() -> None:
             with suppress(asyncio.CancelledError):

@@ -43,10 +43,10 @@ def test_the_container_runs_a_command_that_there_is(documents: dict[str, dict[st
 
 
 def test_it_is_scaled_by_a_metric_that_the_server_has(documents: dict[str, dict[str, Any]]) -> None:
-    scaled = documents["ScaledObject"]["spec"]
+    scaled = documents["HorizontalPodAutoscaler"]["spec"]
     assert scaled["scaleTargetRef"]["name"] == documents["Deployment"]["metadata"]["name"]
     assert "replicas" not in documents["Deployment"]["spec"]
-    assert "leadre_engine_waiting" in scaled["triggers"][0]["metadata"]["query"]
+    assert scaled["metrics"][0]["pods"]["metric"]["name"] == "leadre_engine_waiting"
 
 
 def test_probes_ask_routes_that_there_are(documents: dict[str, dict[str, Any]]) -> None:

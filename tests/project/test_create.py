@@ -181,6 +181,8 @@ def test_the_project_s_workers_are_the_installed_ones(tmp_path: Path) -> None:
     assert apps == "True False"
     assert tasks.split() == [
         "workers.dataset.make_past_lists",
+        "workers.distribution.distribute",
+        "workers.distribution.measure_freshness",
         "workers.features.check_drift",
         "workers.features.check_state",
         "workers.indexing.index_new_ads",

@@ -27,7 +27,7 @@ from leadre.serving.redis.wire import Address
 from leadre.serving.user_server import application
 from leadre.store.features.list_reader import ShownRow
 from leadre.store.records.request_path import Arrivals, Stale
-from leadre.store.records.showable import NO_END_S, ShowableRows
+from leadre.store.records.inventory.showable import NO_END_S, ShowableRows
 
 NOW = datetime(2025, 3, 1, 12, tzinfo=UTC)
 LIST = ShownRow(

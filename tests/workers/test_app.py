@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from celery.concurrency import get_implementation
+from kombu.exceptions import OperationalError
 
 from workers.app import app, refuse_prefork
 from workers.schedule import BEAT_SCHEDULE
@@ -43,6 +44,20 @@ def test_messages_are_json_and_nothing_else_is_accepted() -> None:
     assert app.conf.accept_content == ["json"]
     assert app.conf.task_serializer == "json"
     assert app.conf.task_ignore_result
+
+
+def test_a_broker_that_is_away_is_tried_every_second_and_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    def note(_: Exception, interval: float) -> None:
+        slept.append(interval)
+
+    monkeypatch.setattr("kombu.utils.functional.sleep", lambda _: None)
+    assert app.conf.broker_connection_max_retries is None
+    with pytest.raises(OperationalError):
+        app.connection_for_read().ensure_connection(note, 9)  # of the nowhere that `urls` names
+    assert len(slept) == 9
+    assert max(slept) <= 1.0
 
 
 def test_what_beat_says_is_a_task_and_goes_to_its_queue() -> None:

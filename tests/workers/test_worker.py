@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
+from sqlalchemy import text
 
 from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.pipelines.refresh import LiveRetriever
@@ -171,5 +172,15 @@ def test_a_refresh_in_process_sees_promotions_and_paused_ads(system) -> None:
     with transaction(database) as connection:
         releases.rollback(connection)
     assert live.current().release == "r1"
+    (fourth,) = live.refresh([user], now=now)  # by a clock that is behind, and newer all the same
+    assert first.release_epoch == second.release_epoch < third.release_epoch < fourth.release_epoch
+    with transaction(database) as connection:
+        known = connection.scalar(text("SELECT behavior_sequence FROM user_state WHERE user_id = :u"), {"u": user})
+        advanced = connection.scalar(text("SELECT listed_epoch FROM user_state WHERE user_id = :u"), {"u": user})
+    assert (fourth.behavior_sequence, advanced) == (known, fourth.release_epoch)
+    assert known
+    stored = features.retrieval_lists([user])[0]
+    assert stored is not None
+    assert (stored.release, stored.release_epoch, stored.behavior_sequence) == ("r1", fourth.release_epoch, known)
     features.close()
     database.dispose()

@@ -51,6 +51,7 @@ class Balancer:
         shared: the counters of all proxies.
         timeout_s: an instance has to answer within this; a question is given up after twice as long.
         random: draws the two instances to choose between, while Redis is away.
+        key: API key that the instances ask for; empty where they ask for none.
     """
 
     def __init__(
@@ -60,8 +61,9 @@ class Balancer:
         *,
         timeout_s: float = 30.0,
         random: Random | None = None,
+        key: str = "",
     ) -> None:
-        self._addresses, self._shared, self._timeout_s = addresses, shared, timeout_s
+        self._addresses, self._shared, self._timeout_s, self._key = addresses, shared, timeout_s, key
         self._random = random or Random()  # noqa: S311 - nothing secret
         self._instances: dict[str, Instance] = {}
         self._own = Counters(lease_ms=shared.lease_ms)
@@ -73,13 +75,13 @@ class Balancer:
         self._renewing: threading.Thread | None = None
 
     @classmethod
-    def connect(cls, urls: Sequence[str], *, redis_url: str, timeout_s: float = 30.0) -> Balancer:
+    def connect(cls, urls: Sequence[str], *, redis_url: str, timeout_s: float = 30.0, key: str = "") -> Balancer:
         """Balance over the instances at `urls` (see `Addresses`); nothing is asked yet.
 
         Raises:
             ConfigError: no URL, or one of another kind.
         """
-        return cls(Addresses(urls), SharedCounters.connect(redis_url), timeout_s=timeout_s)
+        return cls(Addresses(urls), SharedCounters.connect(redis_url), timeout_s=timeout_s, key=key)
 
     def ask(self, question: Question) -> list[list[Beam]]:
         """Have a question answered.
@@ -192,7 +194,7 @@ class Balancer:
             if url not in self._instances:
                 here = set(self._addresses())
                 self._instances = {known: client for known, client in self._instances.items() if known in here}
-                self._instances[url] = Instance(url=url, timeout_s=self._timeout_s)
+                self._instances[url] = Instance(url=url, timeout_s=self._timeout_s, key=self._key)
             return self._instances[url]
 
 

@@ -29,7 +29,7 @@ _SCRIPT = files("leadre.store.features").joinpath("set_rows.lua").read_bytes()
 _SHA = sha1(_SCRIPT, usedforsecurity=False).hexdigest().encode()
 
 CALL_ROWS = 32
-"""Rows of a call of the script (ours): half the work of a call each, and a reader waits a fifth of a millisecond."""
+"""Rows of a call of the script (ours): half the work of a call each, and a reader waits a third of a millisecond."""
 
 REJECTED = Counter("leadre_fence_rejections", "Lists that were left because the user's list online is newer")
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from sqlalchemy import Connection, text
 
-from leadre.store.records.inventory import InventoryRows, read_inventory
+from leadre.store.records.inventory.rows import InventoryRows, read_inventory
 
 
 def read_past_inventory(connection: Connection) -> InventoryRows:

@@ -148,6 +148,28 @@ def test_an_instance_that_fails_is_left_out_longer_each_time_and_tried_by_one_re
     assert chosen(22_000).count(broken) == 1
 
 
+def test_an_instance_that_goes_on_failing_is_tried_every_half_minute(redis: Redis) -> None:
+    shared, counters, broken = SharedCounters(redis), Counters(), INSTANCES[0]
+    left_out, now = [], 1000
+    for _ in range(8):
+        shared.release(shared.acquire([broken], work=1, now=now).dispatch.token, outcome="failed", now=now)
+        counters.release(counters.acquire([broken], work=1, now=now).token, outcome="failed", now=now)
+        until = int(redis.hget(f"{TAG}:instances", broken).split()[-1])
+        assert until == counters.record(broken).until
+        left_out.append(until - now)
+        now = until
+    assert left_out == [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]
+
+
+def test_leases_run_by_redis_own_clock(redis: Redis) -> None:
+    seconds, microseconds = redis.time()
+    before = seconds * 1000 + microseconds // 1000
+    SharedCounters(redis).acquire(INSTANCES, work=1)
+    seconds, microseconds = redis.time()
+    [(_, until)] = redis.zrange(f"{TAG}:leases", 0, -1, withscores=True)
+    assert before <= until - LEASE_MS <= seconds * 1000 + microseconds // 1000
+
+
 def test_requests_that_fail_together_count_as_one_failure(redis: Redis) -> None:
     shared, broken = SharedCounters(redis), INSTANCES[0]
     tokens = [shared.acquire([broken], work=1, now=1000).dispatch.token for _ in range(9)]
@@ -182,10 +204,15 @@ def test_instances_that_are_gone_for_an_hour_are_forgotten(redis: Redis) -> None
     shared = SharedCounters(redis)
     gone = shared.acquire(["http://gone:1"], work=1, now=1000).dispatch
     shared.release(gone.token, outcome="done", now=1000)
+    later = 1000 + 3_600_001
+    idle = shared.acquire(["http://idle:1"], work=1, now=later - 9).dispatch
+    shared.release(idle.token, outcome="done", now=later - 9)
+    redis.hset(f"{TAG}:instances", "http://busy:1", "7 0 0 1000 0 0")
     redis.set(f"{TAG}:tokens", 4095)
-    shared.acquire(INSTANCES, work=1, now=1000 + 3_600_001)
+    shared.acquire(INSTANCES, work=1, now=later)
 
     assert "http://gone:1" not in shared.work()
+    assert {"http://idle:1", "http://busy:1"} < set(shared.work())
 
 
 def test_of_two_drawn_instances_the_freer_one_is_chosen() -> None:

@@ -14,7 +14,7 @@ from leadre.domain.ads import Ad
 from leadre.domain.targeting import EVERYBODY, NOBODY, Targeting
 from leadre.store.records.catalog import set_live, upsert_ads
 from leadre.store.records.database import connect, transaction
-from leadre.store.records.inventory import microseconds, read_inventory
+from leadre.store.records.inventory.rows import microseconds, read_inventory
 
 AT = datetime(2025, 3, 4, 5, 6, 7, 8, tzinfo=UTC)
 WOMEN = Targeting.of({"sex": ["female"]})
