@@ -7,7 +7,7 @@ when it is asked. No label names a user.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -33,6 +33,11 @@ class Distribution:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def take_in(self, other: Distribution) -> None:
+        """Count another's values too; it has the same bounds."""
+        self.counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
+
     def buckets(self) -> list[tuple[str, float]]:
         """Return the cumulative counts as Prometheus has them: upper bound → values up to it."""
         told, found = 0, []
@@ -51,24 +56,26 @@ class Measured:
 
     def __init__(self, server: str) -> None:
         self._server = server
-        self._counts: Counter[tuple[str, int]] = Counter()
-        self._seconds: defaultdict[str, Distribution] = defaultdict(lambda: Distribution(SECONDS))
+        self._seconds: dict[tuple[str, int], Distribution] = {}
 
     def add(self, route: str, status: int, seconds: float) -> None:
         """Count a request that was answered."""
-        self._counts[route, status] += 1
-        self._seconds[route].add(seconds)
+        distribution = self._seconds.get((route, status))
+        if distribution is None:
+            distribution = self._seconds[route, status] = Distribution(SECONDS)
+        distribution.add(seconds)
 
     def collect(self) -> Iterator[Metric]:
         """Return the metrics."""
         labels = ["server", "route", "status"]
         requests = CounterMetricFamily("leadre_requests", "Requests that were answered.", labels=labels)
-        for (route, status), count in list(self._counts.items()):
-            requests.add_metric([self._server, route, str(status)], count)
+        of_routes: defaultdict[str, Distribution] = defaultdict(lambda: Distribution(SECONDS))
+        for (route, status), distribution in list(self._seconds.items()):
+            requests.add_metric([self._server, route, str(status)], sum(distribution.counts))
+            of_routes[route].take_in(distribution)
         yield requests
-        seconds = HistogramMetricFamily(
-            "leadre_request_seconds", "From a whole request to its answer.", labels=labels[:2]
-        )
-        for route, distribution in list(self._seconds.items()):
+        help_ = "From a whole request to its answer."
+        seconds = HistogramMetricFamily("leadre_request_seconds", help_, labels=labels[:2])
+        for route, distribution in of_routes.items():
             seconds.add_metric([self._server, route], distribution.buckets(), distribution.total)
         yield seconds
