@@ -117,6 +117,18 @@ def test_an_instance_of_unknown_pace_counts_as_the_mean_of_the_others(redis: Red
     assert shared.acquire([fast, slow, new], work=100, now=2000).dispatch.instance == slow  # 667 ms against 500
 
 
+def test_what_is_known_of_a_pace_fades_after_ten_seconds_of_work(redis: Redis) -> None:
+    shared, name = SharedCounters(redis, lease_ms=60_000), INSTANCES[0]
+
+    def ran(begin: int, end: int) -> tuple[int, int]:
+        shared.release(shared.acquire([name], work=100, now=begin).dispatch.token, outcome="done", now=end)
+        _, done, busy, *_ = map(int, redis.hget(f"{TAG}:instances", name).split())
+        return done, busy
+
+    assert ran(0, 10_000) == (100, 10_000)
+    assert ran(20_000, 20_001) == (150, 5000)  # both halved, then 100 more
+
+
 def test_a_crashed_proxys_dispatches_end_with_their_leases(redis: Redis) -> None:
     shared = SharedCounters(redis)
     lost, alive = (shared.acquire(INSTANCES[:1], work=7, now=1000).dispatch for _ in range(2))
