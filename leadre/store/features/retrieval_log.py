@@ -45,11 +45,13 @@ _COPY = f"COPY staged_retrieval_log ({', '.join(_STAGED)}) FROM STDIN (FORMAT bi
 # all the same, and its row says so: by time the rows of a user are in the order of their fences. Not where the list
 # before it is from a future: it would take all later ones along.
 _ADVANCE = text("""
-WITH advanced AS (
+WITH newest AS (
+    SELECT DISTINCT ON (user_id) user_id, event_at, release, behavior_at, release_epoch, behavior_sequence
+    FROM staged_retrieval_log ORDER BY user_id, release_epoch DESC, behavior_sequence DESC, event_at DESC, release
+), advanced AS (
     INSERT INTO user_state AS t (user_id, listed_at, list_behavior_at, listed_epoch, listed_sequence)
-    SELECT DISTINCT ON (user_id)
-        user_id, event_at, coalesce(behavior_at, event_at), release_epoch, behavior_sequence
-    FROM staged_retrieval_log ORDER BY user_id, release_epoch DESC, behavior_sequence DESC, event_at DESC
+    SELECT user_id, event_at, coalesce(behavior_at, event_at), release_epoch, behavior_sequence
+    FROM newest ORDER BY user_id
     ON CONFLICT (user_id) DO UPDATE SET
         listed_at = CASE WHEN t.listed_at >= excluded.listed_at + interval '1 minute' THEN excluded.listed_at
             ELSE greatest(excluded.listed_at, t.listed_at + interval '1 microsecond') END,
@@ -60,8 +62,8 @@ WITH advanced AS (
         < (excluded.listed_epoch, excluded.listed_sequence, excluded.listed_at)
     RETURNING user_id, listed_at
 )
-UPDATE staged_retrieval_log s SET event_at = a.listed_at FROM advanced a
-WHERE a.user_id = s.user_id AND a.listed_at > s.event_at
+UPDATE staged_retrieval_log s SET event_at = a.listed_at FROM advanced a JOIN newest n USING (user_id)
+WHERE (s.user_id, s.event_at, s.release) = (n.user_id, n.event_at, n.release) AND a.listed_at > s.event_at
 RETURNING s.user_id, s.event_at
 """)
 # What comes too late was never online, and is no row: but for lists of the past, which no promotion made.
@@ -99,7 +101,7 @@ def append(connection: Connection, user_ids: NDArray[np.int64], lists: Lists, re
 
     Args:
         connection: in a transaction.
-        user_ids: whose the lists are, int64[U], all different.
+        user_ids: whose the lists are, int64[U].
         lists: all present.
         records: the lists as `pack` gives them.
 
