@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from celery import Celery
+from celery import Celery, signals
+from kombu.transport import TRANSPORT_ALIASES
 from redis import Redis
 
 DONE = "done"
@@ -44,5 +45,10 @@ def make_app(redis_url: str) -> Celery:
 def run(redis_url: str) -> None:
     """Be a worker."""
     os.environ.pop("CELERY_BROKER_URL", None)
+    for name in ("worker_init", "worker_ready", "worker_shutting_down", "worker_shutdown", "setup_logging"):
+        signal = getattr(signals, name)  # it is forked from a process that has imported our workers: none of their ways
+        signal.receivers = []
+        signal.sender_receivers_cache.clear()
+    TRANSPORT_ALIASES["redis"] = "kombu.transport.redis:Transport"
     flags = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     make_app(redis_url).worker_main(["worker", "--pool=threads", "-c", "1", "-l", "ERROR", *flags])
