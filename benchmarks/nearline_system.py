@@ -88,17 +88,17 @@ def engine_fraction(system: Any, *, width: int, layers: int, rounds: int) -> dic
     """Return the rate of a drain with a model as a share of the rate of its engine alone, on the same prompts."""
     from toy import toy_model
 
-    load = refresh.load_engine
+    load = refresh.engine_of_release
     engines: list[Recorded] = []
 
-    def load_toy(folder: Path, *, index: Any, **_: Any) -> Any:
+    def load_toy(_: Any, folder: Path, *, index: Any) -> Any:
         vocabulary = Vocabulary.from_json(json.loads((folder / VOCABULARY).read_text()))
         model = toy_model(vocabulary.size, positions=4096, width=width, layers=layers)
         decoder = SharedPrefixDecoder(model, vocabulary=vocabulary, score="level")
         engines.append(Recorded(BeamSearchEngine(decoder, index=index)))
         return engines[-1]
 
-    refresh.load_engine = load_toy  # type: ignore[assignment]
+    refresh.engine_of_release = load_toy  # type: ignore[assignment]
     queue = RefreshQueue.connect(system.settings.redis_url)
     database = connect(system.settings.database_url)
     features = FeatureClient(system.settings.feature_repo, system.settings.feast_environment())
@@ -124,7 +124,7 @@ def engine_fraction(system: Any, *, width: int, layers: int, rounds: int) -> dic
                 whole.append(users / whole_s)
                 alone.append(users / (time.perf_counter() - began))
     finally:
-        refresh.load_engine = load
+        refresh.engine_of_release = load
         features.close()
         database.dispose()
     order = sorted(range(rounds), key=lambda at: whole[at] / alone[at])

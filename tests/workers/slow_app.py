@@ -11,7 +11,7 @@ from workers.app import app
 __all__ = ["app"]
 
 BATCH_S = 0.25
-_load_engine = refresh.load_engine
+_load_engine = refresh.engine_of_release
 
 
 class SlowEngine:
@@ -32,4 +32,4 @@ def load_slowly(*arguments: Any, **named: Any) -> SlowEngine:
     return SlowEngine(_load_engine(*arguments, **named))
 
 
-refresh.load_engine = load_slowly
+refresh.engine_of_release = load_slowly

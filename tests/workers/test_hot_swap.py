@@ -74,14 +74,14 @@ def growing(system, database: Engine):
 
 @pytest.fixture
 def live(growing, database: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveRetriever]:
-    load_engine = refresh.load_engine
+    load_engine = refresh.engine_of_release
 
     def load(*arguments, **named) -> Counted:
         Counted.loads += 1
         return Counted(load_engine(*arguments, **named))
 
     Counted.loads = Counted.moves = 0
-    monkeypatch.setattr(refresh, "load_engine", load)
+    monkeypatch.setattr(refresh, "engine_of_release", load)
     features = FeatureClient(growing.settings.feature_repo, growing.settings.feast_environment())
     yield LiveRetriever(growing.settings, database=database, features=features)
     features.close()
