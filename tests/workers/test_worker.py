@@ -42,7 +42,7 @@ def check_lists(system, user_ids: list[int]) -> None:
     with transaction(database) as connection:
         newest = events.newest_positive_behavior(connection, user_ids)
         logged = retrieval_log.newest(connection, user_ids)
-        assert events.stale_users(connection, now=datetime.now(UTC), limit=10) == []
+        assert events.stale_page(connection, now=datetime.now(UTC), limit=10) == []
     database.dispose()
     for user_id, found in zip(user_ids, features.retrieval_lists(user_ids), strict=True):
         assert found is not None

@@ -31,7 +31,7 @@ from leadre.store.features.list_writer import ECPM_AGE, ListWriter, derive_lists
 from leadre.store.records.catalog import upsert_ads
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.ecpm import EXPECTED_CLICK_RATE
-from leadre.store.records.events import stale_users, upsert_impressions
+from leadre.store.records.events import stale_page, upsert_impressions
 from leadre.store.records.tables import retrieval_log as table
 from leadre.store.records.tables import user_state
 
@@ -165,7 +165,7 @@ def test_a_written_list_ends_its_users_wait(write: Callable[..., Any], database:
         connection.execute(user_state.insert(), rows)
     write(*(replace(make_list(user, 100), behavior_sequence=3) for user in (7, 8)), make_list(9, 100))
     with transaction(database) as connection:
-        assert stale_users(connection, now=NOW, limit=9) == [8]  # its list does not know the newest behavior
+        assert [stale.user_id for stale in stale_page(connection, now=NOW, limit=9)] == [8]  # its list does not know the newest behavior
 
 
 def test_what_redis_missed_is_written_by_the_next_try(
