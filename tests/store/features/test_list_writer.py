@@ -165,7 +165,8 @@ def test_a_written_list_ends_its_users_wait(write: Callable[..., Any], database:
         connection.execute(user_state.insert(), rows)
     write(*(replace(make_list(user, 100), behavior_sequence=3) for user in (7, 8)), make_list(9, 100))
     with transaction(database) as connection:
-        assert [stale.user_id for stale in stale_page(connection, now=NOW, limit=9)] == [8]  # its list does not know the newest behavior
+        # Its list does not know the newest behavior.
+        assert [stale.user_id for stale in stale_page(connection, now=NOW, limit=9)] == [8]
 
 
 def test_what_redis_missed_is_written_by_the_next_try(
