@@ -253,7 +253,7 @@ def _serve(walk: Walk, settings: Settings) -> None:
             if what == "ads":
                 click = {"domain": "ad", "action": "click", "occurred_at": datetime.now(UTC).isoformat()}
                 new = {"behaviors": [{**click, "item_id": "SKU-1"}, {**click, "item_id": "SKU-404"}]}
-                reported = client.post(f"{path}/behaviors", json=new)
+                reported = client.post(f"{path}/behaviors?wait=stored", json=new)
                 walk.read["behaviors"] = reported.text
                 assert (reported.status_code, reported.json()["unknown_ads"]) == (202, 1)
                 walk.read["refused"] = client.post(f"{path}/behaviors", json={"behaviors": [{"item_id": "SKU-1"}]}).text

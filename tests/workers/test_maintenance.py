@@ -66,10 +66,10 @@ def test_the_tasks_bring_a_forgotten_user_from_behaviors_to_a_list(system, held:
         domain=Domain.CONTENT,
         action=Action.SEARCH,
         item_id=system.world.content_items[0].content_id,
-        occurred_at=now - timedelta(seconds=1),
+        occurred_at=now - timedelta(seconds=5),
     )
     with transaction(held.database) as connection:
-        events.append_behaviors(connection, [search], arrived_at=now)
+        events.append_behaviors(connection, [search], arrived_at=now - timedelta(seconds=5))
     reconcile.run()  # its mark was lost, or Redis was down
     assert [claim.user_id for claim in held.queue.claim(9, lease_s=60)] == [forgotten]
 
