@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from leadre.derivation import unpack
+from leadre.derivation import pack, unpack
 from leadre.domain.behavior import Behavior, Impression
 from leadre.indexing.ad_index import AdIndex
 from leadre.pipelines.dataset.backfill import PastDecoder, choose_existing, plan
@@ -85,6 +85,10 @@ def _between(events: Sequence[Event], since: datetime, until: datetime) -> list[
 
 
 def _records(past: Past) -> dict[tuple[int, object], bytes]:
+    """The lists in the log as records that are not fenced: those of the past are not, and the features know no fence."""
     with transaction(past.database) as connection:
         rows = connection.execute(text("SELECT user_id, event_at, record FROM retrieval_log")).all()
-    return {(row.user_id, row.event_at): bytes(row.record) for row in rows}
+    lists = unpack([bytes(row.record) for row in rows])
+    none = np.zeros(len(rows), dtype=np.int64)
+    records = pack(replace(lists, release_epochs=none, behavior_sequences=none))
+    return {(row.user_id, row.event_at): record for row, record in zip(rows, records, strict=True)}
