@@ -85,7 +85,7 @@ def _between(events: Sequence[Event], since: datetime, until: datetime) -> list[
 
 
 def _records(past: Past) -> dict[tuple[int, object], bytes]:
-    """The lists in the log as records that are not fenced: those of the past are not, and the features know no fence."""
+    """The lists in the log as unfenced records: lists of the past are not fenced, and no feature knows the fence."""
     with transaction(past.database) as connection:
         rows = connection.execute(text("SELECT user_id, event_at, record FROM retrieval_log")).all()
     lists = unpack([bytes(row.record) for row in rows])
