@@ -166,19 +166,23 @@ def _feast(found: Settings, *arguments: str) -> None:
 
 
 def _refresh_through_a_worker(found: Settings) -> list[int]:
-    """Mark users in the refresh queue, start a worker, wait for their lists."""
+    """Mark the most valuable users in the refresh queue, start a worker, wait for their lists.
+
+    The worker finds the others by itself, who have behaviors and no list; it is stopped before it has served them all.
+    """
     from leadre.retrieval.refresh_queue import RefreshQueue
+    from leadre.store.records.catalog import row_counts
     from leadre.store.records.request_path import arpu_groups
 
-    users = list(range(REFRESHED_USERS))
     with connection(found) as connected:
-        groups = arpu_groups(connected, users)
+        groups = arpu_groups(connected, range(row_counts(connected)["users"]))
+    users = sorted(range(len(groups)), key=lambda user: -groups[user])[:REFRESHED_USERS]
     queue = RefreshQueue.connect(found.redis_url)
-    queue.mark(users, groups=groups)
+    queue.mark(users, groups=[groups[user] for user in users])
     with _worker(found) as log, progress_bars() as progress:
         deadline = time.monotonic() + 180
-        while left := queue.depth() + queue.claimed():
-            progress("users refreshed", len(users) - left, len(users))
+        while (done := len(queue.missing(users))) < len(users):
+            progress("users refreshed", done, len(users))
             if time.monotonic() > deadline:
                 raise Unavailable(f"the worker did not finish in 180 s; its log is {log}")
             time.sleep(0.2)
