@@ -76,14 +76,8 @@ def user_server(host: str, port: int, *, workers: int, admin_port: int | None, a
     with ExitStack() as open_sockets:
         listening = [open_sockets.enter_context(each) for each in _bound(host, port, count=workers)]
         operations = _operations(admin_port, workers, host=admin_host)
-        app = partial(
-            create_app,
-            found,
-            guard=door.guard(found, address=listening[0].getsockname()[0]),
-            operations_apart=admin_port is not None,
-        )
         said = partial(_announced, "User Server", found, listening[0], to_try, scheme=door.scheme)
-        _serve(app, listening, operations, door, announce=said)
+        _serve(partial(create_app, found), found, listening, operations=operations, door=door, announce=said)
 
 
 @serve.command()
@@ -94,7 +88,7 @@ def user_server(host: str, port: int, *, workers: int, admin_port: int | None, a
 @_ADMIN_HOST
 @door_options
 def mixer(host: str, port: int, *, workers: int, admin_port: int | None, admin_host: str, door: Door) -> None:
-    """Serve the merged candidates of LEADRE's branch and the popularity branch.
+    """Serve the merged candidates of the branches: LEADRE's, co-visitation, popularity, and those of packages.
 
     Example: curl localhost:8020/v1/users/user_5/candidates
     """
@@ -111,14 +105,8 @@ def mixer(host: str, port: int, *, workers: int, admin_port: int | None, admin_h
     with ExitStack() as open_sockets:
         listening = [open_sockets.enter_context(each) for each in _bound(host, port, count=workers)]
         operations = _operations(admin_port, workers, host=admin_host)
-        app = partial(
-            create_app,
-            found,
-            guard=door.guard(found, address=listening[0].getsockname()[0]),
-            operations_apart=admin_port is not None,
-        )
         said = partial(_announced, "Mixer", found, listening[0], to_try, scheme=door.scheme)
-        _serve(app, listening, operations, door, announce=said)
+        _serve(partial(create_app, found), found, listening, operations=operations, door=door, announce=said)
 
 
 @serve.command()
@@ -216,11 +204,12 @@ def _operations(admin_port: int | None, workers: int, *, host: str) -> list[sock
 
 
 def _serve(
-    make_app: Callable[[], Application],
+    create_app: Callable[..., Application],
+    found: Settings,
     listening: Sequence[socket.socket],
+    *,
     operations: Sequence[socket.socket],
     door: Door,
-    *,
     announce: Callable[[], str],
 ) -> None:
     """Serve until a signal ends it. `announce` is called, and its answer printed, once requests are accepted."""
@@ -228,10 +217,10 @@ def _serve(
     from leadre.serving.http.workers import supervise
 
     logs.configure()
-    tls = door.tls()
+    tls, guard = door.tls(), door.guard(found, address=listening[0].getsockname()[0])
 
     def process(number: int) -> None:
-        app = make_app()
+        app = create_app(guard=guard, operations_apart=bool(operations))
         served = [(app, listening[number])]
         if operations and app.operations is not None:
             served.append((app.operations, operations[number]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,24 +9,20 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 from sqlalchemy import Connection
 
-from leadre.artifacts import write_artifact
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.build import index_ads
 from leadre.indexing.quantisers.residual_kmeans import fit_residual_kmeans
-from leadre.prompts.vocabulary import Vocabulary
-from leadre.recipe import PromptRecipe, Recipe, encode_recipe
+from leadre.recipe import encode_recipe
 from leadre.settings import Settings
 from leadre.store.records import catalog, events
 from leadre.store.records.database import connect, transaction
 from leadre.store.release import records as releases
 from leadre.synthetic import World, make_world
-from leadre.training.learner.release_folder import RECIPE, TEXT_TOKENIZER, VOCABULARY
-from leadre.training.learner.tokenizer import train_text_tokenizer
+from tests.chaos.world import RECIPE_OF_TESTS, write_stub_release
 from workers.app import app
 
 # Celery reads its configuration once, at the first look at a task; pytest looks while it collects, before any fixture.
@@ -37,7 +32,6 @@ with pytest.MonkeyPatch.context() as patch:
     assert app.conf.broker_url
 
 USERS = 50
-RECIPE_OF_TESTS = Recipe(name="tiny", prompt=PromptRecipe(budget_tokens=2000))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,19 +80,6 @@ def system(settings: Settings, environment: dict[str, str]) -> System:
         releases.promote(connection, "r1")
     database.dispose()
     return made
-
-
-def write_stub_release(folder: Path, *, index: AdIndex, recipe: Recipe) -> None:
-    """Write a release without a model: all that the stub engine and the prompt encoder read."""
-    tokenizer = train_text_tokenizer(["a small corpus", "for prompts"], size=300)
-    vocabulary = Vocabulary(text_size=tokenizer.get_vocab_size(), code_counts=index.code_counts)
-
-    def write(unfinished: Path) -> None:
-        tokenizer.save(str(unfinished / TEXT_TOKENIZER))
-        (unfinished / VOCABULARY).write_text(json.dumps(vocabulary.to_json()))
-        (unfinished / RECIPE).write_bytes(msgspec.toml.encode(encode_recipe(recipe)))
-
-    write_artifact(folder, kind="release", facts={"index_version": index.version}, write=write)
 
 
 @pytest.fixture
