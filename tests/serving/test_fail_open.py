@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Self
 from urllib.parse import urlsplit
 
 import httpx
@@ -35,44 +36,63 @@ KNOWN = {"unknown_ads": 0, "unknown_content_items": 0}
 
 
 class Proxy:
-    """Passes bytes on to Redis until it is frozen or cut."""
+    """Passes bytes on to Redis until it is frozen or cut; entered, it listens, and left, nothing of it stays open."""
 
     def __init__(self, url: str) -> None:
         self._target = urlsplit(url)
-        self._writers: list[asyncio.StreamWriter] = []
+        self._connections: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
 
-    async def start(self) -> str:
-        """Listen; return the Redis URL of the proxy."""
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         port = self._server.sockets[0].getsockname()[1]
-        return self._target._replace(
-            netloc=f"{self._target.netloc.rpartition(':')[0].rpartition('@')[0]}@127.0.0.1:{port}"
-        ).geturl()
+        account = self._target.netloc.rpartition(":")[0].rpartition("@")[0]
+        self.url = self._target._replace(netloc=f"{account}@127.0.0.1:{port}").geturl()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.cut()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        to_reader, to_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
-        self._writers += [writer, to_writer]
-        await asyncio.gather(self._pump(reader, to_writer), self._pump(to_reader, writer), return_exceptions=True)
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        writers = [writer]
+        try:
+            to_reader, to_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
+            writers.append(to_writer)
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._pump(reader, to_writer))
+                both.create_task(self._pump(to_reader, writer))
+        except (asyncio.CancelledError, ExceptionGroup):
+            pass  # cut, or left by the other side
+        finally:
+            for open_one in writers:
+                open_one.transport.abort()
+            for open_one in writers:
+                with suppress(OSError):
+                    await open_one.wait_closed()
+            self._connections.discard(task)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
             await self._flowing.wait()
             writer.write(data)
             await writer.drain()
-        writer.close()
+        raise ConnectionResetError("the other side left")
 
     def freeze(self) -> None:
         """Keep connections open and pass nothing on."""
         self._flowing.clear()
 
-    def cut(self) -> None:
-        """Close every connection and refuse new ones."""
-        self._flowing.set()
+    async def cut(self) -> None:
+        """Refuse new connections and close every open one, those half made included."""
         self._server.close()
-        for writer in self._writers:
-            writer.transport.abort()
+        while self._connections:
+            for task in self._connections:
+                task.cancel()
+            await asyncio.wait(self._connections)
 
 
 @pytest.fixture
@@ -109,46 +129,46 @@ def test_requests_are_answered_while_redis_hangs_and_after_it_died(
     applied: Settings, running: Running, until: Until
 ) -> None:
     async def scenario() -> None:
-        proxy = Proxy(applied.redis_url)
-        behind = replace(applied, redis_url=await proxy.start())
-        served, mixed = user_server.create_app(behind), mixer.create_app(behind)
-        async with running(served) as users, running(mixed) as candidates:
+        async with Proxy(applied.redis_url) as proxy:
+            behind = replace(applied, redis_url=proxy.url)
+            served, mixed = user_server.create_app(behind), mixer.create_app(behind)
+            async with running(served) as users, running(mixed) as candidates:
 
-            async def healthy() -> bool:
-                answer = (await users.get("/v1/users/5/ads")).json()
-                mix = (await candidates.get("/v1/users/5/candidates")).json()
-                return not answer["degraded"] and not mix["degraded"] and mix["ads"] != []
+                async def healthy() -> bool:
+                    answer = (await users.get("/v1/users/5/ads")).json()
+                    mix = (await candidates.get("/v1/users/5/candidates")).json()
+                    return not answer["degraded"] and not mix["degraded"] and mix["ads"] != []
 
-            async def degraded() -> None:
-                started = time.monotonic()
-                answer = await users.get("/v1/users/5/ads")
-                assert (answer.status_code, answer.json()["degraded"]) == (200, True)
-                mix = (await candidates.get("/v1/users/5/candidates")).json()
-                assert mix["failed_branches"] == ["leadre", "covisitation"]
-                assert mix["ads"] == [{"ad_id": "SKU-8", "branches": ["popular"], "source": "popular"}]
-                assert time.monotonic() - started < 2
+                async def degraded() -> None:
+                    started = time.monotonic()
+                    answer = await users.get("/v1/users/5/ads")
+                    assert (answer.status_code, answer.json()["degraded"]) == (200, True)
+                    mix = (await candidates.get("/v1/users/5/candidates")).json()
+                    assert mix["failed_branches"] == ["leadre", "covisitation"]
+                    assert mix["ads"] == [{"ad_id": "SKU-8", "branches": ["popular"], "source": "popular"}]
+                    assert time.monotonic() - started < 2
 
-            await until(healthy, seconds=60)
-            answer = await users.post("/v1/users/5/behaviors", json={"behaviors": [CLICK]})
-            assert (answer.status_code, answer.json()) == (202, {"accepted": 1, "stored": False})
-            later = {**CLICK, "occurred_at": "2025-03-01T12:00:02Z"}
-            answer = await users.post("/v1/users/5/behaviors?wait=stored", json={"behaviors": [later]})
-            told = {"accepted": 1, "stored": True, "queued": True, **KNOWN}
-            assert (answer.status_code, answer.json()) == (202, told)
-            assert RefreshQueue.connect(applied.redis_url).depth() == 1
-            with Redis.from_url(applied.redis_url) as client:
-                assert behavior_stream.length(client) == 1
+                await until(healthy, seconds=60)
+                answer = await users.post("/v1/users/5/behaviors", json={"behaviors": [CLICK]})
+                assert (answer.status_code, answer.json()) == (202, {"accepted": 1, "stored": False})
+                later = {**CLICK, "occurred_at": "2025-03-01T12:00:02Z"}
+                answer = await users.post("/v1/users/5/behaviors?wait=stored", json={"behaviors": [later]})
+                told = {"accepted": 1, "stored": True, "queued": True, **KNOWN}
+                assert (answer.status_code, answer.json()) == (202, told)
+                assert RefreshQueue.connect(applied.redis_url).depth() == 1
+                with Redis.from_url(applied.redis_url) as client:
+                    assert behavior_stream.length(client) == 1
 
-            proxy.freeze()
-            for _ in range(5):
-                await degraded()
-            proxy.cut()
-            for _ in range(5):
-                await degraded()
-            later = {**CLICK, "occurred_at": "2025-03-01T12:00:01Z"}
-            answer = await users.post("/v1/users/6/behaviors", json={"behaviors": [later]})
-            assert (answer.status_code, answer.json()) == (202, {**told, "queued": False})
-            assert 'what="unqueued"} 1.0' in (await users.get("/metrics")).text
+                proxy.freeze()
+                for _ in range(5):
+                    await degraded()
+                await proxy.cut()
+                for _ in range(5):
+                    await degraded()
+                later = {**CLICK, "occurred_at": "2025-03-01T12:00:01Z"}
+                answer = await users.post("/v1/users/6/behaviors", json={"behaviors": [later]})
+                assert (answer.status_code, answer.json()) == (202, {**told, "queued": False})
+                assert 'what="unqueued"} 1.0' in (await users.get("/metrics")).text
 
     asyncio.run(scenario())
     database = connect(applied.database_url)
