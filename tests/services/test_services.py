@@ -127,11 +127,20 @@ def test_a_child_that_outlives_a_killed_server_is_waited_for(home: Path) -> None
     child.suspend()
     kill(first.postgres_pid, first.redis_pid)
     wait_until_dead(home)
-    resume = threading.Timer(1.0, child.resume)
+    log = home / "services/postgres.log"
+
+    def resume_once_refused() -> None:
+        for _ in range(600):
+            if "is still in use" in log.read_text():
+                break
+            time.sleep(0.1)
+        child.resume()
+
+    resume = threading.Thread(target=resume_once_refused)
     resume.start()
     again = services.up(home, durable=False)
     resume.join()
-    assert "is still in use" in (home / "services/postgres.log").read_text()
+    assert "is still in use" in log.read_text()
     assert_kept(again)
 
 
