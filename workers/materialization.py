@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -54,9 +55,11 @@ def materialize_shard() -> None:
     resources().features.materialize_shard()
 
 
-def _offer(_: object, under_way: Sequence[Run]) -> None:
+@contextmanager
+def _offer(_: object, under_way: Sequence[Run]) -> Iterator[None]:
     for _ in range(sum(max(run.shards - 1, 0) for run in under_way)):  # this process takes part as well
         materialize_shard.apply_async(expires=300)
+    yield
 
 
 @app.task(name="workers.materialization.reconcile", acks_late=False)  # type: ignore[untyped-decorator]

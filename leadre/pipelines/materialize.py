@@ -6,12 +6,13 @@ LEADRE §4.4.1. Beat runs it every five minutes; people type it after an import.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from leadre.store.features.client import FeatureClient
-from leadre.store.features.materialization.processes import write_in_processes
+from leadre.store.features.materialization.processes import processes_beside
 from leadre.store.features.materialization.run import Materialized
 from leadre.store.features.materialization.runs import SHARD_ENTITIES
 
@@ -40,7 +41,7 @@ def materialize(
         now: rows with a later event time wait.
         views: only these; all, if none is given.
         full: everything, not what is new.
-        processes: how many write shards on this machine.
+        processes: how many write shards on this machine, this one among them.
         shard_entities: most entities of a shard.
         progress: told of each view's rows.
 
@@ -52,15 +53,26 @@ def materialize(
     done: Counter[str] = Counter()
     total: Counter[str] = Counter()
 
-    def report(view: str, rows: int) -> None:
+    hear: Callable[[], None] | None = None
+
+    def count(view: str, rows: int) -> None:
         done[view] += rows
         progress(view, done[view], total[view])
 
-    def share(found: Mapping[str, View], under_way: Sequence[Run]) -> None:
+    def report(view: str, rows: int) -> None:
+        count(view, rows)
+        if hear:
+            hear()
+
+    @contextmanager
+    def share(found: Mapping[str, View], under_way: Sequence[Run]) -> Iterator[None]:
+        nonlocal hear
         for run in under_way:
             total[run.view] += run.entities
-            report(run.view, run.read)
-        write_in_processes(features.servers, found, under_way, processes=processes, report=report)
+            count(run.view, run.read)
+        others = min(processes, sum(run.shards for run in under_way)) - 1  # this process is one
+        with processes_beside(features.servers, found, under_way, processes=others, report=count) as hear:
+            yield
 
     return features.materialize(
         now=now, views=views, full=full, shard_entities=shard_entities, share=share, report=report

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,7 +198,7 @@ class FeatureClient:
         views: Collection[str] = (),
         full: bool = False,
         shard_entities: int = runs.SHARD_ENTITIES,
-        share: Share = lambda _, __: None,
+        share: Share = lambda _, __: nullcontext(),
         report: Report = lambda _, __: None,
     ) -> Materialized:
         """Bring the online store up to `now`. See `leadre.store.features.materialization.run.materialize`.

@@ -35,13 +35,12 @@ SWAPS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r" \* ", " + "),
     (r" % ", " * "),
     (r"not ", ""),
-    (r"'<I2'", "'>I2'"),
-    (r"'>I4'", "'<I4'"),
     (r"return nil", "return { 0, 0 }"),
     (r"return -1, -1", "return 0, 0"),
     (r"return 0, 0", "return -1, -1"),
-    (r"(?<![\w.'])\d+(?![\w'])", lambda match: str(int(match[0]) + 1)),
-    (r"redis\.call\('(HSET|EXPIRE)'[^\n]*", ""),
+    (r"(?<![\w.'])256(?![\w'])", "255"),  # 257 puts bytes in the same order
+    (r"(?<![\w.'])(?!256)\d+(?![\w'])", lambda match: str(int(match[0]) + 1)),
+    (r"call\('(HSET|EXPIRE)'[^\n]*", ""),
     (r"(written|older) = \w+ \+ 1", ""),
 )
 """What one place of the script becomes. Some mutants do the same as the script: any number above 2^49 orders seconds

@@ -171,6 +171,13 @@ def cases(seed: int = 0) -> Iterator[Case]:
                 ttl_s=rng.choice([0, 50]),
                 alive=rng.choice([None, 90]),
             )
+    for place in (1, 2**8, 2**16, 2**24):  # neighbours, and what differs in one byte
+        for old, new in ((place - 1, place), (0, place), (place, 2 * place), (place, 2**8 * place - 1)):
+            for one, other in (((old, 0), (new, 0)), ((7, old), (7, new)), ((old, new), (new, old))):
+                for there, value in ((one, other), (other, one)):
+                    row = [name, layout.timestamp_value(5), LIST, layout.bytes_value(record(*value))]
+                    held = {name: layout.timestamp_value(6), LIST: layout.bytes_value(record(*there))}
+                    yield Case(there=[held], rows=[row])
     older, newer = values[3], values[4]
     for there in ({LIST: newer}, {name: b"", LIST: newer}, {name: layout.timestamp_value(9)}, {}):
         for value in (older, newer, values[-1]):

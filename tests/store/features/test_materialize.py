@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,6 +22,7 @@ from leadre.settings import Settings
 from leadre.store.features.client import FeatureClient
 from leadre.store.features.command import run_feast
 from leadre.store.features.materialization import definitions, run, runs, shards
+from leadre.store.features.materialization.processes import processes_beside
 from leadre.store.features.materialization.run import Materialized
 from leadre.store.records.database import transaction
 from leadre.store.records.partitions import PARTITIONED, ensure_months
@@ -368,6 +370,28 @@ def test_shards_and_processes_write_what_one_does(
         assert dump(online) == whole
 
 
+def test_processes_beside_this_one_write_all_shards_if_it_writes_none(
+    features: FeatureClient, online: redis.Redis, many: int
+) -> None:
+    told: list[tuple[str, int]] = []
+
+    @contextmanager
+    def leave_all(views: Any, under_way: Any) -> Iterator[None]:
+        servers, report = features.servers, lambda *said: told.append(said)
+        with processes_beside(servers, views, under_way, processes=2, report=report):
+            pass
+        assert sum(rows for _, rows in told) == len(dump(online)) == many
+        yield
+
+    def write_none(_: str, rows: int) -> None:
+        raise AssertionError(f"{rows} rows were left")
+
+    done = features.materialize(
+        now=NOW, views=["interest_summary"], shard_entities=10, share=leave_all, report=write_none
+    )
+    assert done.read == {"interest_summary": many}
+
+
 def test_a_killed_one_goes_on_with_the_shards_that_are_left(
     features: FeatureClient, database: Engine, online: redis.Redis, many: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,6 +401,7 @@ def test_a_killed_one_goes_on_with_the_shards_that_are_left(
         if done > 30:
             for process in multiprocessing.active_children():
                 os.kill(process.pid, signal.SIGKILL)  # type: ignore[arg-type]
+                process.join()
 
     with pytest.raises(Unavailable, match="ended with code -9: run again"):
         in_processes(features, now=NOW, views=["interest_summary"], processes=2, shard_entities=10, progress=kill)
@@ -434,9 +459,11 @@ def test_a_redis_without_memory_is_unavailable(features: FeatureClient, online: 
 def test_a_run_that_another_process_has_finished_counts_nothing_twice(
     features: FeatureClient, summary: Write, many: int
 ) -> None:
-    def finish_first(views: Any, under_way: Any) -> None:
+    @contextmanager
+    def finish_first(views: Any, under_way: Any) -> Iterator[None]:
         for _ in range(2):
             materialize(features, NOW)
+        yield
 
     assert materialize(features, share=finish_first).read == {"interest_summary": 0}
 
@@ -444,9 +471,11 @@ def test_a_run_that_another_process_has_finished_counts_nothing_twice(
 def test_a_shard_that_claims_to_be_done_without_rows_is_noticed(
     features: FeatureClient, database: Engine, many: int
 ) -> None:
-    def settle_nothing(views: Any, under_way: Any) -> None:
+    @contextmanager
+    def settle_nothing(views: Any, under_way: Any) -> Iterator[None]:
         with transaction(database) as connection:
             connection.execute(text("UPDATE materialization_shards SET read = 0, written = 0"))
+        yield
 
     with pytest.raises(FeatureRowMismatch, match="read 0 rows, and 97 user_ids have new ones"):
         materialize(features, share=settle_nothing)
@@ -459,8 +488,10 @@ def test_shards_that_another_process_holds_are_waited_for(
     monkeypatch.setattr(run, "PATIENCE_S", 0.5)
     held = database.connect()
 
-    def hold(views: Any, under_way: Any) -> None:
+    @contextmanager
+    def hold(views: Any, under_way: Any) -> Iterator[None]:
         assert runs.claim(held, under_way)
+        yield
 
     with held, pytest.raises(Unavailable, match="have been held by other processes"):
         materialize(features, share=hold)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -41,27 +41,46 @@ class Servers:
         return connect_online(self.online, self.redis_type, sentinel_master=self.sentinel_master)
 
 
-def write_in_processes(
+@contextmanager
+def processes_beside(
     servers: Servers, views: Mapping[str, View], under_way: Sequence[runs.Run], *, processes: int, report: Report
-) -> None:
-    """Write the shards of runs in several processes; nothing where one is enough.
+) -> Iterator[Callable[[], None]]:
+    """Write shards of runs in other processes while the block writes some as well; at its end they are waited for.
 
     Args:
         servers: where from, where to.
         views: by name, those of the runs.
         under_way: the runs.
-        processes: how many.
-        report: told of the progress of all.
+        processes: how many; 0: none.
+        report: told of their progress.
+
+    Yields:
+        What hears what they have said: call it often.
 
     Raises:
         LeadreError, redis.RedisError: as `write_shards`, in one of them; the others are ended, and lose their shards.
         Unavailable: a process was killed.
     """
-    processes = min(processes, sum(run.shards for run in under_way))
-    if processes < 2:
-        return
     spawn = multiprocessing.get_context("spawn")  # a fork would share this one's connections
     beside: dict[Connection, SpawnProcess] = {}
+
+    def hear(*, patience_s: float | None = 0) -> None:
+        for reader in cast("list[Connection]", wait(listened, patience_s)):
+            try:
+                said = reader.recv()
+            except EOFError:
+                listened.remove(reader)
+                beside[reader].join()
+                if code := beside[reader].exitcode:
+                    raise Unavailable(
+                        f"a process of the materialization ended with code {code}: run again, what it had finished "
+                        "is not done anew"
+                    ) from None
+                continue
+            if isinstance(said, Exception):
+                raise said
+            report(*said)
+
     try:
         for _ in range(processes):
             reader, writer = spawn.Pipe(duplex=False)
@@ -69,22 +88,9 @@ def write_in_processes(
             beside[reader].start()
             writer.close()
         listened = list(beside)
+        yield hear
         while listened:
-            for reader in cast("list[Connection]", wait(listened)):
-                try:
-                    said = reader.recv()
-                except EOFError:
-                    listened.remove(reader)
-                    beside[reader].join()
-                    if code := beside[reader].exitcode:
-                        raise Unavailable(
-                            f"a process of the materialization ended with code {code}: run again, what it had finished "
-                            "is not done anew"
-                        ) from None
-                    continue
-                if isinstance(said, Exception):
-                    raise said
-                report(*said)
+            hear(patience_s=None)
     finally:
         for reader, process in beside.items():
             process.terminate()

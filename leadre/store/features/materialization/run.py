@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,8 +23,9 @@ from leadre.store.features.materialization.shards import Report, write_shards
 from leadre.store.features.materialization.view import View
 from leadre.store.records.database import transaction
 
-Share = Callable[[Mapping[str, View], Sequence[runs.Run]], None]
-"""Given views by name and their runs before this process begins to write them."""
+Share = Callable[[Mapping[str, View], Sequence[runs.Run]], AbstractContextManager[object]]
+"""Given views by name and their runs; what it returns is entered before this process writes their shards, and left when
+there is none that nobody works on."""
 
 PATIENCE_S = 600.0
 """How long shards that others hold may take to finish one (ours): longer than PostgreSQL lets a statement run."""
@@ -54,7 +56,7 @@ def materialize(
     views: Collection[str] = (),
     full: bool = False,
     shard_entities: int = runs.SHARD_ENTITIES,
-    share: Share = lambda _, __: None,
+    share: Share = lambda _, __: nullcontext(),
     report: Report = lambda _, __: None,
 ) -> Materialized:
     """Bring the online store up to `now`: first what a run that was killed has left, then what is new since.
@@ -95,7 +97,8 @@ def materialize(
 
     def complete(under_way: Sequence[runs.Run]) -> None:
         if under_way:
-            share(found, under_way)
+            with share(found, under_way):
+                write_shards(database, client, found, under_way, report)
         for run in under_way:
             in_run = _complete(database, client, found, run, report)
             read[run.view] += in_run[0]
