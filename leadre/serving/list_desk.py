@@ -22,7 +22,7 @@ from leadre.domain.identity import id_of, outward
 from leadre.errors import InvalidInput, Unavailable
 from leadre.serving.ad_catalog import AdCatalog
 from leadre.serving.contracts import ListedAd, UserAds, UsersWanted
-from leadre.serving.http.limits import limit_in, user_in
+from leadre.serving.http.limits import DEFAULT_LIMIT, limit_in, user_in
 from leadre.serving.http.measured import Distribution
 from leadre.serving.http.messages import Answer, Request, json_answer, query_value
 from leadre.serving.online_lists import Found, Nothing
@@ -99,7 +99,7 @@ class ListDesk:
     async def lists(self, request: Request) -> Answer:
         """Answer `POST /v1/lists`: many users' lists, in one round trip."""
         try:
-            wanted = decoded(_WANTED, request.body, remedy=_WANTED_LIKE)
+            wanted = decoded(_WANTED, request.body, strings=_strings, remedy=_WANTED_LIKE)
         except msgspec.ValidationError as error:
             raise InvalidInput(f"{str(error)[:120]}; {_WANTED_LIKE}") from None
         loop = asyncio.get_running_loop()
@@ -208,6 +208,10 @@ class ListDesk:
 def _asked(segment: bytes, query: bytes) -> _Asked:
     limit = limit_in(query_value(query, "limit"))
     return _Asked(*user_in(segment), limit)
+
+
+def _strings(wanted: UsersWanted) -> int:
+    return 1 + (wanted.limit != DEFAULT_LIMIT) + sum(type(user) is str for user in wanted.user_ids)
 
 
 def _named(user: int | str, limit: int, *, row: int) -> _Asked:

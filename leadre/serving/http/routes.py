@@ -16,7 +16,7 @@ from leadre.serving.http.limits import MAX_BODY_BYTES, shortened
 from leadre.serving.http.messages import Answer, Refusal, Request
 
 Handler: TypeAlias = Callable[[Request], Answer | Awaitable[Answer] | None]
-"""Answers at once, or later by a coroutine, which costs a task; or returns None, and `Request.answer` is called later."""
+"""Answers at once, or later by a coroutine, which costs a task; or returns None and calls `Request.answer` later."""
 
 _REMEMBERED, _LONGEST_REMEMBERED = 16_384, 256
 """Lines whose route is remembered, and how long one may be: 10 MB at most (ours)."""
@@ -116,7 +116,7 @@ class Router:
         return match
 
     def match_line(self, line: bytes) -> Match | None:
-        """Return the route of a request by its line up to the second space; None where it has to be parsed, or has none."""
+        """Return the route of a request by its line up to the second space; None where that has to be parsed."""
         match = self._remembered.get(line)
         if match is None and (plain := _PLAIN.fullmatch(line)):
             with suppress(Refusal):
