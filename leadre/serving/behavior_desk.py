@@ -77,15 +77,10 @@ class BehaviorDesk:
 
     def report(self, request: Request) -> Awaitable[Answer] | None:
         """Answer `POST /v1/users/{user_id}/behaviors?wait=`: 202 once they are safe, 503 when nothing answers."""
-        user_id, _ = user_in(request.parameters["user_id"])
-        wait = request.asked("wait")
-        if wait not in (None, "stored"):
-            raise InvalidInput(
-                f"{shortened(wait)} is nothing to wait for; write stored, or leave it out", column="wait"
-            )
+        user_id, wait = request.match.kept or _asked(request)
         now = self._clock()
         behaviors = behaviors_in(request.body, user_id=user_id, now=now)
-        if wait == "stored":
+        if wait:
             return self._stored(behaviors, now)
         entry = encode(behaviors, request_id=request.request_id, arrived_at=now)
         if not self._reports:
@@ -152,6 +147,16 @@ class BehaviorDesk:
     def _refused(self, behaviors: int, why: str) -> Refusal:
         _REFUSED.inc(behaviors)
         return Refusal(503, f"{why}; send the request again", headers=_RETRY)
+
+
+def _asked(request: Request) -> tuple[int, bool]:
+    """Return whose behaviors a request reports, and whether it waits until they are stored."""
+    user_id, _ = user_in(request.parameters["user_id"])
+    wait = request.asked("wait")
+    if wait not in (None, "stored"):
+        raise InvalidInput(f"{shortened(wait)} is nothing to wait for; write stored, or leave it out", column="wait")
+    request.match.kept = asked = (user_id, wait is not None)
+    return asked
 
 
 @lru_cache(maxsize=MAX_BEHAVIORS)

@@ -126,7 +126,7 @@ def add(redis: Redis, entry: bytes, *, max_entries: int = MAX_ENTRIES) -> bool:
     Raises:
         redis.RedisError: Redis does not answer: the entry may be there or not, and a repetition is harmless.
     """
-    return redis.eval(_ADD.decode(), 1, STREAM, max_entries, entry) == 1
+    return cast(int, redis.eval(_ADD.decode(), 1, STREAM, max_entries, entry)) == 1
 
 
 def length(redis: Redis) -> int:

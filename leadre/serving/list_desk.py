@@ -12,7 +12,6 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -25,6 +24,7 @@ from leadre.serving.contracts import ListedAd, UserAds, UsersWanted
 from leadre.serving.http.limits import DEFAULT_LIMIT, limit_in, user_in
 from leadre.serving.http.measured import Distribution
 from leadre.serving.http.messages import Answer, Request, json_answer, query_value
+from leadre.serving.http.routes import Match
 from leadre.serving.online_lists import Found, Nothing
 from leadre.serving.reported import decoded
 from leadre.store.features.list_reader import ShownRow, row_in
@@ -84,7 +84,8 @@ class ListDesk:
 
     def ads(self, request: Request) -> None:
         """Answer `GET /v1/users/{user_id}/ads?limit=`."""
-        asked = _asked(request.parameters["user_id"], request.query)
+        match = request.match
+        asked: _Asked = match.kept or _asked(match)
 
         def found(value: bytes | Nothing | Exception) -> None:
             try:
@@ -204,10 +205,10 @@ class ListDesk:
             logger.warning("read_degraded", extra={"error": why, "degraded": self.counters["degraded"]})
 
 
-@lru_cache(maxsize=16_384)
-def _asked(segment: bytes, query: bytes) -> _Asked:
-    limit = limit_in(query_value(query, "limit"))
-    return _Asked(*user_in(segment), limit)
+def _asked(match: Match) -> _Asked:
+    limit = limit_in(query_value(match.query, "limit"))
+    match.kept = asked = _Asked(*user_in(match.parameters["user_id"]), limit)
+    return asked
 
 
 def _strings(wanted: UsersWanted) -> int:

@@ -105,10 +105,8 @@ class Application:
     def respond(self, request: Request, send: Send) -> None:
         """Serve an admitted request; `send` gets it with its answer, now or later, and once."""
         self._take(request, send)
-        match = request.match
-        assert match is not None  # noqa: S101 - it was admitted
         try:
-            found = match.route.handler(request)
+            found = request.match.route.handler(request)
         except Exception as error:  # noqa: BLE001 - the last resort
             request.fail(error)
             return
@@ -117,7 +115,7 @@ class Application:
         if type(found) is Answer:
             request.answer(found)
             return
-        running = asyncio.ensure_future(found)  # type: ignore[arg-type,var-annotated]
+        running = asyncio.ensure_future(found)  # type: ignore[arg-type]
         self._running.add(running)
         running.add_done_callback(partial(self._settled, request))
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from leadre.serving.http.limits import request_id_in
 from leadre.serving.http.messages import Answer, Refusal, Request
-from leadre.serving.http.routes import too_large
+from leadre.serving.http.routes import NO_ROUTE, too_large
 
 if TYPE_CHECKING:
     from leadre.serving.http.application import Application
@@ -52,7 +52,7 @@ async def _answered(app: Application, scope: Any, receive: Receive) -> tuple[Req
         match = app.admit(method, target, headers)
         body = await _body(match, receive)
     except Refusal as refusal:
-        request = Request(method, None, headers, b"", given_id)
+        request = Request(method, NO_ROUTE, headers, b"", given_id)
         app.refuse(request, refusal, settle)
     else:
         if body is None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from leadre.domain.identity import id_of, outward
@@ -21,7 +20,6 @@ _DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
-@lru_cache(maxsize=16_384)
 def user_in(segment: bytes) -> tuple[int, int | str]:
     """Return the user that a path segment names, percent-encoded: the 64-bit id, and the id as the caller gave it.
 

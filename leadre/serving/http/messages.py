@@ -38,7 +38,7 @@ class Request:
 
     Args:
         method: as it was sent.
-        match: its route; None: it is refused.
+        match: its route, and what its target says; `routes.NO_ROUTE` of one that is refused.
         headers: names in lower case.
         body: no more bytes than the route takes.
         wire_id: its id in bytes: the caller's `X-Request-Id`, or b"" for one that the application makes.
@@ -53,18 +53,13 @@ class Request:
     measured: Measured | None
     started: float
 
-    def __init__(self, method: str, match: Match | None, headers: Headers, body: bytes, wire_id: bytes) -> None:
+    def __init__(self, method: str, match: Match, headers: Headers, body: bytes, wire_id: bytes) -> None:
         self.method, self.match, self.headers, self.body, self.wire_id = method, match, headers, body, wire_id
 
     @property
     def parameters(self) -> Mapping[str, bytes]:
         """The path's parameters, percent-encoded as they were sent."""
-        return self.match.parameters if self.match is not None else {}
-
-    @property
-    def query(self) -> bytes:
-        """The query, as it was sent."""
-        return self.match.query if self.match is not None else b""
+        return self.match.parameters
 
     @property
     def request_id(self) -> str:
@@ -80,7 +75,7 @@ class Request:
 
     def asked(self, name: str) -> str | None:
         """Return the last value of a query parameter; None when it is not there."""
-        return query_value(self.query, name)
+        return query_value(self.match.query, name)
 
     def answer(self, answer: Answer) -> None:
         """Answer it. Only the first answer counts."""
@@ -89,8 +84,7 @@ class Request:
             return
         self.send = None
         if self.measured is not None:
-            path = self.match.route.path if self.match is not None else ""
-            self.measured.add(path, answer.status, perf_counter() - self.started)
+            self.measured.add(self.match.route.path, answer.status, perf_counter() - self.started)
         send(self, answer)
 
     def fail(self, error: BaseException) -> None:

@@ -19,7 +19,7 @@ from leadre.serving.http.application import Application
 from leadre.serving.http.limits import MAX_BODY_BYTES, request_id_in
 from leadre.serving.http.messages import Answer, Refusal, Request
 from leadre.serving.http.repeated import Head, head_in
-from leadre.serving.http.routes import Match, too_large
+from leadre.serving.http.routes import NO_ROUTE, too_large
 
 MAX_TARGET_BYTES, MAX_HEAD_BYTES = 8 * 1024, 32 * 1024
 """Of the path with its query, and of everything before the body (ours)."""
@@ -105,7 +105,7 @@ class Connection(asyncio.Protocol):
     def _new_request(self) -> None:
         self._method, self._target, self._body = "", b"", b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._match: Match | None = None
+        self._match = NO_ROUTE
         self._refused: Refusal | None = None
         self._begun, self._in_head, self._head_bytes = False, True, 0
 
@@ -153,12 +153,11 @@ class Connection(asyncio.Protocol):
         try:
             match = self._app.admit_plain(line, head.headers, body_bytes=len(body))
         except Refusal as refusal:
-            match, refused = None, refusal
-        else:
-            if match is None:
-                return False
+            match, refused = NO_ROUTE, refusal
+        if match is None:
+            return False
         self._quiet_s = 0.0
-        self._serve(Request(match.method if match else "", match, head.headers, body, b""), refused, keep=True)
+        self._serve(Request(match.method, match, head.headers, body, b""), refused, keep=True)
         return True
 
     def on_message_begin(self) -> None:
@@ -204,7 +203,6 @@ class Connection(asyncio.Protocol):
             if self._head_bytes > MAX_BODY_BYTES:
                 self._end_with(Refusal(self._refused.status, self._refused.problem, close=True))
             return
-        assert self._match is not None  # noqa: S101 - not refused
         self._body = self._body + body if self._body else body
         if len(self._body) > self._match.route.max_body_bytes:
             self._end_with(too_large(self._match.route))
@@ -232,7 +230,7 @@ class Connection(asyncio.Protocol):
     def _end_with(self, refusal: Refusal) -> None:
         """Answer what is not read to its end; nothing more is read from this connection."""
         self._throwing_away = True
-        self._waiting.append((Request(self._method, None, self._headers, b"", b""), refusal, False))
+        self._waiting.append((Request(self._method, NO_ROUTE, self._headers, b"", b""), refusal, False))
         if not self._serving:
             self._next()
 

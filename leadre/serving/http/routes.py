@@ -68,14 +68,31 @@ class Route:
     guarded: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Match:
-    """The route of a request, its method, and what its target says: the path's parameters and the query, as sent."""
+    """The route of requests of one method and target, and what the target says.
+
+    Args:
+        route: what serves them.
+        method: theirs.
+        parameters: the path's parameters, percent-encoded as they were sent.
+        query: as it was sent.
+        kept: what the route's handler made of the target, for the next request that has the same.
+    """
 
     route: Route
     method: str
     parameters: Mapping[str, bytes]
     query: bytes
+    kept: Any = None
+
+
+def _nowhere(_: Request) -> Answer:
+    raise AssertionError("a request without a route is refused")
+
+
+NO_ROUTE = Match(Route(method="", path="", handler=_nowhere, does=""), "", {}, b"")
+"""Of a request that was not admitted."""
 
 
 class Router:
