@@ -71,7 +71,7 @@ class BehaviorDesk:
         self._redis, self._store, self._mark, self._clock = redis, store, mark, clock
         self._max_entries, self._write_deadline_s = max_entries, write_deadline_s
         self._counters = counters
-        self._reports: list[_Report] = []
+        self._leaving: list[_Report] = []
         self._storing: set[asyncio.Task[None]] = set()
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="writer")
 
@@ -83,18 +83,18 @@ class BehaviorDesk:
         if wait:
             return self._stored(behaviors, now)
         entry = encode(behaviors, request_id=request.request_id, arrived_at=now)
-        if not self._reports:
-            asyncio.get_running_loop().call_soon(self._add)
-        self._reports.append(_Report(request, behaviors, now, entry))
+        report = _Report(request, behaviors, now, entry)
+        if 0 < len(self._leaving) < _AT_ONCE:
+            self._leaving.append(report)
+        else:
+            self._leaving = leaving = [report]
+            self._redis.ask(partial(self._command, leaving), partial(self._added, leaving))
         return None
 
-    def _add(self) -> None:
-        """Add what was reported in this turn of the event loop to the stream."""
-        reports, self._reports = self._reports, []
-        for at in range(0, len(reports), _AT_ONCE):
-            some = reports[at : at + _AT_ONCE]
-            written = add_command([report.entry for report in some], max_entries=self._max_entries)
-            self._redis.ask(written, partial(self._added, some))
+    def _command(self, reports: Sequence[_Report]) -> bytes:
+        """Write the command for what came in this turn of the event loop: now it leaves."""
+        self._leaving = []
+        return add_command([report.entry for report in reports], max_entries=self._max_entries)
 
     def _added(self, reports: Sequence[_Report], reply: Any) -> None:
         if type(reply) is int:
@@ -104,6 +104,7 @@ class BehaviorDesk:
             for report in reports[reply:]:
                 report.request.fail(self._refused(len(report.behaviors), "the stream of behaviors is full"))
         else:  # Redis may have them or not: PostgreSQL takes them either way, and once
+            self._leaving = []
             for report in reports:
                 storing = asyncio.ensure_future(self._store_for(report))
                 self._storing.add(storing)

@@ -34,11 +34,13 @@ MAX_PENDING = 100_000
 
 Reply = Callable[[Any], None]
 """Gets a reply of Redis, `hiredis.ReplyError` for a refusal, or `Unavailable`. It must not raise."""
-Ask = Callable[[bytes, Reply], None]
-"""Sends a command, as `wire.command` writes it; calls the other with its reply, at once if Redis is away."""
+Written = bytes | Callable[[], bytes]
+"""A command as `wire.command` writes it, or what writes it when it leaves, at the end of the event loop's turn."""
+Ask = Callable[[Written, Reply], None]
+"""Sends a command, and calls the other with its reply, at once if Redis is away."""
 
 
-def _away(_: bytes, reply: Reply) -> None:
+def _away(_: Written, reply: Reply) -> None:
     reply(Unavailable("Redis does not answer; look whether it runs"))
 
 
@@ -135,7 +137,7 @@ class _Link(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._deadline_s, self._gone = deadline_s, gone
         self._reader = hiredis.Reader()
-        self._written: list[bytes] = []
+        self._written: list[Written] = []
         self._pending: deque[Reply] = deque()
         self._asked = 0  # commands that were sent
         self._sent: deque[tuple[float, int]] = deque()  # when, and how many had been sent then
@@ -146,7 +148,7 @@ class _Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
-    def ask(self, written: bytes, reply: Reply) -> None:
+    def ask(self, written: Written, reply: Reply) -> None:
         if self._broken or len(self._pending) >= MAX_PENDING:
             _away(written, reply)
             return
@@ -161,7 +163,7 @@ class _Link(asyncio.Protocol):
         written, self._written = self._written, []
         self._asked += len(written)
         self._sent.append((self._loop.time(), self._asked))
-        self._transport.write(b"".join(written))
+        self._transport.write(b"".join([each if type(each) is bytes else each() for each in written]))  # type: ignore[operator]
         if self._watch is None:
             self._watch = self._loop.call_later(self._deadline_s, self._look)
 
