@@ -17,7 +17,8 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_LIMIT = 1000
 DEFAULT_LIMIT = 20
 _DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+"""A request's id that may be logged."""
 
 
 def user_in(segment: bytes) -> tuple[int, int | str]:
@@ -56,7 +57,7 @@ def request_id_in(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return the request id that headers name; b"" when they name none, or none that is 1 to 64 of [A-Za-z0-9._-]."""
     for name, value in headers:
         if name == b"x-request-id":
-            return value if _REQUEST_ID.fullmatch(value) else b""
+            return value if REQUEST_ID.fullmatch(value) else b""
     return b""
 
 

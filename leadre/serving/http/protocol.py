@@ -17,7 +17,7 @@ import httptools
 
 from leadre.serving.http.application import Application
 from leadre.serving.http.limits import MAX_BODY_BYTES, request_id_in
-from leadre.serving.http.messages import Answer, Refusal, Request
+from leadre.serving.http.messages import Answer, Headers, Refusal, Request
 from leadre.serving.http.repeated import Head, head_in
 from leadre.serving.http.routes import NO_ROUTE, too_large
 
@@ -132,8 +132,8 @@ class Connection(asyncio.Protocol):
             return
         free = not (self._begun or self._serving or self._write_paused)
         if free and (head := self._heads.get(data[0])) is not None:
-            line, found, body = data.partition(head.tail)
-            if found and len(body) == head.body_bytes and self._read_again(line, head, body):
+            said = head.of(data)
+            if said is not None and self._read_again(head.headers, *said):
                 return
         self._received = data if free else b""
         if self._in_head:
@@ -147,17 +147,17 @@ class Connection(asyncio.Protocol):
         if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self._throwing_away:
             self._end_with(_LONG_HEAD)
 
-    def _read_again(self, line: bytes, head: Head, body: bytes) -> bool:
+    def _read_again(self, headers: Headers, line: bytes, wire_id: bytes, body: bytes) -> bool:
         """Serve a request whose head was parsed before; return whether it could be."""
         refused = None
         try:
-            match = self._app.admit_plain(line, head.headers, body_bytes=len(body))
+            match = self._app.admit_plain(line, headers, body_bytes=len(body))
         except Refusal as refusal:
             match, refused = NO_ROUTE, refusal
         if match is None:
             return False
         self._quiet_s = 0.0
-        self._serve(Request(match.method, match, head.headers, body, b""), refused, keep=True)
+        self._serve(Request(match.method, match, headers, body, wire_id), refused, keep=True)
         return True
 
     def on_message_begin(self) -> None:

@@ -21,7 +21,10 @@ from leadre.serving.http.routes import Route
 HEADERS = [
     b"host: x\r\n",
     b"Host: x\r\nUser-Agent: a client/1\r\nAccept: */*\r\n",
-    b"host: x\r\nx-request-id: one\r\n",
+    b"host: x\r\nX-Request-Id: one\r\naccept: one\r\n",
+    b"host: x\r\nX-Request-Id: two\r\naccept: one\r\n",
+    b"host: x\r\nX-Request-Id: a b\r\naccept: one\r\n",
+    b"host: x\r\nx-request-id: one\r\nx-request-id: two\r\n",
     b"host: x\r\ntraceparent: 00-1\r\n",
     b"host: x\r\nfolded: a\r\n b\r\n",
     b"host: x\r\nconnection: keep-alive\r\n",
@@ -61,7 +64,8 @@ def application(**options: Any) -> Application:
             "method": request.method,
             "what": base64.b64encode(request.parameters["what"]).decode(),
             "query": request.match.query.decode(),
-            "headers": [[name.decode(), value.decode()] for name, value in request.headers],
+            "id": request.request_id.partition("-")[0],
+            "headers": [[name.decode(), value.decode()] for name, value in request.headers if name != b"x-request-id"],
             "body": base64.b64encode(request.body).decode(),
         }
         return json_answer(told)
@@ -191,4 +195,9 @@ def test_a_head_is_remembered_only_where_the_bytes_are_one_plain_request() -> No
     assert not found(line + tail + line + tail)
     assert not found(line + b" HTTP/1.1\r\nhost: x\r\n y\r\n\r\n")
     assert not found(line + b" HTTP/1.1\r\nhost: " + b"x" * 3_000 + b"\r\n\r\n")
-    assert not found(line + tail, headers=[(b"x-request-id", b"x")])
+    with_id = b" HTTP/1.1\r\nhost: x\r\nX-Request-Id: 7\r\n\r\n"
+    head = head_in(line + with_id, line=line, headers=[*headers, (b"x-request-id", b"7")], body_bytes=0)
+    assert head is not None
+    assert head.of(b"GET /b" + with_id.replace(b"7", b"abc")) == (b"GET /b", b"abc", b"")
+    assert head.of(b"GET /b" + with_id.replace(b"7", b"a\r\nb: c")) is None
+    assert head.of(b"GET /b" + with_id + b"x") is None
