@@ -3,10 +3,9 @@
 LEADRE §4.4.1. One process each, wrk with 32 connections, lists of 20 ads, PostgreSQL and Redis on this machine. Ways
 take turns in rounds; figures are medians of the rounds. `cpu_us` is the CPU time that the server's process had for a
 request, which other programs on the machine hardly change. `cold` reads more users than a process remembers answers of.
-`own_id` reads with an id of its own in each request's headers, which have to be parsed then. `append` alternates: a
-read, a report of one click into the stream. The open loop sends 2,000 requests/s, answered or
-not, and counts from when a request was due; in its last two runs Redis hangs, and is killed, in the middle. The way
-`unmeasured` is ours without counting and timing requests.
+`own_id` reads with an id of its own in each request's headers. `append` alternates: a read, a report of one click into
+the stream. The open loop sends 2,000 requests/s, answered or not, and counts from when a request was due; in its last
+two runs Redis hangs, and is killed, in the middle. The way `unmeasured` is ours without counting and timing requests.
 
 Needs nginx and wrk (Debian: apt-get install nginx-light wrk); without one, it says so and leaves out what needs it.
 
