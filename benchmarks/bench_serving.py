@@ -3,9 +3,9 @@
 LEADRE §4.4.1. One process each, wrk with 32 connections, lists of 20 ads, PostgreSQL and Redis on this machine. Ways
 take turns in rounds; figures are medians of the rounds. `cpu_us` is the CPU time that the server's process had for a
 request, which other programs on the machine hardly change. `cold` reads more users than a process remembers answers of.
-`append` alternates: a read, a report of one click into the stream. The open loop sends 2,000 requests/s, answered or
-not, and counts from when a request was due; in its last two runs Redis hangs, and is killed, in the middle. The way
-`unmeasured` is ours without counting and timing requests.
+`own_id` reads with an id of its own in each request's headers. `append` alternates: a read, a report of one click into
+the stream. The open loop sends 2,000 requests/s, answered or not, and counts from when a request was due; in its last
+two runs Redis hangs, and is killed, in the middle. The way `unmeasured` is ours without counting and timing requests.
 
 Needs nginx and wrk (Debian: apt-get install nginx-light wrk); without one, it says so and leaves out what needs it.
 
@@ -51,13 +51,16 @@ SCRIPT = """
 local requests, turn = {{}}, 0
 init = function()
   for user = 0, {users} - 1 do
-    requests[#requests + 1] = wrk.format("GET", "/v1/users/" .. user .. "/ads")
+    requests[#requests + 1] = wrk.format("GET", "/v1/users/" .. user .. "/ads", {headers})
     {more}
   end
 end
 request = function() turn = turn % #requests + 1; return requests[turn] end
 """
 APPEND = """requests[#requests + 1] = wrk.format("POST", "/v1/users/" .. user .. "/behaviors", {}, '%s')"""
+
+
+OWN_HEADERS = """{["X-Request-Id"] = "r-" .. user, ["User-Agent"] = "a client/1", ["Accept"] = "*/*"}"""
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,7 @@ def measure(settings: Settings, *, rounds: int, seconds: float, open_s: float, f
                 "ours": Way(*ours, warm),
                 "unmeasured": Way(*unmeasured, warm),
                 "cold": Way(*ours, script(folder, "cold", users=COLD_USERS)),
+                "own_id": Way(*ours, script(folder, "own_id", users=WARM_USERS, headers=OWN_HEADERS)),
                 "append": Way(*ours, script(folder, "append", users=WARM_USERS, more=append)),
                 "starlette": Way(*starlette, warm),
             }
@@ -196,6 +200,9 @@ def closed_loop(ways: Mapping[str, Way], *, rounds: int, seconds: float) -> dict
     def ratio(one: str, other: str) -> float:
         return median(a["rps"] / b["rps"] for a, b in zip(found[one], found[other], strict=True))
 
+    def by_cpu(one: str, other: str) -> float:
+        return median(b["cpu_us"] / a["cpu_us"] for a, b in zip(found[one], found[other], strict=True))
+
     pairs = [
         ("ours", "nginx"),
         ("cold", "nginx"),
@@ -204,7 +211,9 @@ def closed_loop(ways: Mapping[str, Way], *, rounds: int, seconds: float) -> dict
         ("ours", "feast_serve"),
     ]
     pairs += [("append", "ours"), ("ours", "unmeasured")]
-    return figures | {f"{one}_over_{other}": ratio(one, other) for one, other in pairs if other in found}
+    figures |= {f"{one}_over_{other}": ratio(one, other) for one, other in pairs if other in found}
+    pairs = [("ours", "nginx"), ("own_id", "nginx"), ("append", "ours")]
+    return figures | {f"{one}_over_{other}_by_cpu": by_cpu(one, other) for one, other in pairs if other in found}
 
 
 def wrk(way: Way, *, seconds: float) -> dict[str, float]:
@@ -231,10 +240,10 @@ def cpu_s(pid: int) -> float:
     return int(spent.read_text().split()[0]) / 1e9
 
 
-def script(folder: Path, name: str, *, users: int, more: str = "") -> Path:
+def script(folder: Path, name: str, *, users: int, more: str = "", headers: str = "nil") -> Path:
     """Write a script of wrk that asks for users in turn."""
     path = folder / f"{name}.lua"
-    path.write_text(SCRIPT.format(users=users, more=more))
+    path.write_text(SCRIPT.format(users=users, more=more, headers=headers))
     return path
 
 

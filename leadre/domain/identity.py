@@ -47,6 +47,8 @@ def id_of(source_id: int | str) -> int:
         InvalidInput: neither a whole number nor a text, or a text that is not one line of 1 to `MAX_SOURCE_ID`
             characters without spaces at its ends.
     """
+    if type(source_id) is int and 0 <= source_id <= MAX_ID:
+        return source_id
     if isinstance(source_id, bool) or not isinstance(source_id, Integral | str):
         raise InvalidInput(f"{source_id!r} is no id; an id is a whole number or a text")
     text = str(source_id)

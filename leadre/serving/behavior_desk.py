@@ -1,7 +1,8 @@
 """Taking in behaviors: into the stream by one command, or into PostgreSQL for who waits for it.
 
-LEADRE §4.4.1. Writes do not pretend: 202 says that the behaviors will not be lost, and a request that is sent again
-changes nothing. Without Redis they go to PostgreSQL; without either, the caller is told to send them again.
+LEADRE §4.4.1. What comes in one turn of the event loop goes by one command. Writes do not pretend: 202 says that the
+behaviors will not be lost, and a request that is sent again changes nothing. Without Redis they go to PostgreSQL;
+without either, the caller is told to send them again.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 from leadre.domain.behavior import Behavior, Domain
 from leadre.errors import InvalidInput, Unavailable
@@ -21,7 +23,7 @@ from leadre.serving.contracts import Accepted
 from leadre.serving.http.limits import shortened, user_in
 from leadre.serving.http.messages import Answer, Refusal, Request, json_answer
 from leadre.serving.redis.connection import RedisConnection
-from leadre.serving.reported import behaviors_in
+from leadre.serving.reported import MAX_BEHAVIORS, behaviors_in
 from leadre.store.records.request_path import Arrivals
 
 logger = logging.getLogger(__name__)
@@ -29,6 +31,17 @@ logger = logging.getLogger(__name__)
 _WRITERS = 16
 _ACCEPTED, _STORED, _REFUSED = (BEHAVIORS.labels(outcome) for outcome in ("accepted", "stored", "refused"))
 _RETRY = [(b"retry-after", b"1")]
+_AT_ONCE = 128
+"""Entries that one command adds at most: Redis does nothing else meanwhile (ours)."""
+
+
+class _Report(NamedTuple):
+    """What a request reported, and its entry in the stream."""
+
+    request: Request
+    behaviors: Sequence[Behavior]
+    now: datetime
+    entry: bytes
 
 
 class BehaviorDesk:
@@ -58,37 +71,52 @@ class BehaviorDesk:
         self._redis, self._store, self._mark, self._clock = redis, store, mark, clock
         self._max_entries, self._write_deadline_s = max_entries, write_deadline_s
         self._counters = counters
+        self._leaving: list[_Report] = []
+        self._storing: set[asyncio.Task[None]] = set()
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="writer")
 
-    def report(self, request: Request) -> asyncio.Future[Answer]:
+    def report(self, request: Request) -> Awaitable[Answer] | None:
         """Answer `POST /v1/users/{user_id}/behaviors?wait=`: 202 once they are safe, 503 when nothing answers."""
-        user_id, _ = user_in(request.parameters["user_id"])
-        wait = request.asked("wait")
-        if wait not in (None, "stored"):
-            raise InvalidInput(
-                f"{shortened(wait)} is nothing to wait for; write stored, or leave it out", column="wait"
-            )
+        user_id, wait = request.match.kept or _asked(request)
         now = self._clock()
         behaviors = behaviors_in(request.body, user_id=user_id, now=now)
-        if wait == "stored":
-            return asyncio.ensure_future(self._stored(behaviors, now))
+        if wait:
+            return self._stored(behaviors, now)
         entry = encode(behaviors, request_id=request.request_id, arrived_at=now)
-        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        report = _Report(request, behaviors, now, entry)
+        if 0 < len(self._leaving) < _AT_ONCE:
+            self._leaving.append(report)
+        else:
+            self._leaving = leaving = [report]
+            self._redis.ask(partial(self._command, leaving), partial(self._added, leaving))
+        return None
 
-        def added(reply: Any) -> None:
-            if answered.done():
-                return
-            if isinstance(reply, bytes):
-                _ACCEPTED.inc(len(behaviors))
-                answered.set_result(json_answer(Accepted(accepted=len(behaviors), stored=False), status=202))
-            elif reply is None:
-                answered.set_exception(self._refused(len(behaviors), "the stream of behaviors is full"))
-            else:  # Redis may have it or not: PostgreSQL takes it either way, and once
-                storing = asyncio.ensure_future(self._stored(behaviors, now))
-                storing.add_done_callback(lambda done: _pass_on(done, answered))
+    def _command(self, reports: Sequence[_Report]) -> bytes:
+        """Write the command for what came in this turn of the event loop: now it leaves."""
+        self._leaving = []
+        return add_command([report.entry for report in reports], max_entries=self._max_entries)
 
-        self._redis.ask(add_command(entry, max_entries=self._max_entries), added)
-        return answered
+    def _added(self, reports: Sequence[_Report], reply: Any) -> None:
+        if type(reply) is int:
+            _ACCEPTED.inc(sum([len(report.behaviors) for report in reports[:reply]]))
+            for report in reports[:reply]:
+                report.request.answer(_accepted(len(report.behaviors)))
+            for report in reports[reply:]:
+                report.request.fail(self._refused(len(report.behaviors), "the stream of behaviors is full"))
+        else:  # Redis may have them or not: PostgreSQL takes them either way, and once
+            self._leaving = []
+            for report in reports:
+                storing = asyncio.ensure_future(self._store_for(report))
+                self._storing.add(storing)
+                storing.add_done_callback(self._storing.discard)
+
+    async def _store_for(self, report: _Report) -> None:
+        try:
+            answer = await self._stored(report.behaviors, report.now)
+        except Exception as error:  # noqa: BLE001 - its caller gets to know
+            report.request.fail(error)
+        else:
+            report.request.answer(answer)
 
     async def _stored(self, behaviors: Sequence[Behavior], now: datetime) -> Answer:
         loop = asyncio.get_running_loop()
@@ -122,10 +150,16 @@ class BehaviorDesk:
         return Refusal(503, f"{why}; send the request again", headers=_RETRY)
 
 
-def _pass_on(done: asyncio.Future[Answer], answered: asyncio.Future[Answer]) -> None:
-    if answered.done() or done.cancelled():
-        answered.cancel()
-    elif error := done.exception():
-        answered.set_exception(error)
-    else:
-        answered.set_result(done.result())
+def _asked(request: Request) -> tuple[int, bool]:
+    """Return whose behaviors a request reports, and whether it waits until they are stored."""
+    user_id, _ = user_in(request.parameters["user_id"])
+    wait = request.asked("wait")
+    if wait not in (None, "stored"):
+        raise InvalidInput(f"{shortened(wait)} is nothing to wait for; write stored, or leave it out", column="wait")
+    request.match.kept = asked = (user_id, wait is not None)
+    return asked
+
+
+@lru_cache(maxsize=MAX_BEHAVIORS)
+def _accepted(behaviors: int) -> Answer:
+    return json_answer(Accepted(accepted=behaviors, stored=False), status=202)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache
 from typing import Annotated, cast
 
 import msgspec
@@ -21,6 +20,7 @@ from redis import Redis
 from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.domain.identity import MAX_ID
 from leadre.errors import InvalidInput
+from leadre.serving.redis.wire import command
 
 STREAM = "{leadre:behaviors}:stream"
 GROUP = "persisters"
@@ -35,8 +35,9 @@ BEHAVIORS = Counter("leadre_behaviors_total", "Reported behaviors, by what becam
 repeated (there already), unknown_item (of an item that the catalog lacks; counted besides), dead."""
 
 _ADD = (
-    b"if redis.call('XLEN',KEYS[1])>=tonumber(ARGV[1]) then return false end "
-    b"return redis.call('XADD',KEYS[1],'*','e',ARGV[2])"
+    b"local room=tonumber(ARGV[1])-redis.call('XLEN',KEYS[1]) local added=0 "
+    b"for i=2,#ARGV do if added>=room then break end redis.call('XADD',KEYS[1],'*','e',ARGV[i]) added=added+1 end "
+    b"return added"
 )
 _Id = Annotated[int, Meta(ge=0, le=MAX_ID)]
 
@@ -108,13 +109,15 @@ def decode(entry: bytes) -> Report:
     )
 
 
-def add_command(entry: bytes, *, max_entries: int = MAX_ENTRIES) -> bytes:
-    """Return the command that adds an entry, as bytes for the wire: one round trip, atomic.
+def add_command(entries: Sequence[bytes], *, max_entries: int = MAX_ENTRIES) -> bytes:
+    """Return the command that adds entries in their order, as bytes for the wire: one round trip, atomic.
 
-    Redis answers with the entry's id, or with nil when the stream holds `max_entries` already and the entry was not
-    added. A script of its text, not of its hash, so that a restarted Redis knows it.
+    Redis answers with how many it added: those that come first, until the stream holds `max_entries`. A script of its
+    text, not of its hash, so that a restarted Redis knows it.
     """
-    return b"%b$%d\r\n%b\r\n" % (_before_entry(max_entries), len(entry), entry)
+    begin = command("EVAL", _ADD, 1, STREAM, max_entries)
+    written = b"".join([b"$%d\r\n%b\r\n" % (len(entry), entry) for entry in entries])
+    return b"*%d%b%b" % (5 + len(entries), begin[2:], written)
 
 
 def add(redis: Redis, entry: bytes, *, max_entries: int = MAX_ENTRIES) -> bool:
@@ -123,19 +126,9 @@ def add(redis: Redis, entry: bytes, *, max_entries: int = MAX_ENTRIES) -> bool:
     Raises:
         redis.RedisError: Redis does not answer: the entry may be there or not, and a repetition is harmless.
     """
-    return redis.eval(_ADD.decode(), 1, STREAM, max_entries, entry) is not None
+    return cast(int, redis.eval(_ADD.decode(), 1, STREAM, max_entries, entry)) == 1
 
 
 def length(redis: Redis) -> int:
     """Return how many entries wait, those included that a persister is writing."""
     return cast(int, redis.xlen(STREAM))
-
-
-def _arguments(max_entries: int) -> tuple[bytes, ...]:
-    return (b"EVAL", _ADD, b"1", STREAM.encode(), b"%d" % max_entries)
-
-
-@lru_cache(8)
-def _before_entry(max_entries: int) -> bytes:
-    arguments = _arguments(max_entries)
-    return b"*%d\r\n" % (len(arguments) + 1) + b"".join(b"$%d\r\n%b\r\n" % (len(each), each) for each in arguments)

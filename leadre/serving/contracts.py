@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from leadre.domain.retrieval import Source
-from leadre.serving.http.limits import MAX_LIMIT
+from leadre.serving.http.limits import DEFAULT_LIMIT, MAX_LIMIT
 
 MAX_USERS = 500
 """Users whose lists one request reads at most (ours: a ranker's batch)."""
@@ -46,7 +46,7 @@ class UsersWanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The body of a request that reads many lists; `limit` bounds the ads of each."""
 
     user_ids: Annotated[list[int | str], Meta(min_length=1, max_length=MAX_USERS)]
-    limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] = 20
+    limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
 
 
 class ManyLists(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,6 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -22,9 +21,10 @@ from leadre.domain.identity import id_of, outward
 from leadre.errors import InvalidInput, Unavailable
 from leadre.serving.ad_catalog import AdCatalog
 from leadre.serving.contracts import ListedAd, UserAds, UsersWanted
-from leadre.serving.http.limits import limit_in, user_in
+from leadre.serving.http.limits import DEFAULT_LIMIT, limit_in, user_in
 from leadre.serving.http.measured import Distribution
-from leadre.serving.http.messages import Answer, Request, encode, query_value
+from leadre.serving.http.messages import Answer, Request, json_answer, query_value
+from leadre.serving.http.routes import Match
 from leadre.serving.online_lists import Found, Nothing
 from leadre.serving.reported import decoded
 from leadre.store.features.list_reader import ShownRow, row_in
@@ -48,11 +48,11 @@ class _Asked(NamedTuple):
 class _Remembered:
     """A user's list as it was last read, and the answers made of it."""
 
-    __slots__ = ("answers", "row", "value")
+    __slots__ = ("answers", "generated_s", "row", "value")
 
     def __init__(self, value: bytes, row: ShownRow) -> None:
-        self.value, self.row = value, row
-        self.answers: dict[tuple[int | str, int], tuple[int, float, bytes]] = {}
+        self.value, self.row, self.generated_s = value, row, row.generated_at.timestamp()
+        self.answers: dict[tuple[int | str, int], tuple[int, float, Answer]] = {}
 
 
 class ListDesk:
@@ -82,22 +82,25 @@ class ListDesk:
         self._said_at = -_QUIET_S
         self.counters: Counter[str] = Counter()
 
-    def ads(self, request: Request) -> Answer | asyncio.Future[Answer]:
+    def ads(self, request: Request) -> None:
         """Answer `GET /v1/users/{user_id}/ads?limit=`."""
-        asked = _asked(request.parameters["user_id"], request.query)
-        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        match = request.match
+        asked: _Asked = match.kept or _asked(match)
 
         def found(value: bytes | Nothing | Exception) -> None:
-            if not answered.done():
-                answered.set_result(Answer(self._answer(asked, value)))
+            try:
+                answer = self._answer(asked, value)
+            except Exception as error:  # noqa: BLE001 - the last resort: who calls this serves others too
+                request.fail(error)
+            else:
+                request.answer(answer)
 
         self._ask(asked.user_id, found)
-        return answered.result() if answered.done() else answered
 
     async def lists(self, request: Request) -> Answer:
         """Answer `POST /v1/lists`: many users' lists, in one round trip."""
         try:
-            wanted = decoded(_WANTED, request.body, remedy=_WANTED_LIKE)
+            wanted = decoded(_WANTED, request.body, strings=_strings, remedy=_WANTED_LIKE)
         except msgspec.ValidationError as error:
             raise InvalidInput(f"{str(error)[:120]}; {_WANTED_LIKE}") from None
         loop = asyncio.get_running_loop()
@@ -107,7 +110,7 @@ class ListDesk:
             values.append(future := loop.create_future())
             self._ask(each.user_id, future.set_result)
         found = await asyncio.gather(*values)
-        bodies = [self._answer(each, value) for each, value in zip(asked, found, strict=True)]
+        bodies = [self._answer(each, value).body for each, value in zip(asked, found, strict=True)]
         return Answer(b'{"lists":[%b]}' % b",".join(bodies))  # `ManyLists`, of answers that are written already
 
     def ready(self) -> list[str]:
@@ -120,8 +123,7 @@ class ListDesk:
         ages.add_metric([], self._ages.buckets(), self._ages.total)
         yield ages
 
-    def _answer(self, asked: _Asked, value: bytes | Nothing | Exception) -> bytes:
-        """Return the body of an answer."""
+    def _answer(self, asked: _Asked, value: bytes | Nothing | Exception) -> Answer:
         self.counters["reads"] += 1
         user_id = asked.user_id
         known = self._remembered.get(user_id)
@@ -146,9 +148,9 @@ class ListDesk:
             self._degraded(type(value).__name__)
         return self._empty(asked, degraded=True) if known is None else self._list(asked, known, degraded=True)
 
-    def _list(self, asked: _Asked, known: _Remembered, *, degraded: bool = False) -> bytes:
+    def _list(self, asked: _Asked, known: _Remembered, *, degraded: bool = False) -> Answer:
         now, row = self._clock(), known.row
-        age = now - row.generated_at.timestamp()
+        age = now - known.generated_s
         if age > self._list_ttl_s:
             return self._empty(asked, degraded=degraded)
         self._ages.add(age)
@@ -161,7 +163,7 @@ class ListDesk:
         except Unavailable as error:
             if not degraded:
                 self._degraded(type(error).__name__)
-            return encode(UserAds(user_id=asked.called, degraded=True))
+            return json_answer(UserAds(user_id=asked.called, degraded=True))
         ads = [
             ListedAd(ad_id=name, sid=sid, log_probability=score)
             for name, sid, score in zip(shown.names, row.sids, row.log_probabilities, strict=True)
@@ -170,7 +172,7 @@ class ListDesk:
         if left := len(row.ad_ids) - len(ads):
             self.counters["unnamed"] += shown.unnamed  # a derived number is nobody's id
             self.counters["withheld"] += left - shown.unnamed
-        body = encode(
+        answer = json_answer(
             UserAds(
                 user_id=asked.called,
                 release=row.release,
@@ -184,17 +186,17 @@ class ListDesk:
         if not degraded:
             if len(known.answers) > 3:  # as a rule a user is asked for in one way
                 known.answers.clear()
-            known.answers[key] = (version, shown.until_s, body)
-        return body
+            known.answers[key] = (version, shown.until_s, answer)
+        return answer
 
-    def _empty(self, asked: _Asked, *, degraded: bool) -> bytes:
+    def _empty(self, asked: _Asked, *, degraded: bool) -> Answer:
         if not degraded:
             if not self._catalog.known:  # an answer that no catalog has looked at
                 self._degraded("Unavailable")
                 degraded = True
             else:
                 self.counters["empty"] += 1
-        return encode(UserAds(user_id=asked.called, degraded=degraded))
+        return json_answer(UserAds(user_id=asked.called, degraded=degraded))
 
     def _degraded(self, why: str) -> None:
         self.counters["degraded"] += 1
@@ -203,10 +205,14 @@ class ListDesk:
             logger.warning("read_degraded", extra={"error": why, "degraded": self.counters["degraded"]})
 
 
-@lru_cache(maxsize=16_384)
-def _asked(segment: bytes, query: bytes) -> _Asked:
-    limit = limit_in(query_value(query, "limit"))
-    return _Asked(*user_in(segment), limit)
+def _asked(match: Match) -> _Asked:
+    limit = limit_in(query_value(match.query, "limit"))
+    match.kept = asked = _Asked(*user_in(match.parameters["user_id"]), limit)
+    return asked
+
+
+def _strings(wanted: UsersWanted) -> int:
+    return 1 + (wanted.limit != DEFAULT_LIMIT) + sum(type(user) is str for user in wanted.user_ids)
 
 
 def _named(user: int | str, limit: int, *, row: int) -> _Asked:

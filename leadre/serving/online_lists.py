@@ -51,27 +51,20 @@ class OnlineLists:
         head, tail = around_id("user_id", project)
         name = field(VIEW, FEATURE)
         self._head = b"*3\r\n$4\r\nHGET\r\n$%d\r\n%b" % (len(head) + _ID.size + len(tail), head)
-        self._key_head, self._key_tail = head, tail
         self._tail = b"%b\r\n$%d\r\n%b\r\n" % (tail, len(name), name)
         self._mark = command("EXISTS", MARKER)
 
     def ask(self, user_id: int, found: Found) -> None:
-        """Read a user's list; `found` is called once, later or at once."""
-        packed = _ID.pack(user_id)
-        written, key = self._head + packed + self._tail, self._key_head + packed + self._key_tail
+        """Read a user's list; `found` is called once, later or at once. It must not raise."""
+        written = self._head + _ID.pack(user_id) + self._tail
+        self._redis.ask(
+            written, lambda reply: found(reply) if type(reply) is bytes else self._not_found(reply, written, found)
+        )
 
-        def first(reply: Any) -> None:
-            if type(reply) is bytes:
-                found(reply)
-            elif reply is None:
-                # The mark before the list: between the two nothing is wiped and written again.
-                self._redis.ask(
-                    self._mark,
-                    lambda mark: self._redis.ask(written, lambda again: second(mark, again), key=key),
-                    key=MARKER,
-                )
-            else:
-                found(_error(reply))
+    def _not_found(self, reply: Any, written: bytes, found: Found) -> None:
+        if reply is not None:
+            found(_error(reply))
+            return
 
         def second(mark: Any, reply: Any) -> None:
             if isinstance(reply, bytes):
@@ -81,7 +74,8 @@ class OnlineLists:
             else:
                 found(_error(reply if reply is not None else mark))
 
-        self._redis.ask(written, first, key=key)
+        # The mark before the list: between the two nothing is wiped and written again.
+        self._redis.ask(self._mark, lambda mark: self._redis.ask(written, lambda again: second(mark, again)))
 
 
 def _error(reply: Any) -> Exception:

@@ -104,13 +104,13 @@ def test_the_command_on_the_wire_adds_in_one_round_trip_after_a_restart_too(redi
         redis.script_flush()
         wire.sendall(f"AUTH {at.password}\r\n".encode())
         assert wire.recv(100) == b"+OK\r\n"
-        wire.sendall(behavior_stream.add_command(entry(), max_entries=1) * 2)
+        four = [entry(number) for number in range(4)]
+        wire.sendall(behavior_stream.add_command(four[:2], max_entries=3))
+        wire.sendall(behavior_stream.add_command(four[2:], max_entries=3))
+        wire.sendall(behavior_stream.add_command(four, max_entries=3))
         answers = wire.makefile("rb")
-        assert answers.readline() == b"$15\r\n"
-        (added,) = redis.xrange(behavior_stream.STREAM)
-        assert answers.readline().strip() == added[0]
-        assert answers.readline() == b"$-1\r\n"
-        assert added[1] == {b"e": entry()}
+        assert [answers.readline() for _ in range(3)] == [b":2\r\n", b":1\r\n", b":0\r\n"]
+        assert [fields[b"e"] for _, fields in redis.xrange(behavior_stream.STREAM)] == four[:3]
 
 
 def _at(time: datetime) -> Behavior:

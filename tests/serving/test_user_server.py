@@ -9,21 +9,26 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import hypothesis.strategies as st
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from redis import Redis
 
 from leadre.domain.behavior import Action, Behavior, Domain
-from leadre.domain.identity import stable_id
-from leadre.errors import Unavailable
+from leadre.domain.identity import id_of, stable_id
+from leadre.errors import InvalidInput, Unavailable
 from leadre.logs import JsonFormatter
+from leadre.serving import behavior_stream
 from leadre.serving.ad_catalog import AdCatalog
 from leadre.serving.behavior_desk import BehaviorDesk
 from leadre.serving.http.application import Application
 from leadre.serving.list_desk import ListDesk
 from leadre.serving.online_lists import Found, Nothing
 from leadre.serving.redis.connection import RedisConnection
-from leadre.serving.redis.wire import Address
+from leadre.serving.redis.wire import Address, address_of
+from leadre.serving.reported import behaviors_in
 from leadre.serving.user_server import application
 from leadre.store.features.list_reader import ShownRow
 from leadre.store.records.inventory.showable import NO_END_S, ShowableRows
@@ -393,6 +398,56 @@ def test_a_bad_body_is_refused_and_says_what_is_wrong(body: Any, problem: str) -
     answer = ask(server(store=raise_unavailable), "POST", "/v1/users/5/behaviors", **request)
     assert answer.status_code == 400
     assert problem in answer.json()["error"]
+
+
+@given(st.data())
+def test_a_name_given_twice_is_found_wherever_it_stands(data: st.DataObject) -> None:
+    repeated = data.draw(st.booleans())
+    rows = []
+    for _ in range(data.draw(st.integers(1, 3))):
+        row = list(
+            {**CLICK, "item_id": data.draw(st.sampled_from([7, "7", "a:b", 'q"q', "ordinal", "\\", "ü"]))}.items()
+        )
+        if data.draw(st.booleans()):
+            row.append(("ordinal", data.draw(st.sampled_from([0, 1, 2**63 - 1]))))
+        rows.append(row)
+    if repeated:
+        row = data.draw(st.sampled_from(rows))
+        name, value = data.draw(st.sampled_from(row))
+        row.insert(data.draw(st.integers(0, len(row))), (name, value))
+    escaped = data.draw(st.booleans())
+    written = ",".join(
+        "{" + ",".join(f"{json.dumps(n)}: {json.dumps(v, ensure_ascii=escaped)}" for n, v in row) + "}" for row in rows
+    )
+    body = f'{{"behaviors": [{written}]}}'.encode()
+    if repeated:
+        with pytest.raises(InvalidInput, match="twice"):
+            behaviors_in(body, user_id=5, now=NOW)
+    else:
+        found = behaviors_in(body, user_id=5, now=NOW)
+        assert [each.item_id for each in found] == [id_of(dict(row)["item_id"]) for row in rows]
+        assert [each.ordinal for each in found] == [dict(row).get("ordinal", 0) for row in rows]
+
+
+def test_reports_of_one_turn_go_into_the_stream_together_and_who_finds_it_full_is_told(redis_url: str) -> None:
+    redis = RedisConnection(address_of(redis_url), deadline_s=30.0)
+    lists = server().lists
+    desk = BehaviorDesk(redis=redis, store=raise_unavailable, mark=print, max_entries=25, counters=lists.counters)
+
+    async def statuses() -> list[int]:
+        app = application(lists, desk, background=[redis.keep])
+        transport = httpx.ASGITransport(app)
+        async with app.running(), httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            async with asyncio.timeout(60):
+                while not redis.up:
+                    await asyncio.sleep(0.01)
+            sent = [client.post(f"/v1/users/{user}/behaviors", json={"behaviors": [CLICK]}) for user in range(40)]
+            return [answer.status_code for answer in await asyncio.gather(*sent)]
+
+    assert sorted(asyncio.run(statuses())) == [202] * 25 + [503] * 15
+    with Redis.from_url(redis_url) as client:
+        users = [behavior_stream.decode(fields[b"e"]).user_id for _, fields in client.xrange(behavior_stream.STREAM)]
+    assert len(set(users)) == 25
 
 
 def test_a_body_of_more_than_64_kib_is_refused_unread() -> None:

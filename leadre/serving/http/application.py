@@ -7,9 +7,7 @@ place, without its message. Served by our own protocol (protocol.py), or by any 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,14 +15,11 @@ from itertools import count
 from time import perf_counter
 from typing import Any
 
-from leadre.errors import InvalidInput
 from leadre.serving.http.asgi import serve_asgi
-from leadre.serving.http.limits import request_id_in, shortened
+from leadre.serving.http.limits import shortened
 from leadre.serving.http.measured import Measured
-from leadre.serving.http.messages import Answer, Headers, Problem, Refusal, Request, encode
+from leadre.serving.http.messages import Answer, Headers, Refusal, Request, Send
 from leadre.serving.http.routes import Match, Route, Router, too_large
-
-logger = logging.getLogger(__name__)
 
 Background = Callable[[], Coroutine[Any, Any, None]]
 """A coroutine that runs from an application's start to its end."""
@@ -61,9 +56,9 @@ class Application:
         self.name, self.routes = name, tuple(routes)
         self._router, self._background, self._guard, self._measured = Router(routes), background, guard, measured
         self.operations, self.closing = operations, False
-        self._running: set[asyncio.Task[Answer]] = set()
+        self._running: set[asyncio.Future[Answer]] = set()
         # A prefix of this process's own, and a number: no two requests of a fleet share an id.
-        self._process, self._numbers = os.urandom(6).hex(), count()
+        self._ids = map((os.urandom(6).hex().encode() + b"-%x").__mod__, count())
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Application]:
@@ -83,60 +78,64 @@ class Application:
             Refusal: there is none (404, 405), it may not come in (401, 429), or its body would not be read (413, 415).
         """
         match = self._router.match(method, target)
-        if match.route.guarded and self._guard is not None:
+        if self._guard is not None and match.route.guarded:
             self._guard(headers)
         if method not in _BODILESS:
             _check_body(match.route, headers)
         return match
 
-    def respond(self, request: Request, match: Match, send: Callable[[Answer], None]) -> None:
-        """Serve an admitted request; `send` gets its answer, now or later, and exactly once."""
-        started = perf_counter()
-        request.parameters = match.parameters
-        route = match.route
-        given = request.header(b"x-request-id") if request.headers else None
-        request.request_id = (given and request_id_in(given)) or f"{self._process}-{next(self._numbers):x}"
+    def admit_plain(self, line: bytes, headers: Headers, *, body_bytes: int) -> Match | None:
+        """Return the route of a request whose headers were admitted before; None where it is to be read as a new one.
+
+        Args:
+            line: method and target, with a space between.
+            headers: those of an admitted request.
+            body_bytes: the body's length.
+
+        Raises:
+            Refusal: it may not come in (401, 429).
+        """
+        match = self._router.match_line(line)
+        if match is None or body_bytes > match.route.max_body_bytes:
+            return None
+        if self._guard is not None and match.route.guarded:
+            self._guard(headers)
+        return match
+
+    def respond(self, request: Request, send: Send) -> None:
+        """Serve an admitted request; `send` gets it with its answer, now or later, and once."""
+        self._take(request, send)
         try:
-            found = route.handler(request)
+            found = request.match.route.handler(request)
         except Exception as error:  # noqa: BLE001 - the last resort
-            found = self._failed(error)
-        if type(found) is Answer:
-            self._finish(found, route.path, started, send)
+            request.fail(error)
             return
-        if not isinstance(found, asyncio.Future):
-            found = asyncio.ensure_future(found)  # type: ignore[arg-type]
-            self._running.add(found)
-            found.add_done_callback(self._running.discard)
-        found.add_done_callback(partial(self._settled, route.path, started, send))
+        if found is None:
+            return
+        if type(found) is Answer:
+            request.answer(found)
+            return
+        running = asyncio.ensure_future(found)  # type: ignore[arg-type]
+        self._running.add(running)
+        running.add_done_callback(partial(self._settled, request))
 
-    def refuse(self, refusal: Refusal, send: Callable[[Answer], None]) -> None:
+    def refuse(self, request: Request, refusal: Refusal, send: Send) -> None:
         """Answer a request that was not admitted."""
-        self._finish(refusal.answer(), "", perf_counter(), send)
+        self._take(request, send)
+        request.answer(refusal.answer())
 
-    def _settled(
-        self, path: str, started: float, send: Callable[[Answer], None], found: asyncio.Future[Answer]
-    ) -> None:
+    def _take(self, request: Request, send: Send) -> None:
+        request.send, request.measured, request.started = send, self._measured, perf_counter()
+        request.wire_id = request.wire_id or next(self._ids)
+
+    def _settled(self, request: Request, found: asyncio.Future[Answer]) -> None:
+        self._running.discard(found)
         if found.cancelled():
-            answer = self._failed(asyncio.CancelledError())
+            request.fail(asyncio.CancelledError())
+        elif error := found.exception():
+            request.fail(error)
         else:
-            error = found.exception()
-            answer = found.result() if error is None else self._failed(error)
-        self._finish(answer, path, started, send)
-
-    def _finish(self, answer: Answer, path: str, started: float, send: Callable[[Answer], None]) -> None:
-        if self._measured is not None:
-            self._measured.add(path, answer.status, perf_counter() - started)
-        send(answer)
-
-    def _failed(self, error: BaseException) -> Answer:
-        if isinstance(error, Refusal):
-            return error.answer()
-        if isinstance(error, InvalidInput):
-            return Refusal(400, str(error)).answer()
-        places = traceback.extract_tb(error.__traceback__)
-        where = f"{places[-1].filename}:{places[-1].lineno}" if places else ""
-        logger.error("request_failed", extra={"error": type(error).__name__, "at": where})
-        return Answer(encode(Problem(error="this server failed; its log says where")), status=500)
+            request.answer(found.result())
 
     async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Any]) -> None:
         """Serve as an ASGI application."""

@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from leadre.serving.http.limits import request_id_in
 from leadre.serving.http.messages import Answer, Refusal, Request
-from leadre.serving.http.routes import too_large
+from leadre.serving.http.routes import NO_ROUTE, too_large
 
 if TYPE_CHECKING:
     from leadre.serving.http.application import Application
@@ -26,33 +27,39 @@ async def serve_asgi(app: Application, scope: Any, receive: Receive, send: Send)
     if scope["type"] == "lifespan":
         await _live(app, receive, send)
     elif scope["type"] == "http":
-        answer = await _answer(app, scope, receive)
-        if answer is not None:
-            headers = [(b"content-type", answer.content_type), (b"content-length", b"%d" % len(answer.body))]
-            await send({"type": "http.response.start", "status": answer.status, "headers": [*headers, *answer.headers]})
+        answered = await _answered(app, scope, receive)
+        if answered is not None:
+            request, answer = answered
+            headers = [*answer.headers, (b"x-request-id", request.wire_id)]
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
             await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
 
 
-async def _answer(app: Application, scope: Any, receive: Receive) -> Answer | None:
-    """Return the answer to a request; None when its caller hung up while it sent its body."""
+async def _answered(app: Application, scope: Any, receive: Receive) -> tuple[Request, Answer] | None:
+    """Return a request and its answer; None when its caller hung up while it sent its body."""
     raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
     raw = raw.removeprefix(scope.get("root_path", "").encode())
     target = raw.partition(b"?")[0] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
     headers = [(name.lower(), value) for name, value in scope["headers"]]
     answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def settle(_: Request, answer: Answer) -> None:
+        if not answered.done():
+            answered.set_result(answer)
+
+    method, given_id = scope["method"], request_id_in(headers)
     try:
-        match = app.admit(scope["method"], target, headers)
+        match = app.admit(method, target, headers)
         body = await _body(match, receive)
     except Refusal as refusal:
-        app.refuse(refusal, answered.set_result)
+        request = Request(method, NO_ROUTE, headers, b"", given_id)
+        app.refuse(request, refusal, settle)
     else:
         if body is None:
             return None
-        request = Request(scope["method"], target, headers=headers, body=body)
-        app.respond(request, match, lambda answer: None if answered.done() else answered.set_result(answer))
-        answer = await answered
-        answer.headers = [(b"x-request-id", request.request_id.encode()), *answer.headers]
-    return await answered
+        request = Request(method, match, headers, body, given_id)
+        app.respond(request, settle)
+    return request, await answered
 
 
 async def _body(match: Match, receive: Receive) -> bytes | None:

@@ -6,6 +6,7 @@ LEADRE §4.4.1. Caps at the edge keep one request from costing more than its sha
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes
 
 from leadre.domain.identity import id_of, outward
@@ -16,7 +17,8 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_LIMIT = 1000
 DEFAULT_LIMIT = 20
 _DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+"""A request's id that may be logged."""
 
 
 def user_in(segment: bytes) -> tuple[int, int | str]:
@@ -51,9 +53,12 @@ def limit_in(text: str | None) -> int:
     return int(text)
 
 
-def request_id_in(header: bytes | None) -> str | None:
-    """Return the request id that a header names; None when there is none, or it is not 1 to 64 of [A-Za-z0-9._-]."""
-    return header.decode() if header is not None and _REQUEST_ID.fullmatch(header) else None
+def request_id_in(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the request id that headers name; b"" when they name none, or none that is 1 to 64 of [A-Za-z0-9._-]."""
+    for name, value in headers:
+        if name == b"x-request-id":
+            return value if REQUEST_ID.fullmatch(value) else b""
+    return b""
 
 
 def shortened(value: object, *, longest: int = 40) -> str:

@@ -5,20 +5,23 @@ LEADRE §4.4.1. A route also carries its contract, from which the OpenAPI docume
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 from leadre.serving.http.limits import MAX_BODY_BYTES, shortened
 from leadre.serving.http.messages import Answer, Refusal, Request
 
-Handler: TypeAlias = Callable[[Request], Answer | Awaitable[Answer]]
-"""Answers at once, or later: a future costs less than a coroutine, which needs a task."""
+Handler: TypeAlias = Callable[[Request], Answer | Awaitable[Answer] | None]
+"""Answers at once, or later by a coroutine, which costs a task; or returns None and calls `Request.answer` later."""
 
 _REMEMBERED, _LONGEST_REMEMBERED = 16_384, 256
-"""Targets whose route is remembered, and how long one may be: 10 MB at most (ours)."""
+"""Lines whose route is remembered, and how long one may be: 10 MB at most (ours)."""
+_PLAIN = re.compile(rb"(GET|POST) /[\w./?=&%~:@!$'()*+,;-]*", re.ASCII)
+"""A line's begin that needs no parser: what follows it is a space."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,11 +68,31 @@ class Route:
     guarded: bool = True
 
 
-class Match(NamedTuple):
-    """The route of a request, and the parameters in its path, percent-encoded."""
+@dataclass(slots=True)
+class Match:
+    """The route of requests of one method and target, and what the target says.
+
+    Args:
+        route: what serves them.
+        method: theirs.
+        parameters: the path's parameters, percent-encoded as they were sent.
+        query: as it was sent.
+        kept: what the route's handler made of the target, for the next request that has the same.
+    """
 
     route: Route
+    method: str
     parameters: Mapping[str, bytes]
+    query: bytes
+    kept: Any = None
+
+
+def _nowhere(_: Request) -> Answer:
+    raise AssertionError("a request without a route is refused")
+
+
+NO_ROUTE = Match(Route(method="", path="", handler=_nowhere, does=""), "", {}, b"")
+"""Of a request that was not admitted."""
 
 
 class Router:
@@ -91,7 +114,7 @@ class Router:
             if methods is None:
                 alike.append((segments, methods := {}))
             methods[route.method] = route
-        self._remembered = lru_cache(_REMEMBERED)(self._find)
+        self._remembered: dict[bytes, Match] = {}
 
     def match(self, method: str, target: bytes) -> Match:
         """Return the route of a request.
@@ -99,10 +122,26 @@ class Router:
         Raises:
             Refusal: nothing is at this path (404), or not by this method (405).
         """
-        return (self._remembered if len(target) <= _LONGEST_REMEMBERED else self._find)(method, target)
+        line = b"%b %b" % (method.encode("latin-1"), target)
+        match = self._remembered.get(line)
+        if match is None:
+            match = self._find(method, target)
+            if len(line) <= _LONGEST_REMEMBERED and _PLAIN.fullmatch(line):
+                if len(self._remembered) >= _REMEMBERED:
+                    self._remembered.clear()
+                self._remembered[line] = match
+        return match
+
+    def match_line(self, line: bytes) -> Match | None:
+        """Return the route of a request by its line up to the second space; None where that has to be parsed."""
+        match = self._remembered.get(line)
+        if match is None and (plain := _PLAIN.fullmatch(line)):
+            with suppress(Refusal):
+                match = self.match(plain[1].decode(), line[len(plain[1]) + 1 :])
+        return match
 
     def _find(self, method: str, target: bytes) -> Match:
-        path = target.partition(b"?")[0]
+        path, _, query = target.partition(b"?")
         given = path.removeprefix(b"/").split(b"/")
         for pattern, methods in self._by_length.get(len(given), ()):
             parameters = {}
@@ -112,7 +151,7 @@ class Router:
                 elif wanted != segment:
                     break
             else:
-                return Match(_of_method(methods, method), parameters)
+                return Match(_of_method(methods, method), method, parameters, query)
         shown = unquote(path.decode("latin-1"), errors="replace")
         raise Refusal(404, f"there is nothing at {shortened(shown)}; / names the routes")
 

@@ -13,11 +13,9 @@ from contextlib import AsyncExitStack, suppress
 import uvloop
 
 from leadre.serving.http.application import Application
-from leadre.serving.http.protocol import Connection
+from leadre.serving.http.protocol import TICK_S, Connection, Connections
 
 _BACKLOG = 2048
-_LOOK_S = 1.0
-"""Seconds between two looks at connections whose time may be up (ours)."""
 DRAIN_S = 10.0
 """Seconds that requests have to end after the signal (ours)."""
 
@@ -60,7 +58,7 @@ async def serve(
         stop = asyncio.Event()
         for ends in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(ends, stop.set)
-    connections: set[Connection] = set()
+    connections = Connections()
     async with AsyncExitStack() as running:
         for app, _ in served:
             await running.enter_async_context(app.running())
@@ -69,30 +67,28 @@ async def serve(
             factory, encrypted = _factory(app, connections), tls if number == 0 else None
             servers.append(await loop.create_server(factory, sock=listening, backlog=_BACKLOG, ssl=encrypted))
         announcing = asyncio.ensure_future(asyncio.to_thread(announce))
-        looking = asyncio.ensure_future(_look_at(connections))
+        ticking = asyncio.ensure_future(_tick(connections))
         await stop.wait()
-        looking.cancel()
         for app, _ in served:
             app.closing = True
         for server in servers:
             server.close()
         await _drained(connections)
-        await asyncio.gather(announcing, looking, return_exceptions=True)
+        ticking.cancel()
+        await asyncio.gather(announcing, ticking, return_exceptions=True)
 
 
-def _factory(app: Application, connections: set[Connection]) -> Callable[[], Connection]:
+def _factory(app: Application, connections: Connections) -> Callable[[], Connection]:
     return lambda: Connection(app, connections)
 
 
-async def _look_at(connections: set[Connection]) -> None:
-    loop = asyncio.get_running_loop()
+async def _tick(connections: Connections) -> None:
     while True:
-        await asyncio.sleep(_LOOK_S)
-        for connection in list(connections):
-            connection.look_at(loop.time())
+        await asyncio.sleep(TICK_S)
+        connections.tick()
 
 
-async def _drained(connections: set[Connection]) -> None:
+async def _drained(connections: Connections) -> None:
     for connection in list(connections):
         connection.drain()
     with suppress(TimeoutError):

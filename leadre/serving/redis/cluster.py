@@ -17,7 +17,7 @@ from redis.crc import key_slot
 
 from leadre.errors import ConfigError, Unavailable
 from leadre.serving.redis.connection import RedisConnection, Reply
-from leadre.serving.redis.wire import Address, tls_of
+from leadre.serving.redis.wire import Address, second_word, tls_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +39,9 @@ class ClusterConnection:
         self._slots: list[tuple[int, int, RedisConnection]] = []
         self._look = asyncio.Event()
 
-    def ask(self, written: bytes, reply: Reply, *, key: bytes) -> None:
-        """Send a command to the node that has its key. See `RedisConnection.ask`."""
-        slot = key_slot(key)
+    def ask(self, written: bytes, reply: Reply) -> None:
+        """Send a command to the node that has its key, the command's second word. See `RedisConnection.ask`."""
+        slot = key_slot(second_word(written))
         for first, last, node in self._slots:
             if first <= slot <= last:
                 node.ask(written, lambda answer: reply(self._checked(answer)))

@@ -33,7 +33,15 @@ MAX_PENDING = 100_000
 """Commands that wait for a reply at once (ours)."""
 
 Reply = Callable[[Any], None]
-"""Gets a reply of Redis, `hiredis.ReplyError` for a refusal, or `Unavailable`."""
+"""Gets a reply of Redis, `hiredis.ReplyError` for a refusal, or `Unavailable`. It must not raise."""
+Written = bytes | Callable[[], bytes]
+"""A command as `wire.command` writes it, or what writes it when it leaves, at the end of the event loop's turn."""
+Ask = Callable[[Written, Reply], None]
+"""Sends a command, and calls the other with its reply, at once if Redis is away."""
+
+
+def _away(_: Written, reply: Reply) -> None:
+    reply(Unavailable("Redis does not answer; look whether it runs"))
 
 
 class RedisConnection:
@@ -42,31 +50,22 @@ class RedisConnection:
     Args:
         address: where Redis is.
         deadline_s: seconds that the oldest command waits for its reply.
+
+    Attributes:
+        ask: sends a command.
+        dropped: connections that were lost.
     """
 
     def __init__(self, address: Address, *, deadline_s: float = DEADLINE_S) -> None:
         self._address, self._deadline_s = address, deadline_s
         self._link: _Link | None = None
+        self.ask: Ask = _away
         self.dropped = 0
 
     @property
     def up(self) -> bool:
         """Whether commands are being sent."""
         return self._link is not None
-
-    def ask(self, written: bytes, reply: Reply, *, key: bytes = b"") -> None:  # noqa: ARG002 - a cluster's
-        """Send a command; `reply` is called with its reply or with `Unavailable`, at once if Redis is away.
-
-        Args:
-            written: `wire.command`.
-            reply: must not raise.
-            key: the command's, for a cluster (cluster.py); here there is one node.
-        """
-        link = self._link
-        if link is None:
-            reply(Unavailable("Redis does not answer; look whether it runs"))
-        else:
-            link.ask(written, reply)
 
     def call(self, *words: bytes | str | int | float) -> asyncio.Future[Any]:
         """Send a command and return its reply to come.
@@ -99,15 +98,14 @@ class RedisConnection:
                     pause = min(2 * pause, _LATEST_S)
                     continue
                 pause = _SOONEST_S
-                self._link = link
+                self._link, self.ask = link, link.ask
                 await link.lost.wait()
-                self._link = None
+                self._gone(link)
                 self.dropped += 1
                 logger.warning("redis_lost")
         finally:
             if self._link is not None:
                 self._link.drop("the server is closing")
-                self._link = None
 
     async def _connected(self) -> _Link:
         """Return a connection that has been greeted."""
@@ -129,7 +127,7 @@ class RedisConnection:
 
     def _gone(self, link: _Link) -> None:
         if self._link is link:
-            self._link = None
+            self._link, self.ask = None, _away
 
 
 class _Link(asyncio.Protocol):
@@ -139,8 +137,10 @@ class _Link(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._deadline_s, self._gone = deadline_s, gone
         self._reader = hiredis.Reader()
-        self._written: list[bytes] = []
-        self._pending: deque[tuple[float, Reply]] = deque()
+        self._written: list[Written] = []
+        self._pending: deque[Reply] = deque()
+        self._asked = 0  # commands that were sent
+        self._sent: deque[tuple[float, int]] = deque()  # when, and how many had been sent then
         self._watch: asyncio.TimerHandle | None = None
         self._broken = False
         self.lost = asyncio.Event()
@@ -148,40 +148,50 @@ class _Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
-    def ask(self, written: bytes, reply: Reply) -> None:
+    def ask(self, written: Written, reply: Reply) -> None:
         if self._broken or len(self._pending) >= MAX_PENDING:
-            reply(Unavailable("Redis does not answer; look whether it runs"))
+            _away(written, reply)
             return
         if not self._written:
             self._loop.call_soon(self._flush)
         self._written.append(written)
-        self._pending.append((self._loop.time(), reply))
+        self._pending.append(reply)
+
+    def _flush(self) -> None:
+        if self._broken:
+            return
+        written, self._written = self._written, []
+        self._asked += len(written)
+        self._sent.append((self._loop.time(), self._asked))
+        self._transport.write(b"".join([each if type(each) is bytes else each() for each in written]))  # type: ignore[operator]
         if self._watch is None:
             self._watch = self._loop.call_later(self._deadline_s, self._look)
 
-    def _flush(self) -> None:
-        if not self._broken:
-            written, self._written = self._written, []
-            self._transport.write(b"".join(written))
-
     def data_received(self, data: bytes) -> None:
-        reader, pending = self._reader, self._pending
-        reader.feed(data)
+        pending, next_reply = self._pending, self._reader.gets
+        self._reader.feed(data)
         try:
-            while (reply := reader.gets()) is not False:
+            while (reply := next_reply()) is not False:
                 if not pending:
                     self.drop("it sent a reply that nobody asked for")
                     return
-                pending.popleft()[1](reply)
+                pending.popleft()(reply)
         except hiredis.ProtocolError:
             self.drop("it sent what is no reply")
+
+    def _waiting_since(self) -> float | None:
+        """Return when the oldest command that waits was sent; None without one."""
+        answered = self._asked + len(self._written) - len(self._pending)
+        while self._sent and self._sent[0][1] <= answered:
+            self._sent.popleft()
+        return self._sent[0][0] if self._sent else None
 
     def _look(self) -> None:
         """Drop the connection if its oldest command has waited for too long."""
         self._watch = None
-        if not self._pending:
+        since = self._waiting_since()
+        if since is None:
             return
-        since = self._pending[0][0]
         left = since + self._deadline_s - self._loop.time()
         if left > 0:
             self._watch = self._loop.call_later(left, self._look)
@@ -190,7 +200,7 @@ class _Link(asyncio.Protocol):
 
     def _look_again(self, since: float) -> None:
         self._watch = None
-        if self._pending and self._pending[0][0] == since:
+        if self._waiting_since() == since:
             self.drop("a reply is late")
         else:
             self._look()
@@ -211,4 +221,4 @@ class _Link(asyncio.Protocol):
         self.lost.set()
         error = Unavailable(f"Redis does not answer: {why}; look whether it runs")
         while self._pending:
-            self._pending.popleft()[1](error)
+            self._pending.popleft()(error)

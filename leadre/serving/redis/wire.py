@@ -23,6 +23,12 @@ def command(*words: Word) -> bytes:
     return b"".join(parts)
 
 
+def second_word(written: bytes) -> bytes:
+    """Return the second word of a command as `command` writes it: the key, of commands that have one."""
+    _, _, _, length, rest = written.split(b"\r\n", 4)
+    return rest[: int(length[1:])]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
     """Where a Redis is, and how to come in.

@@ -17,6 +17,7 @@ from leadre.errors import InvalidInput
 from leadre.serving.http.application import Application
 from leadre.serving.http.messages import Answer, Headers, Refusal, Request, json_answer
 from leadre.serving.http.operations import serving
+from leadre.serving.http.protocol import IDLE_S, REQUEST_S, TICK_S, Connection, Connections
 from leadre.serving.http.routes import Route
 
 Listening = Callable[[Application], AbstractContextManager[int]]
@@ -177,3 +178,69 @@ def test_what_is_being_served_ends_before_the_server_does(listening: Listening) 
         answer = connection.recv(1000)
     assert answer.startswith(b"HTTP/1.1 200 OK")
     assert b"connection: close" in answer
+
+
+def test_a_head_request_that_is_refused_gets_no_body(listening: Listening) -> None:
+    asked = b"HEAD /nowhere HTTP/1.1\r\n\r\nHEAD /healthz HTTP/1.1\r\nconnection: close\r\n\r\n"
+    with listening(application()) as port:
+        answers = told(port, asked).split(b"\r\n\r\n")
+    assert [part[9:12] for part in answers] == [b"404", b"200", b""]
+
+
+def test_a_second_answer_to_a_request_is_dropped(listening: Listening) -> None:
+    def twice(request: Request) -> None:
+        for number in (1, 2):
+            request.answer(json_answer(number))
+
+    app = serving("test", [Route(method="GET", path="/twice", handler=twice, does="Answer.")], counters={})
+    with listening(app) as port:
+        answers = told(port, b"GET /twice HTTP/1.1\r\n\r\nGET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n")
+    assert [part.partition(b"\r\n\r\n")[2] for part in answers.split(b"HTTP/1.1 ")[1:]] == [b"1", b'{"status":"ok"}']
+
+
+def test_a_client_that_does_not_read_is_served_no_more_until_it_does(listening: Listening) -> None:
+    served = 0
+
+    def large(request: Request) -> Answer:
+        nonlocal served
+        served += 1
+        return Answer(b"%06d" % served + b"x" * 100_000)
+
+    asked = b"GET /large HTTP/1.1\r\n\r\n" * 999 + b"GET /large HTTP/1.1\r\nconnection: close\r\n\r\n"
+    app = serving("test", [Route(method="GET", path="/large", handler=large, does="Answer.")], counters={})
+    with listening(app) as port, socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(asked)
+        before = -1
+        while served != before or not served:  # until nothing more is served
+            before = served
+            time.sleep(0.2)
+        assert served < 500  # what the kernel holds, and one answer more
+        received = b"".join(iter(lambda: connection.recv(1 << 20), b""))
+    bodies = received.split(b"\r\n\r\n")[1:]
+    assert [int(body[:6]) for body in bodies] == list(range(1, 1001))
+
+
+def test_connections_that_are_silent_for_too_long_are_closed() -> None:
+    async def closed(sent: bytes, seconds: float) -> bool:
+        connections = Connections()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Connection(application(), connections), "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(sent)
+        async with asyncio.timeout(60):
+            while not connections or any(connection.busy for connection in connections) != bool(sent):
+                await asyncio.sleep(0.01)
+        for _ in range(int(seconds / TICK_S)):
+            connections.tick()
+        try:
+            async with asyncio.timeout(60):
+                while connections and seconds > 5:
+                    await asyncio.sleep(0.01)
+            return not connections
+        finally:
+            writer.close()
+            server.close()
+
+    assert asyncio.run(closed(b"GET /later/0 HT", REQUEST_S + 2 * TICK_S))
+    assert asyncio.run(closed(b"", IDLE_S + 2 * TICK_S))
+    assert not asyncio.run(closed(b"GET /later/0 HT", 5))

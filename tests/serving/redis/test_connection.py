@@ -13,7 +13,7 @@ import pytest
 
 from leadre.errors import ConfigError, Unavailable
 from leadre.serving.redis.connection import RedisConnection
-from leadre.serving.redis.wire import Address, address_of, command
+from leadre.serving.redis.wire import Address, address_of, command, second_word
 
 PATIENT_S = 30.0
 """A deadline that a busy machine does not reach."""
@@ -165,6 +165,23 @@ def test_what_is_no_whole_reply_costs_the_connection_and_nothing_else(said: byte
     asyncio.run(served(answer, told, deadline_s=0.3))
 
 
+def test_the_oldest_command_that_waits_counts_however_many_were_answered() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(50):
+            await reader.readuntil(b"ASK\r\n")
+            writer.write(b"+OK\r\n")
+        await reader.read()
+
+    async def told(connection: RedisConnection) -> None:
+        for _ in range(5):  # several packets, all answered
+            assert await asyncio.gather(*(connection.call("ASK") for _ in range(10))) == [b"OK"] * 10
+        late = [connection.call("ASK") for _ in range(3)]
+        for each in await asyncio.gather(*late, return_exceptions=True):
+            assert isinstance(each, Unavailable)
+
+    asyncio.run(served(answer, told, deadline_s=1.0))
+
+
 def test_a_url_says_where_and_how() -> None:
     address = address_of("redis://us%40er:p%3Aw@h:7/5")
     assert (address.host, address.port, address.database) == ("h", 7, 5)
@@ -186,3 +203,8 @@ def test_a_connection_that_was_never_made_fails_at_once() -> None:
         await failing(RedisConnection(Address(host="127.0.0.1", port=1)))
 
     asyncio.run(scenario())
+
+
+def test_a_command_names_its_key() -> None:
+    for key in (b"k", b"", b"\r\n$1\r\n", b"x" * 1000):
+        assert second_word(command("HGET", key, "f")) == key
