@@ -15,9 +15,6 @@ from sqlalchemy import Connection
 FEW = 16
 """Users up to whom the plan made for any of them is used (ours): at 32 one made for them is as fast, at 256 6 times."""
 
-_PARAMETER = re.compile(r"(?<![:\w]):(\w+)(?!:)")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """A statement with named parameters.
@@ -33,18 +30,21 @@ class Prepared:
     types: Mapping[str, str]
 
     def sql(self, connection: Connection, *, rows: int) -> str:
-        """Return SQL with the same parameters that runs the statement on this connection.
+        """Return SQL for `exec_driver_sql` that runs the statement on this connection, with `%(parameter)s`.
 
         Args:
             connection: where it is prepared now, if it was not before.
             rows: how many the statement is about; up to `FEW` the plan for any values is used.
         """
         if rows > FEW:
-            return _PARAMETER.sub(lambda found: f"CAST(:{found[1]} AS {self.types[found[1]]})", self.statement)
+            return self._with({name: f"CAST(%({name})s AS {kind})" for name, kind in self.types.items()})
         known = connection.info.setdefault("prepared", set())
         if self.name not in known:
-            places = {name: f"${place}" for place, name in enumerate(self.types, 1)}
-            body = _PARAMETER.sub(lambda found: places[found[1]], self.statement)
+            body = self._with({name: f"${place}" for place, name in enumerate(self.types, 1)})
             connection.exec_driver_sql(f"PREPARE {self.name} ({', '.join(self.types.values())}) AS {body}")
             known.add(self.name)
-        return f"EXECUTE {self.name} ({', '.join(f':{name}' for name in self.types)})"
+        return f"EXECUTE {self.name} ({', '.join(f'%({name})s' for name in self.types)})"
+
+    def _with(self, words: Mapping[str, str]) -> str:
+        parameter = rf"(?<![:\w]):({'|'.join(words)})\b"
+        return re.sub(parameter, lambda found: words[found[1]], self.statement.replace("%", "%%"))

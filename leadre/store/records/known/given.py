@@ -9,11 +9,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from leadre.store.records.known.instants import CHANGES, DONE, HAPPENED, SUMMARIZED, what_counts
 from leadre.store.records.known.rows import SEQUENCES, SUMMARIES
-from leadre.store.records.partitions import SCHEMA, ensure_months
+from leadre.store.records.partitions import ensure_months, missing_months
 from leadre.store.records.prepared import Prepared
 
 _TABLES = ("interest_summaries", "behavior_sequences")
@@ -42,12 +42,7 @@ _SUMMARIZE = Prepared(
     statement=f"""
 WITH summarized AS MATERIALIZED ({SUMMARIZED}), happened AS MATERIALIZED ({HAPPENED}),
 changing AS MATERIALIZED ({CHANGES.format(at_now="true")}),
-missing AS MATERIALIZED (
-    SELECT month FROM (SELECT DISTINCT date_trunc('month', at, 'UTC') FROM changing) AS m (month)
-    CROSS JOIN unnest(ARRAY['{"','".join(_TABLES)}']) AS t (name) WHERE NOT EXISTS (
-        SELECT FROM pg_class WHERE relname = t.name || to_char(month AT TIME ZONE 'UTC', '"_"YYYY"_"MM')
-        AND relnamespace = '{SCHEMA}'::regnamespace)
-), changes AS MATERIALIZED (SELECT * FROM changing WHERE NOT EXISTS (SELECT FROM missing)),
+missing AS MATERIALIZED ({missing_months(_TABLES, "changing")}), changes AS MATERIALIZED (SELECT * FROM changing WHERE NOT EXISTS (SELECT FROM missing)),
 summaries AS ({SUMMARIES} RETURNING 1), sequences AS ({SEQUENCES} RETURNING 1),
 done AS ({DONE} AND NOT EXISTS (SELECT FROM missing))
 SELECT (SELECT count(*) FROM summarized) AS summarized, (SELECT count(*) FROM summaries) AS summaries,
@@ -100,13 +95,13 @@ def summarize_given(
     if not user_ids:
         return Given(summarized=0, interest_summaries=0, behavior_sequences=0, known={})
     rows = len(user_ids)
-    statement = text(f"{_LOCK.sql(connection, rows=rows)}; {_SUMMARIZE.sql(connection, rows=rows)}")
+    statement = f"{_LOCK.sql(connection, rows=rows)}; {_SUMMARIZE.sql(connection, rows=rows)}"
     parameters = {**what_counts(user_ids, now=now, window_days=window_days), "top": top, "longest": longest}
-    found = connection.execute(statement, parameters).one()
+    found = connection.exec_driver_sql(statement, parameters).one()
     if found.missing:
         for table in _TABLES:
             ensure_months(connection, table, found.missing)
-        found = connection.execute(statement, parameters).one()
+        found = connection.exec_driver_sql(statement, parameters).one()
     return Given(
         summarized=found.summarized,
         interest_summaries=found.summaries,
