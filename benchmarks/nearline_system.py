@@ -114,7 +114,9 @@ def engine_fraction(system: Any, *, width: int, layers: int, rounds: int) -> dic
             if engines:
                 engines[0].asked.clear()
             began = time.perf_counter()
-            drain(queue, lanes=[LaneWork(lane="llm", ready=lambda: make, batch=system.settings.refresh_batch)], lease_s=4)
+            drain(
+                queue, lanes=[LaneWork(lane="llm", ready=lambda: make, batch=system.settings.refresh_batch)], lease_s=4
+            )
             whole_s = time.perf_counter() - began
             asked = list(engines[0].asked)
             began = time.perf_counter()

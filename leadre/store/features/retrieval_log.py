@@ -177,13 +177,14 @@ def _arrays(
 ) -> dict[str, object]:
     """Return rows as the parameters of a statement."""
     ads, edges = lists.ad_ids.tolist(), lists.offsets.tolist()
-    behaved_us = [None if at != at else at for at in (lists.behavior_at_s * 1e6).tolist()]  # noqa: PLR0124 - NaN
+    without = np.isnan(lists.behavior_at_s)
+    behaved_us = microseconds(np.where(without, 0.0, lists.behavior_at_s)).tolist()
     return {
         "user_ids": user_ids.tolist(),
         "event_at": [_time(at) for at in generated_us.tolist()],
         "release": list(lists.releases),
         "index_version": list(lists.index_versions),
-        "behavior_at": [None if at is None else _time(round(at)) for at in behaved_us],
+        "behavior_at": [None if none else _time(at) for none, at in zip(without.tolist(), behaved_us, strict=True)],
         "ads": [f"{{{','.join(map(str, ads[begin:end]))}}}" for begin, end in pairwise(edges)],
         "record": [psycopg2.Binary(record) for record in records],
         "epochs": lists.release_epochs.tolist(),

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 FEW = 16
 """Users up to whom the plan made for any of them is used (ours): at 32 one made for them is as fast, at 256 6 times."""
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """A statement with named parameters.

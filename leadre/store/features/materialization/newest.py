@@ -30,7 +30,10 @@ class NewestRows:
 
     def __init__(self, views: Sequence[View]) -> None:
         self._views = views
-        of_each = [f"SELECT {place}, newest FROM ({view.newest_of(':ids', ':until')}) AS rows" for place, view in enumerate(views)]
+        of_each = [
+            f"SELECT {place}, newest FROM ({view.newest_of(':ids', ':until')}) AS rows"
+            for place, view in enumerate(views)
+        ]
         self._read = Prepared(
             name="leadre_newest_rows",
             statement=" UNION ALL ".join(of_each),
@@ -61,7 +64,13 @@ class NewestRows:
     def _set(self, client: Any, rows: Sequence[Sequence[Row]]) -> None:
         ways = {(view.in_place, view.ttl_s) for view in self._views}
         for in_place, ttl_s in sorted(ways):
-            alike = [of for view, of in zip(self._views, rows, strict=True) if (view.in_place, view.ttl_s) == (in_place, ttl_s)]
+            alike = [
+                of
+                for view, of in zip(self._views, rows, strict=True)
+                if (view.in_place, view.ttl_s) == (in_place, ttl_s)
+            ]
             set_rows(client, list(chain.from_iterable(alike)), ttl_s=ttl_s, replace_equal=in_place)
-        for view, of_view in zip(self._views, rows, strict=True):
-            read_back(client, view, of_view[:: -(-len(of_view) // SAMPLED)] if of_view else ())
+        read_back(
+            client,
+            [(view, of[:: -(-len(of) // SAMPLED)] if of else ()) for view, of in zip(self._views, rows, strict=True)],
+        )

@@ -95,7 +95,7 @@ def copy_online(
     with closing(connection.connection.cursor()) as cursor:
         cursor.copy_expert(copy, batches)
         batches.flush()
-        read_back(client, view, batches.sample)
+        read_back(client, [(view, batches.sample)])
         if batches.read != cursor.rowcount:
             raise FeatureRowMismatch(
                 f"PostgreSQL sent {cursor.rowcount:,} rows of {view.name} and {batches.read:,} were written: run again"
@@ -136,24 +136,28 @@ class _Batches:
         self._report(self._view.name, len(rows))
 
 
-def read_back(client: Any, view: View, sample: Sequence[Row]) -> None:
-    """Look whether rows are there: as written, or newer.
+def read_back(client: Any, samples: Sequence[tuple[View, Sequence[Row]]]) -> None:
+    """Look whether rows of views are there: as written, or newer. One round trip.
 
     Raises:
         FeatureRowMismatch: some are not.
         redis.RedisError: Redis does not answer.
     """
-    if not sample:
+    if not any(rows for _, rows in samples):
         return
     pipeline = client.pipeline(transaction=False)
-    for key, fields in sample:
-        pipeline.hmget(key, fields[::2])
-    missing = 0
-    for (_, fields), values in zip(sample, pipeline.execute(), strict=True):
-        there = list(chain.from_iterable(zip(fields[::2], values, strict=True)))
-        missing += None in values or place_of(there) < place_of(fields)
-    if missing:
-        raise FeatureRowMismatch(
-            f"{missing} of {len(sample)} {view.join_key}s of {view.name} are missing in Redis, or older there, though "
-            "it acknowledged them: look at its log and its memory, and run again"
-        )
+    for _, rows in samples:
+        for key, fields in rows:
+            pipeline.hmget(key, fields[::2])
+    answers = iter(pipeline.execute())
+    for view, rows in samples:
+        missing = 0
+        for _, fields in rows:
+            values = next(answers)
+            there = list(chain.from_iterable(zip(fields[::2], values, strict=True)))
+            missing += None in values or place_of(there) < place_of(fields)
+        if missing:
+            raise FeatureRowMismatch(
+                f"{missing} of {len(rows)} {view.join_key}s of {view.name} are missing in Redis, or older there, "
+                "though it acknowledged them: look at its log and its memory, and run again"
+            )

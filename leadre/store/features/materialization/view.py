@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from struct import Struct
 
 from leadre.errors import ConfigError, InvalidInput
@@ -70,7 +69,7 @@ class View:
         )
 
     def newest_of(self, ids: str, until: str) -> str:
-        """Return the SELECT of some entities' newest rows with event times up to an instant, whatever history they have.
+        """Return the SELECT of some entities' newest rows with event times up to an instant.
 
         Args:
             ids: SQL of an int8[].

@@ -42,7 +42,8 @@ _SUMMARIZE = Prepared(
     statement=f"""
 WITH summarized AS MATERIALIZED ({SUMMARIZED}), happened AS MATERIALIZED ({HAPPENED}),
 changing AS MATERIALIZED ({CHANGES.format(at_now="true")}),
-missing AS MATERIALIZED ({missing_months(_TABLES, "changing")}), changes AS MATERIALIZED (SELECT * FROM changing WHERE NOT EXISTS (SELECT FROM missing)),
+missing AS MATERIALIZED ({missing_months(_TABLES, "changing")}),
+changes AS MATERIALIZED (SELECT * FROM changing WHERE NOT EXISTS (SELECT FROM missing)),
 summaries AS ({SUMMARIES} RETURNING 1), sequences AS ({SEQUENCES} RETURNING 1),
 done AS ({DONE} AND NOT EXISTS (SELECT FROM missing))
 SELECT (SELECT count(*) FROM summarized) AS summarized, (SELECT count(*) FROM summaries) AS summaries,
