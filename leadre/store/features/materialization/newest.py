@@ -31,7 +31,7 @@ class NewestRows:
     def __init__(self, views: Sequence[View]) -> None:
         self._views = views
         of_each = [
-            f"SELECT {place}, newest FROM ({view.newest_of(':ids', ':until')}) AS rows"
+            f"SELECT {place}, newest FROM ({view.newest_of(':ids', ':until')}) AS rows"  # noqa: S608 - our own words
             for place, view in enumerate(views)
         ]
         self._read = Prepared(
