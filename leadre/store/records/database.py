@@ -68,6 +68,7 @@ def connect(
     options = [own if isinstance(own, str) else " ".join(own)] if own else []
     options += [
         "-c timezone=UTC",
+        "-c plan_cache_mode=force_generic_plan",  # what is prepared (prepared.py) is for few rows from its first run on
         f"-c statement_timeout={statement_timeout_s * 1000:.0f}",
         f"-c lock_timeout={lock_timeout_s * 1000:.0f}",
     ]
