@@ -5,7 +5,8 @@ that does nothing, or Feast's own online write. (2) Idle: from a mark until the 
 worker with the stub engine; and until the claim. (3) A drain with a model of random weights, beside its engine alone on
 the same prompts. Rounds take turns; medians. Servers of its own.
 
-Usage: python benchmarks/bench_nearline.py [--users N] [--tasks N] [--rounds N] [--marks N] [--quick] [--json]
+Usage: python benchmarks/bench_nearline.py [--users N] [--round-users N] [--tasks N] [--rounds N] [--marks N] [--quick]
+[--json]
 """
 
 from __future__ import annotations
@@ -31,35 +32,39 @@ from leadre.store.features.list_reader import read_lists
 from leadre.store.features.online_rows import set_rows
 
 BATCH = 256
+LOOK_S = 0.0005
+"""Between two looks at what an idle worker has done: who looks all the time takes a core from it."""
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--users", type=int, default=100_000, help="in the queue")
-    parser.add_argument("--tasks", type=int, default=3_000, help="of Celery a round")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--marks", type=int, default=200, help="of one idle user each")
+    parser.add_argument("--users", type=int, default=100_000, help="in the backlog, with ten requests each")
+    parser.add_argument("--round-users", type=int, default=20_000, help="who are claimed and completed in a round")
+    parser.add_argument("--tasks", type=int, default=1_000, help="of Celery a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--marks", type=int, default=100, help="of one idle user each")
     parser.add_argument(
-        "--quick", action="store_true", help="5,000 users, 300 tasks, 3 rounds, 30 marks, a small model"
+        "--quick", action="store_true", help="5,000 users, 300 tasks, 3 rounds, 30 marks, a smaller model"
     )
     parser.add_argument("--json", action="store_true", help="JSON on the last line instead of a table")
     options = parser.parse_args()
     if options.quick:
-        options.users, options.tasks, options.rounds, options.marks = 5_000, 300, 3, 30
+        options.users = options.round_users = 5_000
+        options.tasks, options.marks = 300, 30
     with own_servers() as settings:
-        figures = queue_and_writes(settings, users=options.users, tasks=options.tasks, rounds=options.rounds)
-    size = {"width": 256, "layers": 2} if options.quick else {"width": 512, "layers": 8}
+        figures = backlog(settings.redis_url, users=options.users, requests=10 * options.users)
+        figures |= queue_and_writes(settings, users=options.round_users, tasks=options.tasks, rounds=options.rounds)
     with own_system(users=96, batch=32) as system:
         figures |= idle(system, marks=options.marks)
-        figures |= engine_fraction(system, rounds=options.rounds, **size)
+        layers = 2 if options.quick else 4
+        figures |= engine_fraction(system, rounds=options.rounds, users=32, width=256, layers=layers)
     print_figures(figures, as_json=options.json)
 
 
 def queue_and_writes(settings: Any, *, users: int, tasks: int, rounds: int) -> dict[str, float]:
     """Return what the queue does, alone and with a write of each user's list, beside Celery."""
     url = settings.redis_url
-    figures = backlog(url, users=users, requests=10 * users)
     rates: dict[str, list[float]] = {"queue": [], "ours": [], "celery": [], "celery_write": []}
     with peer(url, "celery_write_peer", {FOLDER: str(settings.home)}):
         for round_ in range(rounds):
@@ -75,8 +80,6 @@ def queue_and_writes(settings: Any, *, users: int, tasks: int, rounds: int) -> d
         "ours_users_per_s": middle["ours"],
         "celery_write_users_per_s": middle["celery_write"],
         "write_ratio": median(a / b for a, b in zip(rates["ours"], rates["celery_write"], strict=True)),
-        "bytes_per_pending_user": figures["bytes_per_pending_user"],
-        "backlog_mb": figures["backlog_mb"],
     }
 
 
@@ -112,10 +115,10 @@ def idle(system: Any, *, marks: int) -> dict[str, float]:
             began = time.perf_counter()
             queue.mark([user])
             while not queue.claimed():
-                pass
+                time.sleep(LOOK_S)
             claimed_ms.append(1000 * (time.perf_counter() - began))
             while read_lists(online, [user], project="leadre")[0] == before:
-                pass
+                time.sleep(LOOK_S)
             visible_ms.append(1000 * (time.perf_counter() - began))
     return {
         "visible_p50_ms": median(visible_ms),

@@ -84,7 +84,7 @@ class Recorded:
         return self.engine.generate(prompts, **named)
 
 
-def engine_fraction(system: Any, *, width: int, layers: int, rounds: int) -> dict[str, float]:
+def engine_fraction(system: Any, *, users: int, width: int, layers: int, rounds: int) -> dict[str, float]:
     """Return the rate of a drain with a model as a share of the rate of its engine alone, on the same prompts."""
     from toy import toy_model
 
@@ -107,14 +107,17 @@ def engine_fraction(system: Any, *, width: int, layers: int, rounds: int) -> dic
     def make(user_ids: Sequence[int]) -> None:
         retriever.refresh(user_ids, now=datetime.now(UTC))
 
-    users, whole, alone = len(system.user_ids), [], []
+    some = system.user_ids[:users]
+    whole, alone = [], []
     try:
         for round_ in range(rounds + 1):  # the first warms everything up
-            queue.mark(system.user_ids)
+            queue.mark(some)
             if engines:
                 engines[0].asked.clear()
             began = time.perf_counter()
-            drain(queue, lanes=[LaneWork(lane="llm", refresh=make, batch=system.settings.refresh_batch)], lease_s=4)
+            drain(
+                queue, lanes=[LaneWork(lane="llm", ready=lambda: make, batch=system.settings.refresh_batch)], lease_s=4
+            )
             whole_s = time.perf_counter() - began
             asked = list(engines[0].asked)
             began = time.perf_counter()

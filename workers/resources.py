@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache, cached_property
@@ -128,12 +128,11 @@ class Resources:
             return drain(
                 self.queue,
                 lanes=[
-                    LaneWork(lane="cheap", refresh=self._refresh_cheaply, batch=CHEAP_BATCH),
+                    LaneWork(lane="cheap", ready=lambda: self._refresh_cheaply, batch=CHEAP_BATCH),
                     LaneWork(
                         lane="llm",
-                        refresh=self._refresh,
+                        ready=self._ready,  # a release that cannot be loaded kills no user
                         batch=self.settings.refresh_batch,
-                        ready=lambda: self.retriever.current(),  # a release that cannot be loaded kills no user
                     ),
                 ],
                 lease_s=self.settings.lease_s,
@@ -142,8 +141,9 @@ class Resources:
         finally:
             self.draining.release()
 
-    def _refresh(self, user_ids: Sequence[int]) -> None:
-        self.retriever.refresh(user_ids, now=datetime.now(UTC))
+    def _ready(self) -> Callable[[Sequence[int]], object]:
+        refresh = self.retriever.ready()
+        return lambda user_ids: refresh(user_ids, now=datetime.now(UTC))
 
     def _refresh_cheaply(self, user_ids: Sequence[int]) -> None:
         self.cheap_lane.refresh(user_ids, now=datetime.now(UTC))

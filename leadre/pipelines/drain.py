@@ -38,15 +38,14 @@ class LaneWork:
 
     Args:
         lane: of the queue.
-        refresh: makes and stores the lists of users.
+        ready: called before each batch; returns what makes and stores the lists of users. What it raises is no user's
+            fault, whatever it is.
         batch: most users at once.
-        ready: called before each batch; what it raises is no user's fault, whatever it is.
     """
 
     lane: Lane
-    refresh: Callable[[Sequence[int]], object]
+    ready: Callable[[], Callable[[Sequence[int]], object]]
     batch: int
-    ready: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +102,7 @@ def _refresh(queue: RefreshQueue, work: LaneWork, claims: list[Claim]) -> int:
     """Refresh claimed users and settle their claims; return how many could not be refreshed."""
     failed, parts = 0, [claims]
     try:
-        work.ready()
+        refresh = work.ready()
     except BaseException:
         with contextlib.suppress(Unavailable):
             queue.release(claims)
@@ -111,7 +110,7 @@ def _refresh(queue: RefreshQueue, work: LaneWork, claims: list[Claim]) -> int:
     while parts:
         part = parts.pop()
         try:
-            work.refresh([claim.user_id for claim in part])
+            refresh([claim.user_id for claim in part])
         except _NO_USERS_FAULT:
             with contextlib.suppress(Unavailable):
                 queue.release([claim for left in (part, *parts) for claim in left])

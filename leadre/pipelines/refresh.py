@@ -6,10 +6,11 @@ LEADRE §4.4.1, the latency-tolerant module; §5.1 (index and model are updated 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from leadre.retrieval.loaded_release import LoadedRelease
 from leadre.retrieval.retriever import Retriever
 from leadre.settings import Settings
 from leadre.store.features.client import FeatureClient
-from leadre.store.records.database import connect, transaction
+from leadre.store.records.database import connect, session
 from leadre.store.release import records as releases
 from leadre.training.learner.release_folder import load_prompt_encoder
 
@@ -85,12 +86,15 @@ class LiveRetriever:
             ArtifactIncomplete, ReleaseMismatch: the live release cannot be loaded.
             Unavailable: a server does not answer.
         """
-        retriever = self.current()
-        return retriever.refresh(user_ids, now=now, release_epoch=self._epoch)
+        return self.ready()(user_ids, now=now)
+
+    def ready(self) -> Callable[..., list[RetrievalList]]:
+        """Return `Retriever.refresh` of the release that is live now, for a batch. Raises as `refresh`."""
+        return partial(self.current().refresh, release_epoch=self._epoch)
 
     def current(self) -> Retriever:
         """Return the live release's retriever over its index's newest revision that is ready. Raises as `refresh`."""
-        with transaction(self._database) as connection:
+        with session(self._database) as connection:
             live = releases.live_release(connection)
         if live is None:
             raise ConfigError("no release is live: `leadre train` makes one, `leadre release promote` makes it live")

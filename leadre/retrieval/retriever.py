@@ -19,8 +19,8 @@ from leadre.recipe import Recipe
 from leadre.retrieval.inventory import Inventory
 from leadre.retrieval.loaded_release import LoadedRelease
 from leadre.store.features.client import FeatureClient
-from leadre.store.records import events, summaries
-from leadre.store.records.database import transaction
+from leadre.store.records.database import session, transaction
+from leadre.store.records.known.given import summarize_given
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine as Database
@@ -88,12 +88,11 @@ class Retriever:
         """
         if not user_ids:
             return []
-        with transaction(self._database) as connection:
-            # First: a behavior that arrives in between is then in the list though it does not say so. The other way
-            # round it would be missing from a list that claims it.
-            sequences = events.behavior_sequences(connection, user_ids)
+        with session(self._database) as connection:
             window_days = self.loaded.recipe.prompt.window_days
-            summaries.write_summaries(connection, now=now, window_days=window_days, user_ids=user_ids)
+            # A behavior that arrives from here on may be in the list though it does not say so. The other way round it
+            # would be missing from a list that claims it.
+            sequences = summarize_given(connection, user_ids, now=now, window_days=window_days).known
         self._features.refresh_user_features(user_ids, now=now)
         contexts = self._features.contexts(user_ids, now=now)
         self._read_inventory(now)

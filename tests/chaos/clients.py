@@ -38,7 +38,7 @@ class Clients:
     def __init__(self, system: System, port: int, *, seed: int, per_s: float) -> None:
         self._system, self._port, self._seed, self._per_s = system, port, seed, per_s
         self.accepted: list[Reported] = []
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter(empty_unmarked=0, never_listed=0)
         self.backward: list[tuple[int, Order, Order]] = []
         self._seen: dict[int, Order] = {}
         self._stopping, self._reporting_ends = threading.Event(), threading.Event()
@@ -99,8 +99,10 @@ class Clients:
         connection = self._connection()
         while not self._stopping.is_set():
             time.sleep(0.02)
+            user = rng.choice(self._system.user_ids)
+            listed = user in self._seen  # before the request: somebody who never had a list may well have none
             try:
-                connection.request("GET", f"/v1/users/{rng.choice(self._system.user_ids)}/ads")
+                connection.request("GET", f"/v1/users/{user}/ads")
                 response = connection.getresponse()
                 answer = json.loads(response.read())
             except (OSError, http.client.HTTPException, ValueError):
@@ -110,7 +112,8 @@ class Clients:
             self.counts["reads"] += 1
             self.counts["reads_not_200"] += response.status != 200
             self.counts["reads_degraded"] += bool(answer.get("degraded"))
-            self.counts["reads_empty_unmarked"] += not answer.get("ads") and not answer.get("degraded")
+            if not answer.get("ads") and not answer.get("degraded"):
+                self.counts["empty_unmarked" if listed else "never_listed"] += 1
 
     def _watch(self) -> None:
         """Read all users' records as a ranker does, and look whether any goes back."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import pytest
 from hypothesis import given, settings
@@ -28,7 +29,7 @@ def redis_server(services: Services) -> str:
 
 
 def llm(refresh: Callable[[Sequence[int]], object], batch: int) -> list[LaneWork]:
-    return [LaneWork(lane="llm", refresh=refresh, batch=batch)]
+    return [LaneWork(lane="llm", ready=lambda: refresh, batch=batch)]
 
 
 def test_a_drain_takes_what_waits_in_batches_until_nothing_does(queue: RefreshQueue) -> None:
@@ -104,11 +105,11 @@ def test_a_fault_of_nobody_in_the_middle_of_halving_gives_back_whoever_is_not_se
 
 
 def test_a_release_that_cannot_be_loaded_blames_nobody_whatever_it_raises(queue: RefreshQueue) -> None:
-    def ready() -> None:
+    def ready() -> NoReturn:
         raise TypeError("not a model")
 
     queue.mark(range(5))
-    work = LaneWork(lane="llm", refresh=lambda _: None, batch=3, ready=ready)
+    work = LaneWork(lane="llm", batch=3, ready=ready)
     for _ in range(7):
         with pytest.raises(TypeError):
             drain(queue, lanes=[work], lease_s=9)
@@ -144,7 +145,7 @@ def test_the_first_lane_is_always_served_first(queue: RefreshQueue) -> None:
 
     queue.mark([1, 2, 3], groups=[20, 20, 20])
     queue.mark([4, 5], new=True)
-    drain(queue, lanes=[LaneWork(lane="cheap", refresh=cheap, batch=9), *llm(refresh, 3)], lease_s=9)
+    drain(queue, lanes=[LaneWork(lane="cheap", ready=lambda: cheap, batch=9), *llm(refresh, 3)], lease_s=9)
     assert served[0] == ("cheap", [4, 5])
     assert served[2] == ("cheap", [7])
     assert {user for lane, users in served if lane == "llm" for user in users} == {1, 2, 3, 4, 5, 7}

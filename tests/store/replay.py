@@ -20,6 +20,7 @@ from leadre.domain.behavior import POSITIVE, Action, Behavior, Domain, Impressio
 from leadre.store.records import events, summaries
 from leadre.store.records.catalog import upsert_ads, upsert_content_items
 from leadre.store.records.database import transaction
+from leadre.store.records.known.given import summarize_given
 from leadre.store.records.tables import behavior_sequences, interest_summaries
 
 START = datetime(2025, 5, 20, 9, tzinfo=UTC)
@@ -334,7 +335,7 @@ class Replay:
         """Some users are summarized, as before their lists are made."""
         users = self.random.sample(USERS, 3)
         with transaction(self.engine) as connection:
-            summaries.write_summaries(connection, now=self.now, user_ids=users, **self._sizes())
+            summarize_given(connection, users, now=self.now, **self._sizes())
         with_state = [user for user in users if any(row.user_id == user for row in self.world.rows)]
         self._summarized(with_state)
 

@@ -31,12 +31,13 @@ from leadre.store.features.list_reader import RetrievedRow, read_lists
 from leadre.store.features.list_writer import ListWriter
 from leadre.store.features.materialization import runs
 from leadre.store.features.materialization.definitions import find_views
+from leadre.store.features.materialization.newest import NewestRows
 from leadre.store.features.materialization.processes import Servers
 from leadre.store.features.materialization.run import Materialized, Share, materialize
-from leadre.store.features.materialization.shards import Report, copy_online, write_shard
+from leadre.store.features.materialization.shards import Report, write_shard
 from leadre.store.features.online_store import key_ttl_s, online_client
 from leadre.store.features.point_in_time import RankerJoin, joined_frame
-from leadre.store.records.database import connect, transaction
+from leadre.store.records.database import connect, session, transaction
 from leadre.store.records.discretion import discreet
 from leadre.traces import traced
 
@@ -85,7 +86,7 @@ class FeatureClient:
         )
         with _available():
             self.store = FeatureStore(repo_path=str(feature_repo))
-            self._user_views = find_views(self.store, USER_VIEWS)
+            self._newest = NewestRows(find_views(self.store, USER_VIEWS))
             self._prompt_context = self.store.get_feature_service("prompt_context_v1")
             self._ranker_features = self.store.get_feature_service("ranker_features_v1")
             self._join = RankerJoin.over(self.store)
@@ -132,9 +133,8 @@ class FeatureClient:
         Raises:
             Unavailable: PostgreSQL or Redis does not answer.
         """
-        for view in self._user_views:
-            with transaction(self._database) as connection, _available():
-                copy_online(connection, self._online, view, copy=view.copy_newest_of(user_ids, until=now))
+        with session(self._database) as connection, _available():
+            self._newest.copy(connection, self._online, user_ids, until=now)
 
     @traced("write")
     def push_lists(self, lists: Sequence[RetrievalList], *, index: AdIndex) -> Lists:

@@ -20,8 +20,9 @@ from leadre.errors import ReleaseMismatch, UnknownAd
 from leadre.store.features import retrieval_log
 from leadre.store.features.layout import FEATURE, VIEW, bytes_value, field, timestamp_field, timestamp_value, user_keys
 from leadre.store.features.online_rows import set_rows
-from leadre.store.records.database import transaction
+from leadre.store.records.database import session, transaction
 from leadre.store.records.ecpm import EcpmLog, read_ecpm, read_ecpm_log
+from leadre.store.records.prepared import FEW
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -65,7 +66,7 @@ class ListWriter:
             redis.RedisError: Redis does not.
         """
         user_ids = np.array([of_user.user_id for of_user in lists], dtype=np.int64)
-        with transaction(self._database) as connection:
+        with (session if len(lists) <= FEW else transaction)(self._database) as connection:
             self._read_earnings(connection, lists)
             derived = derive_lists(lists, index=index, ecpm_of=lambda rows: self._ecpm_of(connection, index, rows))
             records = pack(derived)

@@ -6,17 +6,22 @@ errors hold neither parameters nor rows.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
 
+import psycopg2
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from leadre.errors import ConfigError, Unavailable
 from leadre.project import project_file
@@ -24,6 +29,10 @@ from leadre.store.records.discretion import DiscreetConnection
 
 _PASSING = frozenset({"40001", "40P01", "53300", "55P03", "57P01", "57P02", "57P03"})
 """Serialization failure, deadlock, too many connections, lock timeout, shutdown, crash, starting up: retrying helps."""
+
+FRESH_S = 0.5
+"""A connection that answered so recently is not looked at before it is used again (ours): a refresh is four short
+statements, and a look would be one more with each. A server that went away meanwhile is `Unavailable`, once."""
 
 _OLD_SCHEMA = frozenset({"42P01", "42703"})
 """Unknown table, unknown column: our statements name none that the newest schema lacks."""
@@ -59,12 +68,12 @@ def connect(
     options = [own if isinstance(own, str) else " ".join(own)] if own else []
     options += [
         "-c timezone=UTC",
+        "-c plan_cache_mode=force_generic_plan",  # what is prepared (prepared.py) is for few rows from its first run on
         f"-c statement_timeout={statement_timeout_s * 1000:.0f}",
         f"-c lock_timeout={lock_timeout_s * 1000:.0f}",
     ]
-    return create_engine(
+    engine = create_engine(
         url.set(drivername="postgresql+psycopg2").difference_update_query(["options"]),
-        pool_pre_ping=True,
         hide_parameters=True,
         connect_args={
             "connection_factory": DiscreetConnection,
@@ -73,6 +82,24 @@ def connect(
             "options": " ".join(options),
         },
     )
+    event.listen(engine, "checkin", _note)
+    event.listen(engine, "checkout", partial(_look, engine.dialect))
+    return engine
+
+
+def _note(_: object, record: ConnectionPoolEntry) -> None:
+    record.info["used_s"] = time.monotonic()
+
+
+def _look(dialect: Dialect, driver: Any, record: ConnectionPoolEntry, _: object) -> None:
+    """Look whether a connection still answers before it is given out, unless it did a moment ago."""
+    used_s = record.info.get("used_s")  # none: it is new
+    if used_s is None or time.monotonic() - used_s < FRESH_S:
+        return
+    try:
+        dialect.do_ping(driver)
+    except psycopg2.Error:
+        raise DisconnectionError from None  # the pool connects anew
 
 
 @contextmanager
@@ -95,7 +122,13 @@ def session(engine: Engine) -> Iterator[Connection]:
         Unavailable, ConfigError: as `transaction`.
     """
     with _errors_of_ours(engine), engine.connect() as connection:
-        yield connection.execution_options(isolation_level="AUTOCOMMIT")
+        driver = cast(DiscreetConnection, connection.connection.dbapi_connection)
+        driver.autocommit = True  # not by SQLAlchemy's isolation level: two round trips to take back
+        try:
+            yield connection
+        finally:
+            if not driver.closed:
+                driver.autocommit = False
 
 
 @contextmanager

@@ -190,12 +190,6 @@ def recent_users(connection: Connection, *, now: datetime, limit: int) -> list[i
     return list(connection.scalars(query, {"positive": _POSITIVE, "now": now, "limit": limit}))
 
 
-def behavior_sequences(connection: Connection, user_ids: Sequence[int]) -> dict[int, int]:
-    """Return how many positive behaviors of each user were ever written; users without a row are left out."""
-    query = text("SELECT user_id, behavior_sequence FROM user_state WHERE user_id = ANY(:users)")
-    return {row.user_id: row.behavior_sequence for row in connection.execute(query, {"users": list(user_ids)})}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stale:
     """A stale user. `behaved_at`: its newest positive behavior. `listed`: whether it ever had a list."""

@@ -7,7 +7,7 @@ as a whole.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -58,6 +58,21 @@ def ensure_months(connection: Connection, table: str, times: Iterable[datetime])
     for name in connection.scalars(query, wanted).all():
         make = text("SELECT make_month(:table, :month)")  # as the owner of the table: migration 0012
         connection.execute(make, {"table": table, "month": names[name].date()})
+
+
+def missing_months(tables: Sequence[str], source: str) -> str:
+    """Return the SELECT of the months (first instants) that a statement is about to write to and that have no table.
+
+    Args:
+        tables: of `PARTITIONED`.
+        source: a table or a part of the statement with a column `at`, the rows' `event_at`.
+    """
+    return f"""
+        SELECT month FROM (SELECT DISTINCT date_trunc('month', at, 'UTC') FROM {source}) AS m (month)
+        CROSS JOIN unnest(ARRAY['{"','".join(tables)}']) AS t (name) WHERE NOT EXISTS (
+            SELECT FROM pg_class WHERE relname = t.name || to_char(month AT TIME ZONE 'UTC', '"_"YYYY"_"MM')
+            AND relnamespace = '{SCHEMA}'::regnamespace)
+    """  # noqa: S608 - our own names
 
 
 def months_before(connection: Connection, table: str, before: datetime) -> list[str]:

@@ -47,7 +47,6 @@ def write_summaries(
     window_days: int | None = None,
     top: int = 20,
     longest: int = 512,
-    user_ids: Collection[int] | None = None,
 ) -> SummaryCounts:
     """Append interest summaries and behavior sequences up to `now`, and group users by ARPU, in one transaction.
 
@@ -61,11 +60,8 @@ def write_summaries(
         window_days: as `summarize_batch`.
         top: as there.
         longest: as there.
-        user_ids: only these users, and no regrouping by ARPU: that takes all of them.
     """
     one = partial(summarize_batch, connection, now=now, window_days=window_days, top=top, longest=longest)
-    if user_ids is not None:
-        return one(user_ids, given=True)
     settle_everybody(connection, now=now)
     counts = SummaryCounts(users=group_by_arpu(connection))
     for batch in list(waiting_batches(lambda: nullcontext(connection), now=now)):
@@ -109,23 +105,20 @@ def summarize_batch(
     window_days: int | None = None,
     top: int = 20,
     longest: int = 512,
-    given: bool = False,
 ) -> SummaryCounts:
-    """Summarize users in one transaction; they stay locked until its end.
+    """Summarize users who wait, in one transaction; they stay locked until its end. Of given ones: `summarize_given`.
 
     Args:
         connection: in a transaction.
-        user_ids: whoever is summarized up to `now` or further is left out.
+        user_ids: left to the next run is who is being written to; left out, who has no news.
         now: what is known later does not exist yet.
         window_days: whole days before that of an instant whose behaviors count at it; None: as the live release's
             recipe says, or the paper's 90.
         top: names kept of each kind, most frequent first (ours).
         longest: behaviors kept in each domain, the newest (ours; a robot's thousands fit no prompt).
-        given: wait for who writes to them, and take in what has changed of the catalog too; otherwise leave such users
-            to the next run, and who has no news.
     """
     days = live_window_days(connection) if window_days is None else window_days
-    claimed = claim(connection, user_ids, now=now, window_days=days, given=given)
+    claimed = claim(connection, user_ids, now=now, window_days=days)
     if not claimed:
         return SummaryCounts()
     for table in ("interest_summaries", "behavior_sequences"):

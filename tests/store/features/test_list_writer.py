@@ -330,3 +330,33 @@ def _ad(ad_id: int, *, bid: float) -> Ad:
         bid=bid,
         created_at=NOW,
     )
+
+
+def test_a_few_lists_and_many_are_logged_alike(
+    database: Engine, index: AdIndex, make_list: MakeList, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one goes by a statement's parameters, the other by COPY: late, early, repeated and empty lists among them."""
+    users = np.array([1, 2, 3])
+    found = []
+    for few, first in ((16, 0), (0, 10)):
+        monkeypatch.setattr(retrieval_log, "FEW", few)
+        written = []
+        for epoch, at, ads in (
+            (2, NOW, (101, 102)),
+            (1, NOW + HOUR, (103,)),
+            (3, NOW - SECOND, ()),
+            (3, NOW - SECOND, ()),
+        ):
+            lists = [replace(make_list(int(user), *ads, at=at), release_epoch=epoch) for user in users]
+            derived = derive_lists(lists, index=index, ecpm_of=lambda rows: np.ones(len(rows)))
+            with transaction(database) as connection:
+                written.append(retrieval_log.append(connection, users + first, derived, pack(derived)))
+        with transaction(database) as connection:
+            columns = [column for column in table.c if column.name not in ("user_id", "created_at", "changed_in")]
+            rows = connection.execute(
+                select(*columns).where(table.c.user_id == first + 2).order_by(table.c.event_at)
+            ).all()
+        known = [{user - first: at for user, at in appended.known_us.items()} for appended in written]
+        found.append(([appended.written for appended in written], known, rows))
+    assert found[0] == found[1]
+    assert found[0][0] == [3, 0, 3, 0] or found[0][0][:3] == [3, 0, 3]

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Engine
 
 from leadre.store.features.client import FeatureClient
-from leadre.store.records import summaries
 from leadre.store.records.database import transaction
+from leadre.store.records.known.given import summarize_given
 from tests.store.replay import USERS, Content, Replay, Stored, Summary
 from tests.store.replay import Sequence as BehaviorSequence
 
@@ -44,7 +44,7 @@ class OnlineReplay(Replay):
         """Some users are summarized and refreshed online."""
         users = self.random.sample(USERS, 3)
         with transaction(self.engine) as connection:
-            summaries.write_summaries(connection, now=self.now, user_ids=users, **self._sizes())
+            summarize_given(connection, users, now=self.now, **self._sizes())
         known = [user for user in users if any(row.user_id == user for row in self.world.rows)]
         self._summarized(known)  # of others nothing is settled, for nothing is written: an import may still tell
         self.features.refresh_user_features(users, now=self.now)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from leadre.errors import ConfigError, Unavailable
 from leadre.services.process import free_port
+from leadre.store.records import database
 from leadre.store.records.database import connect, migrate, migrations_current, transaction
 from leadre.store.records.tables import content_items
 
@@ -91,7 +92,8 @@ def test_a_connection_lost_on_the_way_is_unavailable_and_the_next_one_works(engi
     assert show(engine, "timezone") == "UTC"
 
 
-def test_a_connection_lost_while_idle_is_replaced(engine: Engine) -> None:
+def test_a_connection_lost_while_idle_is_replaced(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "FRESH_S", 0.0)  # it was used a moment ago
     with transaction(engine) as connection:
         idle = connection.scalar(text("SELECT pg_backend_pid()"))
     killer = connect(engine.url.render_as_string(hide_password=False))

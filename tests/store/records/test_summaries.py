@@ -19,6 +19,7 @@ from leadre.store.records.catalog import upsert_ads, upsert_content_items, upser
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.events import append_behaviors, upsert_behaviors, upsert_impressions
 from leadre.store.records.known import instants
+from leadre.store.records.known.given import Given, summarize_given
 from leadre.store.records.summaries import SummaryCounts, write_summaries
 from leadre.store.records.tables import behavior_sequences, interest_summaries, users
 from leadre.store.release.records import promote, record_index, record_release
@@ -178,10 +179,10 @@ def test_running_again_appends_nothing(catalog: Connection) -> None:
 def test_only_the_users_asked_for_are_written(catalog: Connection) -> None:
     upsert_users(catalog, [Profile(user_id=7)], event_at=NOW)
     upsert_behaviors(catalog, [did(7, 1, days=1), did(8, 1, days=1), did(9, 1, days=1)], arrived_at=NOW)
-    counts = write_summaries(catalog, now=NOW, user_ids=[8, 9, 10])
-    assert counts == SummaryCounts(interest_summaries=2, behavior_sequences=2, summarized=2)
+    given = summarize_given(catalog, [8, 9, 10], now=NOW, window_days=90)
+    assert given == Given(summarized=2, interest_summaries=2, behavior_sequences=2, known={8: 1, 9: 1})
     assert sorted(summaries(catalog)) == [8, 9]
-    assert write_summaries(catalog, now=NOW, user_ids=[]).summarized == 0
+    assert summarize_given(catalog, [], now=NOW, window_days=90).summarized == 0
     assert write_summaries(catalog, now=NOW).summarized == 1
 
 
@@ -277,7 +278,7 @@ def test_a_user_of_the_nearline_path_gets_the_catalogs_new_words(catalog: Connec
     write_summaries(catalog, now=NOW)
     catalog.execute(text("UPDATE ads SET name = 'renamed', ad_id = 5, source_id = '5' WHERE ad_id = 1"))
     assert write_summaries(catalog, now=NOW + HOUR).summarized == 0
-    write_summaries(catalog, now=NOW + HOUR, user_ids=[7])
+    summarize_given(catalog, [7], now=NOW + HOUR, window_days=90)
     assert sequences(catalog)[7, "ad"].titles == ["renamed"]
     assert summaries(catalog)[7].event_at == NOW + HOUR
 
@@ -301,7 +302,7 @@ def test_a_run_leaves_out_whom_somebody_writes_to_and_takes_them_next_time(engin
         assert summarize(database_url, now=NOW).summarized == 1
         hasty = connect(database_url, lock_timeout_s=0.05)
         with pytest.raises(Unavailable, match="lock"), transaction(hasty) as connection:
-            write_summaries(connection, now=NOW, user_ids=[7])  # given users are waited for
+            summarize_given(connection, [7], now=NOW, window_days=90)  # given users are waited for
         hasty.dispose()
     assert summarize(database_url, now=NOW + HOUR).summarized == 1
     with transaction(engine) as connection:
@@ -313,7 +314,7 @@ def test_a_behavior_that_waited_for_a_summary_is_known_after_it(engine: Engine, 
         append_behaviors(connection, [did(7, 1)], arrived_at=NOW)
     hasty = connect(database_url, lock_timeout_s=0.05)
     with transaction(engine) as connection:
-        write_summaries(connection, now=NOW + HOUR, user_ids=[7])
+        summarize_given(connection, [7], now=NOW + HOUR, window_days=90)
         with pytest.raises(Unavailable, match="lock"), transaction(hasty) as other:
             append_behaviors(other, [did(7, 3)], arrived_at=NOW)
     with transaction(hasty) as other:
@@ -352,7 +353,7 @@ def test_the_window_is_that_of_the_live_release(catalog: Connection) -> None:
     write_summaries(catalog, now=NOW)
     assert history(catalog) == [(NOW - 9 * DAY, [1]), (NOW - 3 * DAY, [])]
     promote(catalog, "20")
-    write_summaries(catalog, now=NOW + HOUR, user_ids=[7])
+    summarize_given(catalog, [7], now=NOW + HOUR, window_days=20)
     assert history(catalog)[2:] == [(NOW + HOUR, [1])]
 
 

@@ -5,7 +5,7 @@ LEADRE §4.4.1. A shard's rows are set where they are newer, so that writing it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from itertools import chain
 from typing import Any
@@ -95,7 +95,7 @@ def copy_online(
     with closing(connection.connection.cursor()) as cursor:
         cursor.copy_expert(copy, batches)
         batches.flush()
-        batches.read_back()
+        read_back(client, [(view, batches.sample)])
         if batches.read != cursor.rowcount:
             raise FeatureRowMismatch(
                 f"PostgreSQL sent {cursor.rowcount:,} rows of {view.name} and {batches.read:,} were written: run again"
@@ -112,7 +112,7 @@ class _Batches:
         self._rows: list[bytes] = []
         self._bytes = 0
         self._skip = _HEADER
-        self._sample: list[Row] = []
+        self.sample: list[Row] = []
 
     def write(self, row: bytes) -> None:
         """Take a row; the first comes behind the header."""
@@ -131,23 +131,33 @@ class _Batches:
         rows = list(self._view.online(self._rows))
         self.written += set_rows(self._client, rows, ttl_s=self._view.ttl_s, replace_equal=self._view.in_place)
         self.read += len(rows)
-        self._sample += rows[:: -(-len(rows) // SAMPLED)]
+        self.sample += rows[:: -(-len(rows) // SAMPLED)]
         self._rows, self._bytes = [], 0
         self._report(self._view.name, len(rows))
 
-    def read_back(self) -> None:
-        """Look whether the sampled rows are there: as written, or newer."""
-        if not self._sample:
-            return
-        pipeline = self._client.pipeline(transaction=False)
-        for key, fields in self._sample:
+
+def read_back(client: Any, samples: Sequence[tuple[View, Sequence[Row]]]) -> None:
+    """Look whether rows of views are there: as written, or newer. One round trip.
+
+    Raises:
+        FeatureRowMismatch: some are not.
+        redis.RedisError: Redis does not answer.
+    """
+    if not any(rows for _, rows in samples):
+        return
+    pipeline = client.pipeline(transaction=False)
+    for _, rows in samples:
+        for key, fields in rows:
             pipeline.hmget(key, fields[::2])
+    answers = iter(pipeline.execute())
+    for view, rows in samples:
         missing = 0
-        for (_, fields), values in zip(self._sample, pipeline.execute(), strict=True):
+        for _, fields in rows:
+            values = next(answers)
             there = list(chain.from_iterable(zip(fields[::2], values, strict=True)))
             missing += None in values or place_of(there) < place_of(fields)
         if missing:
             raise FeatureRowMismatch(
-                f"{missing} of {len(self._sample)} {self._view.join_key}s of {self._view.name} are missing in Redis, "
-                "or older there, though it acknowledged them: look at its log and its memory, and run again"
+                f"{missing} of {len(rows)} {view.join_key}s of {view.name} are missing in Redis, or older there, "
+                "though it acknowledged them: look at its log and its memory, and run again"
             )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from struct import Struct
 
 from leadre.errors import ConfigError, InvalidInput
@@ -20,6 +19,8 @@ _EPOCH_US = 946_684_800_000_000
 _ID, _TIME, _FEATURES = slice(6, 14), slice(18, 26), 26
 """Where a row's id, time and features are: behind a count of columns (2 bytes), a length (4 bytes) before each."""
 _LENGTH = Struct(">i")
+_COLUMNS = b"\0\0"
+"""Stands for COPY's count of columns, which nobody reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +68,20 @@ class View:
             f"WHERE {condition} ORDER BY {order}) TO STDOUT (FORMAT binary)"
         )
 
-    def copy_newest_of(self, ids: Iterable[int], *, until: datetime) -> str:
-        """Return the COPY of some entities' newest rows with event times up to `until`, whatever history they have."""
+    def newest_of(self, ids: str, until: str) -> str:
+        """Return the SELECT of some entities' newest rows with event times up to an instant.
+
+        Args:
+            ids: SQL of an int8[].
+            until: SQL of the instant.
+
+        Returns:
+            SQL that gives a row an entity that has any: the binary form of PostgreSQL's record of it, for `copied`.
+        """
         return (
-            f"COPY (SELECT newest.* FROM unnest('{{{','.join(f'{key:d}' for key in ids)}}}'::int8[]) AS asked (id), "  # noqa: S608
+            f"SELECT record_send(newest) AS newest FROM unnest({ids}) AS asked (id), "  # noqa: S608 - our own definitions
             f'LATERAL (SELECT {self._columns} FROM {self.source} AS source WHERE "{self.join_key}" = asked.id '
-            f"AND \"{self.event_at}\" <= '{until.isoformat()}' ORDER BY {self._order} LIMIT 1) AS newest"
-            ") TO STDOUT (FORMAT binary)"
+            f'AND "{self.event_at}" <= {until} ORDER BY {self._order} LIMIT 1) AS newest'
         )
 
     def online(self, copied: Iterable[bytes]) -> Iterator[Row]:
@@ -108,3 +116,14 @@ class View:
     def _order(self) -> str:
         columns = [f'"{name}"' for name in (self.event_at, self.created_at) if name]
         return ", ".join(f"{of} DESC" for of in [*filter(None, [self.fence]), *columns])
+
+
+def copied(record: bytes) -> bytes:
+    """Return a row as COPY's binary format has it, of what `record_send` gives: there a type precedes each length."""
+    parts, place = [_COLUMNS], 4
+    while place < len(record):
+        (length,) = _LENGTH.unpack_from(record, place + 4)
+        end = place + 8 + max(length, 0)
+        parts.append(record[place + 4 : end])
+        place = end
+    return b"".join(parts)

@@ -43,27 +43,31 @@ UNION
 ORDER BY user_id LIMIT :users
 """  # noqa: S608 - our own words
 
-_CLAIM = "INSERT INTO summarized SELECT user_id, summarized_until FROM user_state WHERE user_id = ANY(:user_ids) AND"
-# Given users are waited for; of those who wait for their turn, whoever is being written to is left to the next run.
-_GIVEN = f"{_CLAIM} {_SETTLED_BEFORE} ORDER BY user_id FOR NO KEY UPDATE"
-_WAITING = f"{_CLAIM} {_WAITS} ORDER BY user_id FOR NO KEY UPDATE SKIP LOCKED"
+_CLAIM = f"""
+INSERT INTO summarized SELECT user_id, summarized_until FROM user_state WHERE user_id = ANY(:user_ids) AND {_WAITS}
+ORDER BY user_id FOR NO KEY UPDATE SKIP LOCKED
+"""  # noqa: S608 - our own words
+SUMMARIZED = f"""
+SELECT user_id, summarized_until AS until FROM user_state WHERE user_id = ANY(:user_ids) AND {_SETTLED_BEFORE}
+"""  # noqa: S608 - our own words
+"""SQL: the given users whose summaries are older than `now`. The table `summarized`, within a statement (given.py)."""
 
+_SINCE = "coalesce(date_trunc('day', u.until, 'UTC') - :window_days * interval '24 hours', timestamptz '-infinity')"
 # An impression is disliked until it is known to have been clicked.
-_HAPPENED = f"""
-INSERT INTO happened
-SELECT r.*, coalesce({AD_CATEGORY.format(table="a")}, c.category, ''), coalesce(a.spu, c.spu, ''),
-       coalesce(a.name, {CONTENT_TITLE.format(table="c")}, '')
+HAPPENED = f"""
+SELECT r.*, coalesce({AD_CATEGORY.format(table="a")}, c.category, '') AS category,
+       coalesce(a.spu, c.spu, '') AS spu, coalesce(a.name, {CONTENT_TITLE.format(table="c")}, '') AS title
 FROM (
     SELECT user_id, domain, action, item_id, occurred_at, ordinal, id, liked, known_at,
            least(ends_at, date_trunc('day', occurred_at, 'UTC') + (:window_days + 1) * interval '24 hours') AS leaves_at
     FROM (
         SELECT u.user_id, b.domain, b.action, b.item_id, b.occurred_at, b.ordinal, b.behavior_id, b.action <> :skip,
                b.known_at, NULL::timestamptz
-        FROM summarized u JOIN behaviors b ON b.user_id = u.user_id AND b.occurred_at >= {{since}}
+        FROM summarized u JOIN behaviors b ON b.user_id = u.user_id AND b.occurred_at >= {_SINCE}
         WHERE b.action = ANY(:counted)
       UNION ALL
         SELECT u.user_id, 'ad', :impression, i.ad_id, i.occurred_at, 0, i.impression_id, false, i.known_at, i.outcome_at
-        FROM summarized u JOIN impressions i ON i.user_id = u.user_id AND i.occurred_at >= {{since}}
+        FROM summarized u JOIN impressions i ON i.user_id = u.user_id AND i.occurred_at >= {_SINCE}
         WHERE NOT (i.clicked OR i.converted) OR i.outcome_at > coalesce(u.until, timestamptz '-infinity')
     ) AS r (user_id, domain, action, item_id, occurred_at, ordinal, id, liked, known_at, ends_at)
 ) AS r
@@ -71,11 +75,9 @@ LEFT JOIN ads a ON r.domain = 'ad' AND a.ad_id = r.item_id
 LEFT JOIN content_items c ON r.domain = 'content' AND c.content_id = r.item_id
 WHERE r.leaves_at > r.known_at
 """  # noqa: S608 - our own words
-_SINCE = "coalesce(date_trunc('day', u.until, 'UTC') - :window_days * interval '24 hours', timestamptz '-infinity')"
 
-_CHANGES = """
-INSERT INTO changes
-SELECT user_id, at, ad OR place = :most, content OR place = :most
+CHANGES = """
+SELECT user_id, at, ad OR place = :most AS ad, content OR place = :most AS content
 FROM (
     SELECT user_id, at, bool_or(ad) AS ad, bool_or(content) AS content,
            row_number() OVER (PARTITION BY user_id ORDER BY at DESC) AS place
@@ -84,7 +86,7 @@ FROM (
       UNION ALL
         SELECT user_id, leaves_at, liked AND domain = 'ad', liked AND domain = 'content' FROM happened
       UNION ALL
-        SELECT user_id, :now, true, true FROM summarized WHERE :given
+        SELECT user_id, :now, true, true FROM summarized WHERE {at_now}
     ) AS c (user_id, at, ad, content)
     JOIN summarized u USING (user_id)
     WHERE at <= :now AND (at > u.until OR u.until IS NULL)
@@ -92,7 +94,7 @@ FROM (
 ) AS c WHERE place <= :most
 """
 
-_DONE = """
+DONE = """
 UPDATE user_state s SET summarized = s.written, summarized_until = :now, leaves_at = n.at
 FROM summarized u
 LEFT JOIN (
@@ -115,32 +117,21 @@ def waiting(connection: Connection, *, now: datetime, after: int, users: int) ->
     return [tuple(row) for row in connection.execute(text(_PAGE), {"now": now, "after": after, "users": users})]
 
 
-def claim(connection: Connection, user_ids: Collection[int], *, now: datetime, window_days: int, given: bool) -> int:
+def claim(connection: Connection, user_ids: Collection[int], *, now: datetime, window_days: int) -> int:
     """Lock users and lay out what counts of them and when it changed, since their last summary and up to `now`.
 
     Args:
         connection: in a transaction.
-        user_ids: those without any row are left out.
+        user_ids: left out is whom somebody writes to, and who does not wait any more.
         now: nothing later is known. Whoever is summarized up to here or further is left out.
         window_days: days before that of an instant that count at it.
-        given: wait for locks, take users without news too, and look at `now` whether or not anything is known to have
-            changed: the catalog may have. Otherwise leave out whom somebody writes to, and who does not wait any more.
 
     Returns:
         How many users are left.
     """
     for statement in _TABLES.split(";")[:-1]:
         connection.execute(text(statement))
-    parameters: dict[str, object] = {
-        "now": now,
-        "user_ids": [int(user_id) for user_id in user_ids],
-        "window_days": window_days,
-        "most": MOST_INSTANTS,
-        "given": given,
-        "skip": Action.SKIP.value,
-        "impression": Action.IMPRESSION.value,
-        "counted": sorted({*POSITIVE, Action.SKIP}),
-    }
+    parameters = what_counts(user_ids, now=now, window_days=window_days)
 
     def lay_out(statement: str, table: str) -> int:
         rows = connection.execute(text(statement), parameters).rowcount
@@ -148,11 +139,24 @@ def claim(connection: Connection, user_ids: Collection[int], *, now: datetime, w
             connection.execute(text(f"ANALYZE {table}"))
         return rows
 
-    claimed = lay_out(_GIVEN if given else _WAITING, "summarized")
+    claimed = lay_out(_CLAIM, "summarized")
     if claimed:
-        lay_out(_HAPPENED.format(since=_SINCE), "happened (user_id, domain)")
-        lay_out(_CHANGES, "changes")
+        lay_out(f"INSERT INTO happened {HAPPENED}", "happened (user_id, domain)")
+        lay_out(f"INSERT INTO changes {CHANGES.format(at_now='false')}", "changes")
     return claimed
+
+
+def what_counts(user_ids: Collection[int], *, now: datetime, window_days: int) -> dict[str, object]:
+    """Return the parameters of the statements above."""
+    return {
+        "now": now,
+        "user_ids": [int(user_id) for user_id in user_ids],
+        "window_days": window_days,
+        "most": MOST_INSTANTS,
+        "skip": Action.SKIP.value,
+        "impression": Action.IMPRESSION.value,
+        "counted": sorted({*POSITIVE, Action.SKIP}),
+    }
 
 
 def months(connection: Connection) -> list[datetime]:
@@ -162,4 +166,4 @@ def months(connection: Connection) -> list[datetime]:
 
 def settle(connection: Connection, *, now: datetime) -> None:
     """Note that the claimed users are summarized, and when what is known of them next changes by itself."""
-    connection.execute(text(_DONE), {"now": now})
+    connection.execute(text(DONE), {"now": now})

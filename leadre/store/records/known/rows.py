@@ -56,7 +56,7 @@ WHERE c.content IS DISTINCT FROM CASE WHEN c.place > 1 THEN c.before ELSE coales
 ORDER BY {key}, at
 """
 
-_SUMMARIES = (
+SUMMARIES = (
     "WITH "  # noqa: S608 - our own words
     + _SPANS
     + """
@@ -90,7 +90,7 @@ _SUMMARIES = (
     )
 )
 
-_SEQUENCES = (
+SEQUENCES = (
     "WITH "  # noqa: S608 - our own words
     + _SPANS
     + """
@@ -137,9 +137,9 @@ def append_summaries(connection: Connection, *, now: datetime, top: int) -> int:
     Returns:
         How many rows.
     """
-    return connection.execute(text(_SUMMARIES), {"now": now, "top": top}).rowcount
+    return connection.execute(text(SUMMARIES), {"now": now, "top": top}).rowcount
 
 
 def append_sequences(connection: Connection, *, now: datetime, longest: int) -> int:
     """Append the claimed users' sequences of positive behaviors, oldest first, the newest `longest`; see above."""
-    return connection.execute(text(_SEQUENCES), {"now": now, "longest": longest}).rowcount
+    return connection.execute(text(SEQUENCES), {"now": now, "longest": longest}).rowcount
