@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from redis import Redis
 from sqlalchemy import text
@@ -47,7 +48,7 @@ def check_lists(system, user_ids: list[int]) -> None:
     for user_id, found in zip(user_ids, features.retrieval_lists(user_ids), strict=True):
         assert found is not None
         assert len(found.ad_ids) == len(set(found.ad_ids)) == system.settings.beam_width
-        assert (system.index.rows(list(found.ad_ids)) >= 0).all()
+        assert (system.index.rows(np.array(found.ad_ids, np.int64)) >= 0).all()
         assert found.release == "r1"
         assert list(found.ad_ids) == logged[user_id]["retrieved_ad_ids"]
         if user_id in newest:
