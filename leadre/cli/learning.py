@@ -214,19 +214,15 @@ def print_evaluation(name: str, evaluation: Mapping[str, Any]) -> None:
                 for name, part in evaluation["slices"].items()
             ],
         )
-    ltrr = list(evaluation["lists"]["leadre"].get("ltrr", ()))
+    first = evaluation["lists"]["leadre"]
+    ltrr = list(first.get("ltrr", ()))
+    shown = [name for name in _LIST_FIGURES if name in first]
+    level = _LEVELS[evaluation.get("category_level", "first")]
     print_table(
-        "The first 8 ads of each list" + (" (eCPM simulated)" if evaluation["simulated_ecpm"] else ""),
-        ("system", "mean eCPM", *ltrr, "diversity", "concentration", "abundance"),
+        f"The first 8 ads of each list, {level}" + (" (eCPM simulated)" if evaluation["simulated_ecpm"] else ""),
+        ("system", "mean eCPM", *ltrr, *(name.replace("_", " ") for name in shown)),
         [
-            (
-                system,
-                lists["mean_ecpm"],
-                *(lists["ltrr"][name] for name in ltrr),
-                lists["diversity"],
-                lists["concentration"],
-                lists["abundance"],
-            )
+            (system, lists["mean_ecpm"], *(lists["ltrr"][name] for name in ltrr), *(lists[name] for name in shown))
             for system, lists in evaluation["lists"].items()
         ],
     )
@@ -244,6 +240,12 @@ _VIEWS = {
     "canonical": "in the data's order",
     "untied": "only users whose held-out ads have different times",
     "shuffled": "ties shuffled",
+}
+_LIST_FIGURES = ("diversity", "concentration", "abundance", "mix_distance")
+_LEVELS = {
+    "first": "by first category",
+    "second": "by second category",
+    "code": "by the first code of their S-IDs",
 }
 
 
