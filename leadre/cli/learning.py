@@ -82,6 +82,11 @@ def train(
     type=click.FloatRange(0, 1),
     help="Share of the release's collaborative signal in the score; 0: the LLM alone.",
 )
+@click.option(
+    "--variety",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Share of a list's probability for the best ad of each category; 0: the order of the scores.",
+)
 @now_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
@@ -90,6 +95,7 @@ def evaluate(
     score: Literal["raw", "level", "valid"] | None,
     precision: Literal["fp32", "bf16"],
     collaborative_weight: float | None,
+    variety: float | None,
     now: datetime,
     as_json: bool,
 ) -> None:
@@ -116,6 +122,7 @@ def evaluate(
             score=score,
             precision=precision,
             collaborative_weight=collaborative_weight,
+            variety=variety,
             progress=progress,
         )
     if as_json:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leadre.indexing.ad_index import AdIndex
+from leadre.indexing.quality import counts_of, entropy_bits
 
 CategoryLevel = Literal["first", "second", "code"]
 """First- or second-level categories, or the first codes of S-IDs in their stead."""
@@ -41,8 +42,10 @@ def telling_categories(index: AdIndex) -> TellingCategories:
     varied enough, the one with the highest entropy.
     """
     reached: dict[CategoryLevel, float] = {}
+    if not len(index):
+        return TellingCategories(level="first", of_rows=np.empty(0, np.int64))
     for level, categories in _levels(index):
-        reached[level] = _entropy_bits(categories)
+        reached[level] = entropy_bits(counts_of(categories, int(categories.max()) + 1))
         if reached[level] >= LEAST_BITS:
             return TellingCategories(level=level, of_rows=categories)
     most = max(reached, key=reached.__getitem__)
@@ -54,9 +57,3 @@ def _levels(index: AdIndex) -> Iterator[tuple[CategoryLevel, NDArray[np.int64]]]
     yield "first", first
     yield "second", first * len(index.category_names) + index.second_categories
     yield "code", index.codes[:, 0].astype(np.int64)
-
-
-def _entropy_bits(categories: NDArray[np.int64]) -> float:
-    _, counts = np.unique(categories, return_counts=True)
-    shares = counts / max(len(categories), 1)
-    return float(-(shares * np.log2(shares)).sum())
