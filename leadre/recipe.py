@@ -214,8 +214,11 @@ class CollaborativeRecipe(_Section, frozen=True):
 
     enabled: bool = False
     weight: Fraction | Literal["calibrated"] = "calibrated"
-    """Share of the signal in the score: what ranks validation ads best, or a number. The signal knows no eCPM: the
-    larger its share, the less of business alignment is seen in the lists."""
+    """Share of the signal in the score: what ranks validation ads best, or a number. The signal itself knows no eCPM:
+    the larger its share, the less of business alignment is seen in the lists."""
+    ecpm_power: Annotated[float, Meta(ge=0)] = 0.0
+    """Business alignment of the signal, where the recipe has any of the LLM (dpo.enabled): its probabilities times
+    eCPM to this power, which is where alignment at the temperature 1 / power ends; 0: none."""
     sasrec: SasRecRecipe = SasRecRecipe()
     calibration_users: PositiveInt = 1000
     """Validation users whom the LLM's share of the fused score is chosen on, through the real decoder."""

@@ -95,4 +95,5 @@ def mixture(
     _, best = np.unique(categories, return_index=True)
     whole = np.logaddexp.reduce(log_probabilities)
     mixed[best] = np.logaddexp(mixed[best], whole + np.log(share / len(best)))
-    return np.minimum(mixed, 0.0)  # a sum of 1 may be a rounding error more
+    bounded: NDArray[np.float64] = np.minimum(mixed, 0.0)  # a sum of 1 may be a rounding error more
+    return bounded
