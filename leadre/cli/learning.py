@@ -221,15 +221,18 @@ def print_evaluation(name: str, evaluation: Mapping[str, Any]) -> None:
                 for name, part in evaluation["slices"].items()
             ],
         )
-    first = evaluation["lists"]["leadre"]
-    ltrr = list(first.get("ltrr", ()))
-    shown = [name for name in _LIST_FIGURES if name in first]
+    ltrr = list(evaluation["lists"]["leadre"].get("ltrr", ()))
     level = _LEVELS[evaluation.get("category_level", "first")]
     print_table(
         f"The first 8 ads of each list, {level}" + (" (eCPM simulated)" if evaluation["simulated_ecpm"] else ""),
-        ("system", "mean eCPM", *ltrr, *(name.replace("_", " ") for name in shown)),
+        ("system", "mean eCPM", *ltrr, *_LIST_FIGURES),
         [
-            (system, lists["mean_ecpm"], *(lists["ltrr"][name] for name in ltrr), *(lists[name] for name in shown))
+            (
+                system,
+                lists["mean_ecpm"],
+                *(lists["ltrr"][name] for name in ltrr),
+                *(lists[name] for name in _LIST_FIGURES),
+            )
             for system, lists in evaluation["lists"].items()
         ],
     )
@@ -248,7 +251,7 @@ _VIEWS = {
     "untied": "only users whose held-out ads have different times",
     "shuffled": "ties shuffled",
 }
-_LIST_FIGURES = ("diversity", "concentration", "abundance", "mix_distance")
+_LIST_FIGURES = ("diversity", "concentration", "abundance")
 _LEVELS = {
     "first": "by first category",
     "second": "by second category",
