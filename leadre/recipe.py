@@ -204,8 +204,9 @@ class DecodingRecipe(_Section, frozen=True):
     the codes that lead to a live ad (TensorRT-LLM's and xLLM's)."""
     beam_width: PositiveInt = 20
     """B (ours; the paper names none)."""
-    category_cap: Annotated[int, Meta(ge=0)] = 0
-    """Most ads of one first-level category in a list; 0: no cap (ours)."""
+    variety: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    """Share of a list's probability that goes evenly to the best ad of each of its categories, so that others than the
+    commonest come up; it changes the order of a list's ads, never the ads. 0: none (ours)."""
 
 
 class CollaborativeRecipe(_Section, frozen=True):
@@ -213,8 +214,11 @@ class CollaborativeRecipe(_Section, frozen=True):
 
     enabled: bool = False
     weight: Fraction | Literal["calibrated"] = "calibrated"
-    """Share of the signal in the score: what ranks validation ads best, or a number. The signal knows no eCPM: the
-    larger its share, the less of business alignment is seen in the lists."""
+    """Share of the signal in the score: what ranks validation ads best, or a number. The signal itself knows no eCPM:
+    the larger its share, the less of business alignment is seen in the lists."""
+    ecpm_power: Annotated[float, Meta(ge=0)] = 0.0
+    """Business alignment of the signal, where the recipe has any of the LLM (dpo.enabled): its probabilities times
+    eCPM to this power, which is where alignment at the temperature 1 / power ends; 0: none."""
     sasrec: SasRecRecipe = SasRecRecipe()
     calibration_users: PositiveInt = 1000
     """Validation users whom the LLM's share of the fused score is chosen on, through the real decoder."""
@@ -281,10 +285,6 @@ class Recipe(_Section, frozen=True):
     evaluation: EvaluationRecipe = EvaluationRecipe()
 
     def __post_init__(self) -> None:
-        if self.decoding.category_cap and self.decoding.score == "valid":
-            raise ValueError(
-                "decoding.category_cap compares scores between filters, which score 'valid' does not allow"
-            )
         if self.sft.patience and not self.sft.validate_users:
             raise ValueError(f"sft.patience={self.sft.patience} needs sft.validate_users above 0")
         if self.collaborative.enabled and self.decoding.score == "valid":
@@ -329,6 +329,9 @@ def decode_recipe(content: dict[str, Any], *, source: str) -> Recipe:
         ConfigError: an unknown key or a value out of bounds; the message names `source`, the key's path, and for an
             unknown key the nearest known one.
     """
+    decoding = content.get("decoding")
+    if isinstance(decoding, dict) and decoding.get("category_cap") == 0:  # as releases say that were made with caps
+        content = {**content, "decoding": {key: value for key, value in decoding.items() if key != "category_cap"}}
     _refuse_unknown_keys(content, Recipe, source=source)
     try:
         return msgspec.convert(content, Recipe)

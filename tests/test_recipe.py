@@ -65,7 +65,7 @@ def test_overrides_are_toml_or_bare_strings(path: Path) -> None:
         ("model.lora_rnk=8", r"no key model\.lora_rnk; did you mean model\.lora_rank\?"),
         ("evaluation.sasrec.wdth=8", r"no key evaluation\.sasrec\.wdth; did you mean evaluation\.sasrec\.width\?"),
         ("indx.codes=3", r"no key indx; did you mean index\?"),
-        ("decoding.xyz=1", r"no key decoding\.xyz; there are score, beam_width, category_cap"),
+        ("decoding.xyz=1", r"no key decoding\.xyz; there are score, beam_width, variety"),
         ("index.signal=collaborative", r"index\.signal='collaborative' goes with .*'residual_kmeans', not 'rqvae'"),
         ("collaborative.weight=1.5", r"Expected `float` <= 1.*collaborative\.weight"),
         ("index.quantiser=magic", r"Invalid enum value 'magic'.*\$\.index\.quantiser"),
@@ -98,7 +98,15 @@ def test_a_misspelt_key_of_a_file_is_answered_with_the_nearest_key_of_its_sectio
         load_recipe(tmp_path / "mine.toml")
 
 
-@pytest.mark.parametrize("section", ["sft = 3", "name = {first = 1}"])
+def test_a_release_of_before_that_had_no_category_cap_still_loads(tmp_path: Path) -> None:
+    (tmp_path / "old.toml").write_text("[decoding]\ncategory_cap = 0\nbeam_width = 7\n")
+    assert load_recipe(tmp_path / "old.toml").decoding.beam_width == 7
+    (tmp_path / "old.toml").write_text("[decoding]\ncategory_cap = 3\n")
+    with pytest.raises(ConfigError, match=r"no key decoding\.category_cap"):
+        load_recipe(tmp_path / "old.toml")
+
+
+@pytest.mark.parametrize("section", ["decoding = 3", "sft = 3", "name = {first = 1}"])
 def test_a_section_of_the_wrong_kind_is_refused(tmp_path: Path, section: str) -> None:
     (tmp_path / "mine.toml").write_text(section)
     with pytest.raises(ConfigError, match=r"mine\.toml: Expected"):

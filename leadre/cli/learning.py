@@ -82,6 +82,11 @@ def train(
     type=click.FloatRange(0, 1),
     help="Share of the release's collaborative signal in the score; 0: the LLM alone.",
 )
+@click.option(
+    "--variety",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Share of a list's probability for the best ad of each category; 0: the order of the scores.",
+)
 @now_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
@@ -90,6 +95,7 @@ def evaluate(
     score: Literal["raw", "level", "valid"] | None,
     precision: Literal["fp32", "bf16"],
     collaborative_weight: float | None,
+    variety: float | None,
     now: datetime,
     as_json: bool,
 ) -> None:
@@ -116,6 +122,7 @@ def evaluate(
             score=score,
             precision=precision,
             collaborative_weight=collaborative_weight,
+            variety=variety,
             progress=progress,
         )
     if as_json:
@@ -215,17 +222,16 @@ def print_evaluation(name: str, evaluation: Mapping[str, Any]) -> None:
             ],
         )
     ltrr = list(evaluation["lists"]["leadre"].get("ltrr", ()))
+    level = _LEVELS[evaluation.get("category_level", "first")]
     print_table(
-        "The first 8 ads of each list" + (" (eCPM simulated)" if evaluation["simulated_ecpm"] else ""),
-        ("system", "mean eCPM", *ltrr, "diversity", "concentration", "abundance"),
+        f"The first 8 ads of each list, {level}" + (" (eCPM simulated)" if evaluation["simulated_ecpm"] else ""),
+        ("system", "mean eCPM", *ltrr, *_LIST_FIGURES),
         [
             (
                 system,
                 lists["mean_ecpm"],
                 *(lists["ltrr"][name] for name in ltrr),
-                lists["diversity"],
-                lists["concentration"],
-                lists["abundance"],
+                *(lists[name] for name in _LIST_FIGURES),
             )
             for system, lists in evaluation["lists"].items()
         ],
@@ -244,6 +250,12 @@ _VIEWS = {
     "canonical": "in the data's order",
     "untied": "only users whose held-out ads have different times",
     "shuffled": "ties shuffled",
+}
+_LIST_FIGURES = ("diversity", "concentration", "abundance")
+_LEVELS = {
+    "first": "by first category",
+    "second": "by second category",
+    "code": "by the first code of their S-IDs",
 }
 
 

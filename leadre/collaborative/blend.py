@@ -8,7 +8,7 @@ the other generalises from the order of whole histories.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,6 +34,7 @@ SHARE_USERS = 5_000
 _CUTOFF = 10
 _VISITS = 1.0  # so much speaks for popular ads beside what was counted: no probability is 0
 _ROWS_AT_ONCE = 256
+_LEAST_ECPM = 0.01
 _WEIGHTS, _ABOUT = "collaborative.safetensors", "collaborative.json"
 
 
@@ -47,6 +48,7 @@ class Collaborative:
         popular: how often each of `items` was clicked, float64[items].
         share: of co-visitation in the mean of the logarithms, 0 to 1.
         seen: whether an ad of the own history may come again.
+        tilt: float64[items], what business alignment adds to each of `items`' logarithms; None: nothing.
     """
 
     sasrec: SasRec
@@ -54,6 +56,7 @@ class Collaborative:
     popular: NDArray[np.float64]
     share: float
     seen: Seen
+    tilt: NDArray[np.float64] | None = None
 
     @classmethod
     def fit(
@@ -97,7 +100,26 @@ class Collaborative:
     def log_probabilities(self, histories: Histories) -> NDArray[np.float32]:
         """Return log p of each of `items` for each row, float32[n, items]; -inf for what may not come again."""
         sasrec, visited = self._both(histories)
-        return _normalised((1.0 - self.share) * sasrec + self.share * visited, self._had(histories))
+        scores = (1.0 - self.share) * sasrec + self.share * visited
+        if self.tilt is not None:
+            scores += self.tilt.astype(np.float32)
+        return _normalised(scores, self._had(histories))
+
+    def aligned(self, ecpm: Mapping[int, float], *, power: float) -> Collaborative:
+        """Return the signal with every probability multiplied by the ad's eCPM to a power, and normalised.
+
+        This is the distribution that alignment with the reward log eCPM at the temperature 1 / `power` leads to
+        (Rafailov et al., "Direct preference optimization", Eq. 4), which a table of probabilities can have at once.
+
+        Args:
+            ecpm: of ads, by id; one that is not there, or below `_LEAST_ECPM` of their mean, counts as that.
+            power: at least 0.
+        """
+        worth = np.array([ecpm.get(ad, 0.0) for ad in self.items.tolist()])
+        mean = float(worth.mean())
+        if mean <= 0.0:
+            return self
+        return replace(self, tilt=power * np.log(np.maximum(worth / mean, _LEAST_ECPM)))
 
     def top(self, histories: Histories, k: int, *, seen: Seen) -> NDArray[np.int64]:  # noqa: ARG002 - the baselines' signature; it knows
         """Return the k best items for each row: int64[n, k], padded with `ABSENT`."""
@@ -160,6 +182,8 @@ class Collaborative:
             "pairs.indices": pairs.indices.astype(np.int64),
             "pairs.indptr": pairs.indptr.astype(np.int64),
         }
+        if self.tilt is not None:
+            arrays["tilt"] = self.tilt
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         tensors |= {f"sasrec.{name}": weight for name, weight in self.sasrec.network.state_dict().items()}
         save_file(tensors, folder / _WEIGHTS)
@@ -194,6 +218,7 @@ class Collaborative:
             popular=popular,
             share=about["share"],
             seen=about["seen"],
+            tilt=arrays.get("tilt"),
         )
         return signal, float(about["weight"])
 

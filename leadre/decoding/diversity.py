@@ -1,8 +1,9 @@
-"""Category caps: no more than so many ads of one group in a list, against the "information cocoon".
+"""Variety in lists: the best ad of each category gets a share of the list's probability, against the "cocoon".
 
-LEADRE §5.2.3 measures diversity (concentration, abundance) but has no control for it; this one is ours. It is exact in
-what it says: within a group the list has the ads that the engine gives when only that group may be generated, and the
-list is the best of those.
+LEADRE §5.2.3 measures diversity (concentration, abundance) but has no control for it; this one is ours. With share e a
+list is ordered by (1 - e) P(ad) + e P(list) / (categories of the list), the second term for the best ad of each of them
+alone: as if with probability e the user were shown the best ad of a category drawn at random. So a new category comes
+up where the ads it passes are hardly likelier, and nowhere else. The list keeps its ads; only their order changes.
 """
 
 from __future__ import annotations
@@ -10,26 +11,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leadre.decoding.engine import Engine, Score
 from leadre.domain.retrieval import Beam
-from leadre.errors import ConfigError, InvalidInput
 from leadre.indexing.ad_index import AdIndex
+from leadre.indexing.category_level import telling_categories
 from leadre.indexing.trie import LiveMask
 
 
-class CappedEngine:
-    """An engine whose lists hold at most so many ads of one first-level category.
+def with_variety(engine: Engine, *, index: AdIndex, share: float) -> Engine:
+    """Return an engine whose lists are ordered for variety; the engine itself for a share of 0."""
+    return VariedEngine(engine, index=index, share=share) if share else engine
+
+
+class VariedEngine:
+    """An engine whose lists are ordered by the mixture above; its log-probabilities are the mixture's.
 
     Args:
-        engine: over `index`; one whose scores compare between filters (`raw` or `level`).
-        index: says which ad is of which category.
-        most: ads of a category.
+        engine: over `index`.
+        index: says which ad is of which category, at the level that tells its ads apart.
+        share: e, at least 0 and below 1.
     """
 
-    def __init__(self, engine: Engine, *, index: AdIndex, most: int) -> None:
-        self._engine, self._most = engine, most
-        self._groups = first_category_groups(index)
+    def __init__(self, engine: Engine, *, index: AdIndex, share: float) -> None:
+        self._engine, self._index, self._share = engine, index, share
+        self._categories = telling_categories(index).of_rows
 
     @property
     def index_version(self) -> str:
@@ -38,16 +45,16 @@ class CappedEngine:
 
     @property
     def score(self) -> Score:
-        """What its log-probabilities are normalised over."""
+        """What the log-probabilities that are mixed are normalised over."""
         return self._engine.score
 
-    def over(self, index: AdIndex) -> CappedEngine:
+    def over(self, index: AdIndex) -> VariedEngine:
         """Return this engine over another revision of its index. See `leadre.decoding.engine.Engine.over`.
 
         Raises:
             ReleaseMismatch: `index` is another version.
         """
-        return CappedEngine(self._engine.over(index), index=index, most=self._most)
+        return VariedEngine(self._engine.over(index), index=index, share=self._share)
 
     def generate(
         self,
@@ -56,63 +63,37 @@ class CappedEngine:
         beam_width: int,
         filters: Sequence[LiveMask | None] | None = None,
     ) -> list[list[Beam]]:
-        """Return the best ads of each prompt under the cap. See `generate_capped`."""
-        return generate_capped(
-            self._engine, prompts, beam_width=beam_width, groups=self._groups, most=self._most, filters=filters
-        )
+        """Return the engine's own ads of each prompt in the mixture's order. See `Engine.generate`.
+
+        Raises:
+            InvalidInput: as the engine.
+        """
+        lists = self._engine.generate(prompts, beam_width=beam_width, filters=filters)
+        return [self._varied(beams) for beams in lists]
+
+    def _varied(self, beams: list[Beam]) -> list[Beam]:
+        if not beams:
+            return beams
+        rows = self._index.rows(np.array([beam.ad_id for beam in beams], np.int64))
+        mixed = mixture(np.array([beam.log_probability for beam in beams]), self._categories[rows], share=self._share)
+        order = np.argsort(-mixed, kind="stable").tolist()
+        scores = mixed.tolist()
+        return [Beam(sid=beams[at].sid, ad_id=beams[at].ad_id, log_probability=scores[at]) for at in order]
 
 
-def first_category_groups(index: AdIndex) -> tuple[LiveMask, ...]:
-    """Return one mask a first-level category that some ad has: together they cover every ad, once."""
-    return tuple(LiveMask.of(index.first_categories == category) for category in np.unique(index.first_categories))
-
-
-def generate_capped(
-    engine: Engine,
-    prompts: Sequence[Sequence[int]],
-    *,
-    beam_width: int,
-    groups: Sequence[LiveMask],
-    most: int,
-    filters: Sequence[LiveMask | None] | None = None,
-) -> list[list[Beam]]:
-    """Return the best ads of each prompt, at most `most` of each group.
-
-    A prompt is read once; the beams are `most` a group, so the cost is that of a beam width of `most` x groups.
+def mixture(
+    log_probabilities: NDArray[np.float64], categories: NDArray[np.int64], *, share: float
+) -> NDArray[np.float64]:
+    """Return the logarithms of the mixture for one list; their exponentials add up to what the list's added up to.
 
     Args:
-        engine: one whose scores compare between filters (`raw` or `level`).
-        prompts: as in `Engine.generate`.
-        beam_width: the length of a list.
-        groups: disjoint masks; an ad of none of them is not generated.
-        most: ads of a group.
-        filters: as in `Engine.generate`.
-
-    Raises:
-        ConfigError: the engine's score is `valid`.
-        InvalidInput: `most` below 1, or as `Engine.generate`.
+        log_probabilities: float64[n], falling.
+        categories: int64[n].
+        share: e.
     """
-    if engine.score == "valid":
-        raise ConfigError(
-            "category caps compare scores between filters, which `valid` scores do not; decode by `level`"
-        )
-    if most < 1:
-        raise InvalidInput(f"{most}; a category cap is at least 1 (0 in a recipe means no cap)", column="most")
-    masks = filters if filters is not None else [None] * len(prompts)
-    if len(masks) != len(prompts):
-        raise InvalidInput(
-            f"{len(masks)} filters for {len(prompts)} prompts; give one a prompt or none", column="filters"
-        )
-    both = {id(mask): [group if mask is None else group & mask for group in groups] for mask in masks}
-    found = engine.generate(
-        [prompt for prompt in prompts for _ in groups],
-        beam_width=min(most, beam_width),
-        filters=[group for mask in masks for group in both[id(mask)]],
-    )
-    return [
-        sorted(
-            (beam for beams in found[row * len(groups) : (row + 1) * len(groups)] for beam in beams),
-            key=lambda beam: (-beam.log_probability, beam.sid.codes),
-        )[:beam_width]
-        for row in range(len(prompts))
-    ]
+    mixed = log_probabilities + np.log1p(-share)
+    _, best = np.unique(categories, return_index=True)
+    whole = np.logaddexp.reduce(log_probabilities)
+    mixed[best] = np.logaddexp(mixed[best], whole + np.log(share / len(best)))
+    bounded: NDArray[np.float64] = np.minimum(mixed, 0.0)  # a sum of 1 may be a rounding error more
+    return bounded

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from leadre.collaborative.blend import Collaborative
 from leadre.decoding.device.engine import DeviceEngine
 from leadre.decoding.device.fp8 import quantise_model
-from leadre.decoding.diversity import CappedEngine
+from leadre.decoding.diversity import with_variety
 from leadre.decoding.engine import Engine, Score
 from leadre.decoding.exact.engine import BeamSearchEngine
 from leadre.decoding.exact.fusion import Fusion
@@ -39,6 +39,7 @@ def load_engine(
     precision: Precision = "fp32",
     score: Score | None = None,
     collaborative_weight: float | None = None,
+    variety: float | None = None,
 ) -> Engine:
     """Load a release's model and put it behind an index.
 
@@ -52,6 +53,7 @@ def load_engine(
         score: another one than the recipe's.
         collaborative_weight: another share of the release's collaborative signal than it was calibrated to; 0: the LLM
             alone.
+        variety: another share of variety than the recipe's; 0: the order of the scores.
 
     Raises:
         ArtifactIncomplete: no whole release there.
@@ -73,7 +75,7 @@ def load_engine(
     recipe = load_recipe(release_folder / "recipe.toml").decoding
     fusion = load_fusion(release_folder, index=index, vocabulary=vocabulary, weight=collaborative_weight)
     engine = engine_of(model, index=index, vocabulary=vocabulary, score=score or recipe.score, kind=kind, fusion=fusion)
-    return CappedEngine(engine, index=index, most=recipe.category_cap) if recipe.category_cap else engine
+    return with_variety(engine, index=index, share=recipe.variety if variety is None else variety)
 
 
 def engine_of(

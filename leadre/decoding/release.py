@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from leadre.artifacts import Manifest, open_artifact
-from leadre.decoding.diversity import CappedEngine
+from leadre.decoding.diversity import with_variety
 from leadre.decoding.engine import Engine
 from leadre.decoding.remote import Ask, RemoteEngine
 from leadre.errors import ReleaseMismatch
@@ -96,5 +96,4 @@ def load_tensorrt(release_folder: Path, *, index: AdIndex, precision: str, beam_
         users=users,
         longest_prompt=recipe.prompt.budget_tokens,
     )
-    cap = recipe.decoding.category_cap
-    return CappedEngine(engine, index=index, most=cap) if cap else engine
+    return with_variety(engine, index=index, share=recipe.decoding.variety)

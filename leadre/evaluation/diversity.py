@@ -1,7 +1,8 @@
-"""How varied and how valuable lists are.
+"""How varied and how valuable lists are, and how near to what a user likes.
 
 LEADRE §5.2.3 (Concentration, Abundance, Diversity score, LTRR@K), §5.2.6 (Eq. 7). The paper gives no formula for the
-Diversity score, only its direction; ours is (1 - Concentration) x Abundance / K, which lies in [0, 1).
+Diversity score, only its direction; ours is (1 - Concentration) x Abundance / K, which lies in [0, 1). The distance of
+mixes is ours, after Steck's calibration ("Calibrated recommendations", RecSys 2018).
 """
 
 from __future__ import annotations
@@ -68,6 +69,37 @@ def diversity_by_user(categories: NDArray[np.int64]) -> NDArray[np.float64]:
     )
     made[lengths == 0] = np.nan
     return made
+
+
+def mix_distances(
+    lists: NDArray[np.int64], histories: NDArray[np.int64], offsets: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return how far each list's mix of categories is from that of the user's own ads: total variation, float64[n].
+
+    0: the same shares; 1: no category in common; NaN where a list or a history has no ad.
+
+    Args:
+        lists: int64[n, K], category of each retrieved ad; short lists are padded with `ABSENT`.
+        histories: int64[B], categories of the users' own ads, `ABSENT` where unknown, laid end to end.
+        offsets: int64[n + 1], where each user's begin in `histories`.
+    """
+    users = np.concatenate(
+        [np.repeat(np.arange(len(lists)), lists.shape[1]), np.repeat(np.arange(len(lists)), np.diff(offsets))]
+    )
+    categories, of_list = (
+        np.concatenate([lists.ravel(), histories]),
+        np.arange(lists.size + len(histories)) < lists.size,
+    )
+    there = categories != ABSENT
+    users, categories, of_list = users[there], categories[there], of_list[there]
+    sizes = [np.bincount(users[side], minlength=len(lists)) for side in (of_list, ~of_list)]
+    signed = np.where(of_list, 1.0 / np.maximum(sizes[0], 1)[users], -1.0 / np.maximum(sizes[1], 1)[users])
+    span = int(categories.max(initial=0)) + 1
+    cells, cell = np.unique(users * span + categories, return_inverse=True)
+    apart = np.abs(np.bincount(cell, signed, minlength=len(cells)))
+    found: NDArray[np.float64] = np.bincount(cells // span, apart, minlength=len(lists)) / 2
+    found[(sizes[0] == 0) | (sizes[1] == 0)] = np.nan
+    return found
 
 
 def ltr_recall(lists: NDArray[np.int64], labels: Sequence[Collection[int]], *, cutoff: int) -> float:

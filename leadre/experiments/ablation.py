@@ -85,11 +85,12 @@ class Trials:
 
 
 def fine_tuned(recipe: Recipe) -> Recipe:
-    """Return the recipe as the paper's tables have it: no business alignment, no collaborative signal anywhere."""
+    """Return the recipe as the paper's tables have it: no business alignment, no collaborative signal, no variety."""
     return replace(
         recipe,
         index=replace(recipe.index, signal="text"),
         dpo=replace(recipe.dpo, enabled=False),
+        decoding=replace(recipe.decoding, variety=0.0),
         collaborative=replace(recipe.collaborative, enabled=False),
         evaluation=replace(recipe.evaluation, cutoffs=CUTOFFS, baselines=()),
     )

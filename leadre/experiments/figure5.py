@@ -104,7 +104,7 @@ def _experiments(release: Path, recipe: Recipe, trials: Trials, *, index: AdInde
         histories,
         [parts_of(ads, points, seed=recipe.evaluation.seed + user) for user, ads in enumerate(histories.is_ad)],
         engine=load_engine(
-            release, index=index, device=trials.device, precision=trials.precision, collaborative_weight=0
+            release, index=index, device=trials.device, precision=trials.precision, collaborative_weight=0, variety=0.0
         ),
         encoder=encoder,
         recipe=recipe.evaluation,

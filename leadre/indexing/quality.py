@@ -72,12 +72,12 @@ def index_quality(
         "duplicate_rate": float(1 - len(sizes) / ads),
         "max_collision": int(sizes.max()),
     }
-    used = [len(_counts(codes[:, level].astype(np.int64), size)) / size for level in range(levels)]
+    used = [len(counts_of(codes[:, level].astype(np.int64), size)) / size for level in range(levels)]
     quality |= {
         "average_usage": float(np.mean(used)),
         "last_code_only": int(_runs(np.sort(keys_of(codes[:, : max(1, levels - 1)], size)))[1].max()) / ads,
         "usage": used,
-        "entropy_bits": [_entropy(_counts(codes[:, level].astype(np.int64), size)) for level in range(levels)],
+        "entropy_bits": [entropy_bits(counts_of(codes[:, level].astype(np.int64), size)) for level in range(levels)],
         "mutual_information_bits": [
             mutual_information_bits(codes[:, level], categories, size=size) for level in range(levels)
         ],
@@ -122,10 +122,10 @@ def mutual_information_bits(codes: NDArray[np.int32], categories: NDArray[np.int
         size: K.
     """
     kinds = int(categories.max()) + 1
-    code, category = _counts(codes.astype(np.int64), size), _counts(categories.astype(np.int64), kinds)
-    both = _counts(codes.astype(np.int64) * kinds + categories, size * kinds)
+    code, category = counts_of(codes.astype(np.int64), size), counts_of(categories.astype(np.int64), kinds)
+    both = counts_of(codes.astype(np.int64) * kinds + categories, size * kinds)
     bias = (len(code) + len(category) - len(both) - 1) / (2 * len(codes) * np.log(2))
-    return float(max(0.0, _entropy(code) + _entropy(category) - _entropy(both) + bias))
+    return float(max(0.0, entropy_bits(code) + entropy_bits(category) - entropy_bits(both) + bias))
 
 
 def variance_explained(
@@ -159,8 +159,13 @@ def _purity(prefixes: Ints, categories: NDArray[np.int32]) -> float:
     return float(np.maximum.reduceat(counts, firsts).sum() / len(categories))
 
 
-def _counts(values: Ints, cells: int) -> Ints:
-    """Return how often each value occurs that occurs."""
+def counts_of(values: Ints, cells: int) -> Ints:
+    """Return how often each value occurs that occurs.
+
+    Args:
+        values: whole numbers from 0.
+        cells: all values are below it.
+    """
     if cells > _CELLS:
         return _runs(np.sort(values))[1]
     counts = np.bincount(values, minlength=1)
@@ -173,6 +178,7 @@ def _runs(ordered: Ints) -> tuple[Ints, Ints]:
     return ordered[starts], np.diff(starts, append=len(ordered))
 
 
-def _entropy(counts: Ints) -> float:
+def entropy_bits(counts: Ints) -> float:
+    """Return the entropy of what was counted, in bits."""
     shares = counts / counts.sum()
     return float(max(0.0, -(shares * np.log2(shares)).sum()))

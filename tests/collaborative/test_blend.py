@@ -143,3 +143,26 @@ def test_the_same_seed_gives_the_same_signal(blend):
     assert np.array_equal(again.log_probabilities(ASKED), blend.log_probabilities(ASKED))
     without = Collaborative.fit(TRAIN, targets=np.full(len(ROWS), ABSENT), recipe=RECIPE, seed=3)
     assert without.share == 0.0
+
+
+def test_an_aligned_signal_is_the_signal_times_a_power_of_ecpm(blend, tmp_path):
+    worth = np.random.default_rng(1).lognormal(0, 1, len(blend.items))
+    worth[2] = 0.0
+    ecpm = dict(zip(blend.items.tolist(), worth.tolist(), strict=True))
+    del ecpm[int(blend.items[2])]  # as one that never earned
+
+    aligned = blend.aligned(ecpm, power=0.7)
+
+    plain = np.exp(blend.log_probabilities(ASKED).astype(np.float64))
+    expected = plain * np.maximum(worth, 0.01 * worth.mean()) ** 0.7
+    expected /= expected.sum(axis=1, keepdims=True)
+    assert np.exp(aligned.log_probabilities(ASKED)) == pytest.approx(expected, rel=1e-4)
+    aligned.write_into(tmp_path, weight=0.3)
+    loaded, _ = Collaborative.load(tmp_path)
+    assert np.array_equal(loaded.log_probabilities(ASKED), aligned.log_probabilities(ASKED))
+
+
+def test_without_earnings_or_power_alignment_changes_nothing(blend):
+    assert blend.aligned({}, power=0.7).tilt is None
+    even = blend.aligned(dict.fromkeys(blend.items.tolist(), 3.0), power=2.0)
+    assert even.log_probabilities(ASKED) == pytest.approx(blend.log_probabilities(ASKED), abs=1e-5)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from leadre.decoding.beam import constrained_beam_search
-from leadre.decoding.diversity import CappedEngine
+from leadre.decoding.diversity import VariedEngine
 from leadre.decoding.engine import Engine, Score
 from leadre.decoding.load import engine_of
 from leadre.decoding.stub import StubEngine
@@ -27,7 +27,7 @@ from leadre.indexing.trie.reference import build_trie
 from leadre.prompts.vocabulary import Vocabulary
 from tests.decoding.remote_server import ServedEngine, Shelf, running
 
-KINDS = ["device", "hf", "shared_prefix", "stub", "capped", "remote"]
+KINDS = ["device", "hf", "shared_prefix", "stub", "varied", "remote"]
 MODEL_KINDS: list[Any] = ["device", "hf", "shared_prefix"]
 SCORES: list[Score] = ["raw", "level", "valid"]
 MakeEngine = Callable[..., Engine]
@@ -50,8 +50,8 @@ def make_engine(
         if kind == "remote":
             there = make("stub", index, seed=seed)
             return ServedEngine(shelf, url, there, index=index, vocabulary_size=vocabulary.size)
-        if kind == "capped":  # a cap that never binds: the contract is that of any engine
-            return CappedEngine(make("stub", index, seed=seed), index=index, most=1000)
+        if kind == "varied":
+            return VariedEngine(make("stub", index, seed=seed), index=index, share=0.3)
         if kind == "stub":
             return StubEngine(index, vocabulary_size=vocabulary.size, seed=seed, longest_prompt=45)
         return engine_of(make_model(seed=seed), index=index, vocabulary=vocabulary, score=score, kind=kind)

@@ -11,6 +11,7 @@ from leadre.evaluation.diversity import (
     ltr_recall_by_user,
     mean_ecpm,
     mean_ecpm_by_user,
+    mix_distances,
 )
 from leadre.evaluation.ranking import ABSENT
 
@@ -36,6 +37,29 @@ def test_each_user_has_figures_of_its_own_and_none_without_a_list():
     worth = mean_ecpm_by_user(np.array([[2.0, 4.0], [np.nan, np.nan]]), cutoff=2)
     assert worth[0] == 3
     assert np.isnan(worth[1])
+
+
+def test_the_distance_of_mixes_is_the_total_variation_of_category_shares():
+    lists = np.array([[1, 1, 2, 2], [5, 6, ABSENT, ABSENT], [3, 3, 3, 3], [ABSENT] * 4, [1, 1, 1, 1]])
+    histories = [[2, 1], [5, 5, 5, 7, ABSENT], [4], [1], []]
+    found = mix_distances(lists, np.concatenate(histories).astype(np.int64), np.cumsum([0, *map(len, histories)]))
+    assert found[:3] == pytest.approx([0, (1 / 4 + 1 / 2 + 1 / 4) / 2, 1])
+    assert np.isnan(found[3:]).all()
+
+
+@given(
+    st.lists(st.tuples(st.lists(st.integers(0, 3), max_size=5), st.lists(st.integers(0, 3), max_size=5)), max_size=7)
+)
+def test_the_distance_of_mixes_equals_the_plain_count(users):
+    padded = np.array([[*row, *[ABSENT] * (5 - len(row))] for row, _ in users], np.int64).reshape(-1, 5)
+    own = np.array([ad for _, row in users for ad in row], np.int64)
+    found = mix_distances(padded, own, np.cumsum([0, *(len(row) for _, row in users)]))
+    for (row, history), distance in zip(users, found.tolist(), strict=True):
+        if row and history:
+            apart = [abs(row.count(kind) / len(row) - history.count(kind) / len(history)) for kind in range(4)]
+            assert distance == pytest.approx(sum(apart) / 2)
+        else:
+            assert np.isnan(distance)
 
 
 def test_mean_ecpm_counts_lists_not_ads():

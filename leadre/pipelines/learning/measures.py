@@ -21,10 +21,13 @@ from leadre.evaluation.diversity import (
     ltr_recall_by_user,
     mean_ecpm,
     mean_ecpm_by_user,
+    mix_distances,
 )
 from leadre.evaluation.ranking import ABSENT, gains, hits, ranks_of
 from leadre.evaluation.split import Split
 from leadre.indexing.ad_index import AdIndex
+from leadre.indexing.category_level import CategoryLevel, telling_categories
+from leadre.pipelines.histories import ad_histories
 from leadre.recipe import EvaluationRecipe
 from leadre.store.records.events import Sequences
 
@@ -42,7 +45,8 @@ class Lists:
     """What the top of the lists looks like (§5.2.3).
 
     Args:
-        concentration, abundance, diversity: of the ads' first categories.
+        concentration, abundance, diversity: of the ads' categories, at the evaluation's `category_level`.
+        mix_distance: mean distance of a list's mix of categories from that of the user's ads before, 0 to 1.
         mean_ecpm: in currency units per 1,000 impressions.
         ltrr: "LTRR@4", "LTRR@8": recall of the ads that the live system's ranking chose for the user, which are the
             `LTR_LABELS` of the highest eCPM that were shown since the first held-out ad; empty without impressions.
@@ -51,6 +55,7 @@ class Lists:
     concentration: float
     abundance: float
     diversity: float
+    mix_distance: float
     mean_ecpm: float
     ltrr: Mapping[str, float]
 
@@ -75,6 +80,7 @@ class Evaluation:
         differences: baseline and metric to the canonical view's "release minus baseline".
         slices: name (see leadre.evaluation.slices) to its users' figures.
         lists: system to its lists' diversity and eCPM.
+        category_level: the level of categories that tells the index's ads apart; that of `lists`.
         simulated_ecpm: whether the eCPM rests on simulated values.
     """
 
@@ -85,6 +91,7 @@ class Evaluation:
     differences: Mapping[str, Mapping[str, Interval]]
     slices: Mapping[str, Slice]
     lists: Mapping[str, Lists]
+    category_level: CategoryLevel
     simulated_ecpm: bool
 
     def mean(self, metric: str, *, system: str = LEADRE, view: str = "canonical") -> float:
@@ -165,6 +172,7 @@ def measure(answers: Answers) -> Evaluation:
         },
         slices={name: of_slice(chosen) for name, chosen in answers.sliced.items()},
         lists={system: _describe(made, answers) for system, (made, _) in answers.lists.items()},
+        category_level=telling_categories(answers.index).level,
         simulated_ecpm=answers.simulated_ecpm,
     )
 
@@ -177,7 +185,8 @@ def by_user(answers: Answers, *, system: str = LEADRE) -> tuple[tuple[str, ...],
     """Return each user's own figures of one system in the canonical view: names, and float64[n, metrics].
 
     HR@K and NDCG@K of the recipe's cutoffs; then, of the first `LIST_CUTOFF` ads, "diversity", "concentration",
-    "abundance", "eCPM" and "LTRR@4", "LTRR@8". NaN where a user has no such figure (an empty list, no labels).
+    "abundance", "mix distance", "eCPM" and "LTRR@4", "LTRR@8". NaN where a user has no such figure (an empty list, no
+    labels).
     """
     cutoffs = tuple(sorted(set(answers.recipe.cutoffs)))
     lists, _ = answers.lists[system]
@@ -189,6 +198,7 @@ def by_user(answers: Answers, *, system: str = LEADRE) -> tuple[tuple[str, ...],
         "diversity": varied[:, 2],
         "concentration": varied[:, 0],
         "abundance": varied[:, 1],
+        "mix distance": _mix_distances(categories, answers),
         "eCPM": mean_ecpm_by_user(worth, cutoff=LIST_CUTOFF),
     }
     for cutoff in LTRR_CUTOFFS:
@@ -200,11 +210,12 @@ def _describe(lists: NDArray[np.int64], answers: Answers) -> Lists:
     top = lists[:, :LIST_CUTOFF]
     categories, worth = _categories_and_worth(top, answers)
     found = diversity(categories)
-    labels = answers.labels
+    labels, distances = answers.labels, _mix_distances(categories, answers)
     return Lists(
         concentration=found.concentration,
         abundance=found.abundance,
         diversity=found.score,
+        mix_distance=0.0 if np.isnan(distances).all() else float(np.nanmean(distances)),
         mean_ecpm=mean_ecpm(worth, cutoff=LIST_CUTOFF),
         ltrr={f"LTRR@{cutoff}": ltr_recall(top, labels, cutoff=cutoff) for cutoff in LTRR_CUTOFFS if any(labels)},
     )
@@ -212,8 +223,21 @@ def _describe(lists: NDArray[np.int64], answers: Answers) -> Lists:
 
 def _categories_and_worth(top: NDArray[np.int64], answers: Answers) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return category codes (`ABSENT` where a list has ended) and eCPM (NaN there) of the ads of lists."""
-    rows = answers.index.rows(top.ravel()).reshape(top.shape)
-    categories = np.where(rows < 0, ABSENT, answers.index.first_categories[rows].astype(np.int64))
+    categories = _categories(top.ravel(), answers.index).reshape(top.shape)
     ads, inverse = np.unique(top, return_inverse=True)
     worth = np.array([np.nan if ad == ABSENT else answers.ecpm.get(ad, 0.0) for ad in ads.tolist()])
     return categories, worth[inverse].reshape(top.shape)
+
+
+def _categories(ads: NDArray[np.int64], index: AdIndex) -> NDArray[np.int64]:
+    """Return the telling categories of ads, `ABSENT` for those the index does not hold."""
+    rows = index.rows(ads)
+    if not len(index):
+        return np.full(len(ads), ABSENT)
+    return np.where(rows < 0, ABSENT, telling_categories(index).of_rows[rows])
+
+
+def _mix_distances(categories: NDArray[np.int64], answers: Answers) -> NDArray[np.float64]:
+    sequences, split = answers.data[0], answers.split
+    own = ad_histories(sequences, sequences.offsets[split.users], split.test)
+    return mix_distances(categories, _categories(own.items, answers.index), own.offsets)

@@ -111,6 +111,7 @@ def evaluate_release(
     score: Score | None = None,
     precision: Precision = "fp32",
     collaborative_weight: float | None = None,
+    variety: float | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure the release in a folder by its own recipe.
@@ -125,6 +126,7 @@ def evaluate_release(
         score: another one than the recipe's.
         precision: of the model's weights and activations.
         collaborative_weight: another share of the collaborative signal than the release's; 0: the LLM alone.
+        variety: another share of variety than the release's; 0: lists in the order of their scores.
         progress: as in `make_release`.
 
     Raises:
@@ -145,7 +147,12 @@ def evaluate_release(
         database_url=database_url,
         index=index,
         engine=load_engine(
-            folder, index=index, score=score, precision=precision, collaborative_weight=collaborative_weight
+            folder,
+            index=index,
+            score=score,
+            precision=precision,
+            collaborative_weight=collaborative_weight,
+            variety=variety,
         ),
         encoder=load_prompt_encoder(folder),
         recipe=recipe,

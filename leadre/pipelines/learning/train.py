@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
@@ -19,7 +19,7 @@ import numpy as np
 
 from leadre.collaborative.blend import Collaborative
 from leadre.decoding.load import engine_of
-from leadre.domain.behavior import Domain
+from leadre.domain.behavior import Domain, Impression
 from leadre.errors import InvalidInput
 from leadre.evaluation.split import hold_out
 from leadre.indexing.ad_index import AdIndex
@@ -154,14 +154,12 @@ def train(
         if sft_folder is not None:
             if not sft_folder.exists():
                 write(sft_folder)
+            liked, ecpm = _read_earnings(database_url=database_url, now=now, data=data)
+            if collaborative is not None and recipe.collaborative.ecpm_power:
+                signal, weight = collaborative
+                collaborative = signal.aligned(ecpm, power=recipe.collaborative.ecpm_power), weight
             pairs = _preference_pairs(
-                database_url=database_url,
-                index=index,
-                recipe=recipe,
-                now=now,
-                data=data,
-                learner=learner,
-                progress=progress,
+                liked, ecpm, index=index, recipe=recipe, data=data, learner=learner, progress=progress
             )
             sizes["preference_pairs"] = len(pairs)
             if pairs:
@@ -229,12 +227,26 @@ def read_training_data(
     )
 
 
+def _read_earnings(
+    *, database_url: str, now: datetime, data: TrainingData
+) -> tuple[list[Impression], dict[int, float]]:
+    """Return the impressions that were clicked or converted, and the eCPM of each ad."""
+    engine = connect(database_url)
+    try:
+        with transaction(engine) as connection:
+            liked = liked_impressions(connection, before=now)
+            log = read_ecpm_log(connection, before=now)
+    finally:
+        engine.dispose()
+    return liked, log.ecpm_of({ad.ad_id: ad.bid for ad in data.ads})
+
+
 def _preference_pairs(
+    liked: Sequence[Impression],
+    ecpm: Mapping[int, float],
     *,
-    database_url: str,
     index: AdIndex,
     recipe: Recipe,
-    now: datetime,
     data: TrainingData,
     learner: Learner,
     progress: Progress | None,
@@ -243,15 +255,7 @@ def _preference_pairs(
 
     Generated pairs first: they are where the model decides, and raise eCPM more for the hit ratio they cost.
     """
-    engine = connect(database_url)
-    try:
-        with transaction(engine) as connection:
-            liked = liked_impressions(connection, before=now)
-            log = read_ecpm_log(connection, before=now)
-    finally:
-        engine.dispose()
     limit = recipe.dpo.max_pairs
-    ecpm = log.ecpm_of({ad.ad_id: ad.bid for ad in data.ads})
     candidates = _candidates(index, recipe, data=data, learner=learner, progress=progress)
     pairs = from_candidates(candidates, ecpm, data, pairs_each=PAIRS_A_LIST, seed=recipe.dpo.seed)[:limit]
     if len(pairs) < limit:

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from sqlalchemy import text
 from transformers import AutoModelForCausalLM
 
+from leadre.collaborative.blend import Collaborative
 from leadre.decoding.exact.fusion import histories_in
 from leadre.decoding.load import engine_of, load_engine
 from leadre.domain.behavior import Domain
@@ -26,6 +28,7 @@ from leadre.pipelines.learning.release import evaluate_release
 from leadre.pipelines.learning.train import read_training_data, train
 from leadre.recipe import (
     CollaborativeRecipe,
+    DecodingRecipe,
     DpoRecipe,
     EvaluationRecipe,
     IndexRecipe,
@@ -182,6 +185,35 @@ def test_a_release_with_a_signal_fuses_it_measures_it_and_takes_new_ads(world_ur
     assert over == load_engine(folder, index=grown, collaborative_weight=0.5).generate(prompts, beam_width=101)
     assert all({ad.ad_id for ad in new} < {beam.ad_id for beam in beams} for beams in over)
     assert lists(0.5) == fused.generate(prompts, beam_width=9)
+
+
+def test_an_aligned_release_has_an_aligned_signal_and_serves_with_its_variety(world_url: str, tmp_path: Path) -> None:
+    recipe = msgspec.structs.replace(
+        RECIPE,
+        dpo=DpoRecipe(batch_size=8, max_pairs=8),
+        collaborative=msgspec.structs.replace(RECIPE.collaborative, weight=0.5, ecpm_power=0.4),
+        decoding=DecodingRecipe(variety=0.4),
+    )
+    index = build(world_url, tmp_path)
+    trained = train(
+        database_url=world_url, releases=tmp_path / "releases", index=index, recipe=recipe, now=WORLD.now, name="r1"
+    )
+    assert trained.sft_folder is not None
+    loaded = [Collaborative.load(folder) for folder in (trained.sft_folder, trained.folder)]
+    assert [found is not None and found[0].tilt is None for found in loaded] == [True, False]
+
+    data = read_training_data(database_url=world_url, index=index, recipe=recipe, now=WORLD.now)
+    encode = load_prompt_encoder(trained.folder).encode
+    prompts = [encode(data.prompt(*place, augment=False)) for place in data.validation[:4]]
+    served, plain = (
+        [[beam.ad_id for beam in beams] for beams in engine.generate(prompts, beam_width=12)]
+        for engine in (
+            load_engine(trained.folder, index=index),
+            load_engine(trained.folder, index=index, variety=0.0),
+        )
+    )
+    assert served != plain
+    assert [sorted(ads) for ads in served] == [sorted(ads) for ads in plain]
 
 
 def test_lists_shorter_than_what_shares_are_compared_on_give_a_share_all_the_same(
