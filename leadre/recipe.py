@@ -204,6 +204,9 @@ class DecodingRecipe(_Section, frozen=True):
     the codes that lead to a live ad (TensorRT-LLM's and xLLM's)."""
     beam_width: PositiveInt = 20
     """B (ours; the paper names none)."""
+    seen: Literal["auto", "keep", "leave_out"] = "auto"
+    """What becomes of ads that the user has clicked or converted on: "leave_out" generates none of them; "auto" leaves
+    them out where the training histories hardly ever repeat an ad. A release records what that came to (ours)."""
     category_cap: Annotated[int, Meta(ge=0)] = 0
     """Most ads of one first-level category in a list; 0: no cap (ours)."""
 

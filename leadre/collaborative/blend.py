@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from scipy import sparse
 
+from leadre.collaborative.kept import fit_once
 from leadre.collaborative.sasrec import SasRec
 from leadre.collaborative.sasrec_network import SasRecNetwork
 from leadre.evaluation.baselines import CoVisitation, Histories, Popularity, Seen, places
@@ -64,6 +65,7 @@ class Collaborative:
         recipe: CollaborativeRecipe,
         seed: int,
         texts: NDArray[np.float32] | None = None,
+        kept: Path | None = None,
         progress: Progress | None = None,
     ) -> Collaborative:
         """Train SASRec, count pairs, and choose the share.
@@ -74,9 +76,10 @@ class Collaborative:
             recipe: sizes and rates.
             seed: of the training and the sample.
             texts: as in `SasRec.fit`.
+            kept: folder of SASRecs that need not be trained again (`leadre.collaborative.kept`); None: none is kept.
             progress: called after each epoch.
         """
-        sasrec = SasRec.fit(train, targets=targets, recipe=recipe.sasrec, seed=seed, texts=texts, progress=progress)
+        sasrec = fit_once(kept, train, targets=targets, recipe=recipe.sasrec, seed=seed, texts=texts, progress=progress)
         _, popular = np.unique(train.items, return_counts=True)
         blend = cls(
             sasrec=sasrec,

@@ -19,9 +19,10 @@ from leadre.errors import InvalidInput
 from leadre.evaluation.ranking import ABSENT, ndcg, ranks_of
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.texts.description import clean, describe
-from leadre.pipelines.histories import split_of, training_histories
+from leadre.pipelines.histories import sasrecs_beside, split_of, training_histories
 from leadre.pipelines.index.build import embed, embedding_store
 from leadre.pipelines.index.fit_codebooks import rows_of
+from leadre.pipelines.learning.validate import filters_at
 from leadre.recipe import Recipe
 from leadre.store.records.catalog import read_ads
 from leadre.store.records.database import connect, transaction
@@ -46,7 +47,7 @@ def fit_signal(
 
     Args:
         database_url: the system of record.
-        releases: folder of releases; the embeddings of ads lie beside it.
+        releases: folder of releases; the embeddings of ads and the SASRecs that were trained before lie beside it.
         recipe: its sections `collaborative`, `index` (the encoder) and `evaluation` (what is held out).
         now: later behaviors are not read.
         progress: called as training goes on.
@@ -73,6 +74,7 @@ def fit_signal(
         recipe=recipe.collaborative,
         seed=recipe.sft.seed,
         texts=rows_of(np.array([ad.ad_id for ad in ads], np.int64), embeddings, wanted=np.unique(learnt.train.items)),
+        kept=sasrecs_beside(releases),
         progress=progress,
     )
 
@@ -102,6 +104,7 @@ def calibrate(
         return 0.5
     wanted = np.array([data.sequences[user][at].item_id for user, at in places], np.int64)
     prompts = [learner.encoder.encode(data.prompt(*place, augment=False)) for place in places]
+    filters = filters_at(places, data, index=index)
     half = Fusion(signal, weight=0.5, index=index, vocabulary=learner.vocabulary)
     engine = engine_of(
         learner.model, index=index, vocabulary=learner.vocabulary, score=recipe.decoding.score, fusion=half
@@ -113,7 +116,8 @@ def calibrate(
         chosen = lengths[start : start + recipe.evaluation.batch_users]
         asked = [prompts[at] for at in chosen]
         said = half.read(asked, request_of=np.arange(len(asked)))
-        for row, beams in enumerate(engine.generate(asked, beam_width=CANDIDATES)):
+        lists = engine.generate(asked, beam_width=CANDIDATES, filters=[filters[at] for at in chosen])
+        for row, beams in enumerate(lists):
             at, found = chosen[row], slice(len(beams))
             ads[at, found] = [beam.ad_id for beam in beams]
             by_signal[at, found] = said.of_leaves(row, index.rows(ads[at, found]))

@@ -16,13 +16,14 @@ from leadre.collaborative.blend import Collaborative
 from leadre.decoding.engine import Score
 from leadre.decoding.load import Precision, load_engine
 from leadre.indexing.ad_index import AdIndex
+from leadre.pipelines.histories import sasrecs_beside
 from leadre.pipelines.learning.evaluate import evaluate
 from leadre.pipelines.learning.measures import Evaluation
 from leadre.pipelines.learning.train import train
 from leadre.recipe import Recipe, encode_recipe
 from leadre.store.records.database import connect, transaction
 from leadre.store.release.records import ReleaseRow, record_release
-from leadre.training.learner.release_folder import load_prompt_encoder, load_recipe_of
+from leadre.training.learner.release_folder import load_prompt_encoder, load_recipe_of, seen_of
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -150,6 +151,8 @@ def evaluate_release(
         encoder=load_prompt_encoder(folder),
         recipe=recipe,
         collaborative=found[0] if found else None,
+        seen=seen_of(folder),
+        kept=sasrecs_beside(folder.parent),
         now=now,
         progress=report,
     )

@@ -21,17 +21,18 @@ from leadre.collaborative.blend import Collaborative
 from leadre.decoding.load import engine_of
 from leadre.domain.behavior import Domain
 from leadre.errors import InvalidInput
-from leadre.evaluation.split import hold_out
 from leadre.indexing.ad_index import AdIndex
+from leadre.pipelines.histories import split_of, training_histories
 from leadre.pipelines.learning.collaborate import calibrate, fit_signal
-from leadre.pipelines.learning.validate import validation_of
+from leadre.pipelines.learning.validate import filters_at, validation_of
 from leadre.recipe import Recipe
+from leadre.retrieval.own_ads import seen_policy
 from leadre.store.records.catalog import read_ads
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.ecpm import read_ecpm_log
 from leadre.store.records.events import read_sequences
 from leadre.store.records.impressions import liked_impressions
-from leadre.training.data.contexts import DOMAINS, read_contexts
+from leadre.training.data.contexts import read_contexts
 from leadre.training.data.examples import TrainingData
 from leadre.training.data.preferences import (
     PreferenceExample,
@@ -130,6 +131,7 @@ def train(
             curves=curves,
             index_version=index.version,
             collaborative=collaborative,
+            seen=data.seen,
         )
 
     collaborative: tuple[Collaborative, float] | None = None
@@ -202,9 +204,7 @@ def read_training_data(
         engine.dispose()
     sids = {ad_id: index.sid_at(row) for row, ad_id in enumerate(index.ad_ids.tolist())}
     behaviors = [contexts.behaviors(user) for user in range(len(sequences.users))]
-    is_ad = sequences.domains == DOMAINS.index(Domain.AD)
-    held = recipe.evaluation
-    split = hold_out(held.split, sequences.offsets, is_ad, sequences.occurred_at_s, test_share=held.test_share)
+    split = split_of(sequences, recipe.evaluation)
     targets = [
         [at for at, behavior in enumerate(rows[:seen]) if behavior.domain is Domain.AD and behavior.item_id in sids]
         if since is None or rows[-1].occurred_at > since
@@ -226,6 +226,7 @@ def read_training_data(
         recipe=recipe.prompt,
         seed=recipe.sft.seed,
         validation=list(zip(split.users.tolist(), held_out.tolist(), strict=True)),
+        seen=seen_policy(recipe.decoding, training_histories(sequences, split).train),
     )
 
 
@@ -274,7 +275,8 @@ def _candidates(
     for start in range(0, len(users), batch):
         places = [(user, data.targets[user][-1]) for user in users[start : start + batch].tolist()]
         prompts = [learner.encoder.encode(data.prompt(*place, augment=False)) for place in places]
-        for place, beams in zip(places, engine.generate(prompts, beam_width=CANDIDATE_ADS), strict=True):
+        found = engine.generate(prompts, beam_width=CANDIDATE_ADS, filters=filters_at(places, data, index=index))
+        for place, beams in zip(places, found, strict=True):
             made.append((*place, [beam.ad_id for beam in beams]))
         if progress is not None:
             progress("generate candidates", min(start + batch, len(users)), len(users))

@@ -5,6 +5,8 @@ LEADRE §5.1.1: each user's last ad but one. Evaluation asks for the last, which
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,10 +14,19 @@ from leadre.decoding.load import engine_of
 from leadre.errors import InvalidInput
 from leadre.evaluation.ranking import ABSENT
 from leadre.indexing.ad_index import AdIndex
+from leadre.indexing.trie import LiveMask
 from leadre.recipe import Recipe
+from leadre.retrieval.own_ads import own_rows, without
 from leadre.training.data.examples import TrainingData
 from leadre.training.learner.learner import Learner
 from leadre.training.run.validation import CUTOFF, Validation
+
+
+def filters_at(places: Sequence[tuple[int, int]], data: TrainingData, *, index: AdIndex) -> list[LiveMask | None]:
+    """Return the ads that may be generated at (user, position) of the data: all, or all but the own ones by then."""
+    contexts = [data.context(*place) for place in places]
+    own = own_rows(contexts, seen=data.seen, index=index, window_days=data.recipe.window_days)
+    return without([None] * len(places), own, leaves=len(index))
 
 
 def validation_of(learner: Learner, data: TrainingData, *, index: AdIndex, recipe: Recipe) -> Validation | None:
@@ -34,6 +45,7 @@ def validation_of(learner: Learner, data: TrainingData, *, index: AdIndex, recip
     order = np.random.default_rng(recipe.sft.seed).permutation(len(data.validation))[: recipe.sft.validate_users]
     places = [data.validation[at] for at in order.tolist()]
     prompts = [learner.encoder.encode(data.prompt(*place, augment=False)) for place in places]
+    filters = filters_at(places, data, index=index)
     width = max(CUTOFF, recipe.decoding.beam_width)
     model = learner.model
 
@@ -48,7 +60,7 @@ def validation_of(learner: Learner, data: TrainingData, *, index: AdIndex, recip
             kind="hf" if recipe.model.lora_rank else "auto",  # until they are merged, adapters are modules of their own
         )
         found = np.full((len(prompts), width), ABSENT, np.int64)
-        for row, beams in enumerate(engine.generate(prompts, beam_width=width)):
+        for row, beams in enumerate(engine.generate(prompts, beam_width=width, filters=filters)):
             found[row, : len(beams)] = [beam.ad_id for beam in beams]
         model.set_attn_implementation(training)
         return found

@@ -16,7 +16,9 @@ from datasets import Dataset
 from leadre.domain.ads import Ad
 from leadre.domain.behavior import Behavior
 from leadre.domain.semantic_id import SemanticId
+from leadre.domain.users import Context
 from leadre.errors import UnknownAd
+from leadre.evaluation.baselines import Seen
 from leadre.indexing.texts.description import describe
 from leadre.prompts.augment import variation
 from leadre.prompts.fit_length import TargetedPrompt
@@ -49,6 +51,7 @@ class TrainingData:
         recipe: how prompts look.
         seed: of augmentation.
         validation: (user, position) of the ads that are held out for validation.
+        seen: what lists do with a user's own ads (leadre.retrieval.own_ads).
     """
 
     ads: Sequence[Ad]
@@ -59,6 +62,7 @@ class TrainingData:
     recipe: PromptRecipe
     seed: int
     validation: Sequence[tuple[int, int]] = ()
+    seen: Seen = "keep"
 
     def answer(self, user: int, position: int) -> SemanticId:
         """Return the S-ID of the ad at a target position.
@@ -73,6 +77,10 @@ class TrainingData:
             raise UnknownAd(problem).about(ads=[ad_id])
         return sid
 
+    def context(self, user: int, position: int) -> Context:
+        """Return what was known of the user at the moment of the behavior at `position`, and without it."""
+        return self.contexts.context(user, position, self.sequences[user][position].occurred_at)
+
     def prompt(self, user: int, position: int, *, titles: bool = False, augment: bool = True) -> Prompt:
         """Return the prompt that asks for the ad at `position`, as of the moment of that ad.
 
@@ -82,10 +90,9 @@ class TrainingData:
             titles: write ads as titles in place of S-IDs.
             augment: draw wording and profile order; else the serving form.
         """
-        context = self.contexts.context(user, position, self.sequences[user][position].occurred_at)
         drawn = variation(self.recipe, seed=hash((self.seed, user, position)))
         return render(
-            context,
+            self.context(user, position),
             recipe=self.recipe,
             sid_of=self.sid_of,
             describe="title" if titles else "sid",
