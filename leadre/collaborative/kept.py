@@ -85,7 +85,12 @@ def fit_once(
         write_artifact(
             folder,
             kind=KIND,
-            facts={"recipe": msgspec.to_builtins(recipe), "seed": seed, "from": "ids" if texts is None else "texts"},
+            facts={
+                "recipe": msgspec.to_builtins(recipe),
+                "seed": seed,
+                "from": "ids" if texts is None else "texts",
+                "epochs": made.epochs,
+            },
             write=lambda unfinished: save_file(weights, unfinished / _WEIGHTS),
             replace=True,
         )
@@ -113,7 +118,7 @@ def _read(folder: Path, train: Histories, recipe: SasRecRecipe, *, device: torch
     if not folder.exists():
         return None
     try:
-        open_artifact(folder, kind=KIND)
+        epochs = int(open_artifact(folder, kind=KIND).facts["epochs"])
     except ArtifactIncomplete as error:
         logger.warning("kept_sasrec_damaged", extra={"problem": str(error)})  # it is trained again
         return None
@@ -122,7 +127,9 @@ def _read(folder: Path, train: Histories, recipe: SasRecRecipe, *, device: torch
     network.load_state_dict(load_file(folder / _WEIGHTS))
     os.utime(folder)  # used now
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return SasRec(items, network.to(device), Popularity.fit(train))
+    found = SasRec(items, network.to(device), Popularity.fit(train))
+    found.epochs = epochs
+    return found
 
 
 @contextmanager

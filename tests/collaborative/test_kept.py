@@ -55,6 +55,7 @@ def test_the_second_call_trains_nothing_and_has_the_same_weights(tmp_path: Path,
     plain = SasRec.fit(TRAIN, targets=TARGETS, recipe=RECIPE, seed=3, texts=TEXTS)
     for other in (again, plain):
         assert np.array_equal(first.items, other.items)
+        assert first.epochs == other.epochs == 1
         weights = other.network.state_dict()
         for name, weight in first.network.state_dict().items():
             assert torch.equal(weight, weights[name]), name

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from leadre.collaborative.blend import Collaborative
+from leadre.decoding.exact.fusion import Fusion
 from leadre.decoding.load import engine_of
 from leadre.errors import InvalidInput
 from leadre.evaluation.ranking import ABSENT
@@ -29,8 +31,25 @@ def filters_at(places: Sequence[tuple[int, int]], data: TrainingData, *, index: 
     return without([None] * len(places), own, leaves=len(index))
 
 
-def validation_of(learner: Learner, data: TrainingData, *, index: AdIndex, recipe: Recipe) -> Validation | None:
+def validation_of(
+    learner: Learner,
+    data: TrainingData,
+    *,
+    index: AdIndex,
+    recipe: Recipe,
+    signal: Collaborative | None = None,
+) -> Validation | None:
     """Return the validation that a recipe asks for, on a seeded sample of users; None when it asks for none.
+
+    The lists are the LLM's alone. One that learns beside the signal is validated beside it, as much as it trains: alone
+    it is weak, and its best pass alone says nothing of what it adds.
+
+    Args:
+        learner: with the model in training.
+        data: its validation ads.
+        index: the ads.
+        recipe: says how many users are asked, and how the model learns and scores.
+        signal: for the objective "beside_signal".
 
     Raises:
         InvalidInput: it does, and no user has a held-out ad.
@@ -48,6 +67,10 @@ def validation_of(learner: Learner, data: TrainingData, *, index: AdIndex, recip
     filters = filters_at(places, data, index=index)
     width = max(CUTOFF, recipe.decoding.beam_width)
     model = learner.model
+    fusion = None
+    if recipe.sft.objective == "beside_signal" and signal is not None:
+        beside = recipe.sft.beside_weight
+        fusion = Fusion(signal, weight=beside / (1.0 + beside), index=index, vocabulary=learner.vocabulary)
 
     def lists() -> NDArray[np.int64]:
         training = model.config._attn_implementation
@@ -58,6 +81,7 @@ def validation_of(learner: Learner, data: TrainingData, *, index: AdIndex, recip
             vocabulary=learner.vocabulary,
             score=recipe.decoding.score,
             kind="hf" if recipe.model.lora_rank else "auto",  # until they are merged, adapters are modules of their own
+            fusion=fusion,
         )
         found = np.full((len(prompts), width), ABSENT, np.int64)
         for row, beams in enumerate(engine.generate(prompts, beam_width=width, filters=filters)):
