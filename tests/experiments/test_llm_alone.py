@@ -67,7 +67,7 @@ def module_database_url(services: Services, template_database: str) -> Iterator[
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, module_database_url: str) -> tuple[str, Path]:
-    """A database and a home with two releases: the second gives the signal twice the share."""
+    """A database and a home with two releases: the second gives the signal no say."""
     home = tmp_path_factory.mktemp("home")
     import_world(WORLD, database_url=module_database_url)
     tie_held_out_ads(module_database_url)
@@ -82,7 +82,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, module_database_url: str) -> 
     ).folder
     second = shutil.copytree(first, first.with_name("s1"))
     about = (second / "collaborative.json").read_text()
-    (second / "collaborative.json").write_text(about.replace('"weight": 0.4', '"weight": 0.8'))
+    (second / "collaborative.json").write_text(about.replace('"weight": 0.4', '"weight": 0.0'))
     return module_database_url, home
 
 
@@ -111,12 +111,21 @@ def ask(made: tuple[str, Path], *names: str, users: int | None = None) -> LlmAlo
     return llm_alone(folders, database_url=url, indexes=home / "indexes", now=WORLD.now, max_users=users)
 
 
-def test_the_figures_are_those_of_an_evaluation(made: tuple[str, Path]) -> None:
-    url, home = made
-    found = ask(made, "s0")
+@pytest.fixture(scope="module")
+def alone(made: tuple[str, Path]) -> LlmAlone:
+    return ask(made, "s0")
+
+
+@pytest.fixture(scope="module")
+def both(made: tuple[str, Path]) -> LlmAlone:
+    return ask(made, "s0", "s1")
+
+
+def test_the_figures_are_those_of_an_evaluation(made: tuple[str, Path], alone: LlmAlone) -> None:
+    (url, home), found = made, alone
     folder = home / "releases" / "s0"
     index = AdIndex.load(next((home / "indexes").glob("[!.]*")))
-    alone, fused = (
+    unfused, fused = (
         evaluate_release(folder, database_url=url, index=index, now=WORLD.now, collaborative_weight=share)
         for share in (0.0, None)
     )
@@ -125,7 +134,7 @@ def test_the_figures_are_those_of_an_evaluation(made: tuple[str, Path]) -> None:
     for view in VIEWS:
         for metric, name in (("HR@10", "r10"), ("NDCG@10", "n10")):
             means = {system: found.views[view].means[f"{system}_{name}"].mean for system in ("llm", "fused", "signal")}
-            assert means["llm"] == pytest.approx(alone.mean(metric, view=view))
+            assert means["llm"] == pytest.approx(unfused.mean(metric, view=view))
             assert means["fused"] == pytest.approx(fused.mean(metric, view=view))
             assert means["signal"] == pytest.approx(fused.mean(metric, view=view, system="collaborative"))
             assert found.views[view].fused_minus_signal[name].mean == pytest.approx(means["fused"] - means["signal"])
@@ -137,10 +146,8 @@ def test_the_figures_are_those_of_an_evaluation(made: tuple[str, Path]) -> None:
     assert all(view.groups["cold"].r10["signal"].mean == 0.0 for view in found.views.values())
 
 
-def test_groups_by_transition_add_up_to_all_users(made: tuple[str, Path]) -> None:
-    found = ask(made, "s0", users=0)
-    assert found.users > 15
-    for view in found.views.values():
+def test_groups_by_transition_add_up_to_all_users(alone: LlmAlone) -> None:
+    for view in alone.views.values():
         parts = [view.groups["seen_transition"], view.groups["unseen_transition"]]
         users = sum(part.users for part in parts)
         for system in ("llm", "fused", "signal"):
@@ -148,17 +155,14 @@ def test_groups_by_transition_add_up_to_all_users(made: tuple[str, Path]) -> Non
             assert total == pytest.approx(users * view.means[f"{system}_r10"].mean)
 
 
-def test_several_releases_have_a_mean_and_a_spread(made: tuple[str, Path]) -> None:
-    both, single = ask(made, "s0", "s1"), [ask(made, "s0"), ask(made, "s1")]
-    assert both.llm_shares == pytest.approx((0.6, 0.2))
-    plain = both.to_json()
-    ones = [one.to_json() for one in single]
-    for name in ("llm_r10", "fused_r10", "signal_n10"):
-        values = [one["shuffled"][name] for one in ones]
-        assert plain["shuffled"][name] == pytest.approx(sum(values) / 2)
-        assert plain["shuffled"][f"{name}_sd"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
-    assert plain["llm_r10_sd"] == 0.0
-    assert not any(name.endswith("_sd") for name in ones[0])
+def test_several_releases_have_a_mean_and_a_spread(alone: LlmAlone, both: LlmAlone) -> None:
+    assert both.llm_shares == pytest.approx((0.6, 1.0))
+    plain, one = both.to_json(), alone.to_json()
+    for name in ("llm_r10", "fused_r10", "fused_n10", "signal_n10"):
+        first, mean = one["shuffled"][name], plain["shuffled"][name]
+        assert plain["shuffled"][f"{name}_sd"] == pytest.approx(2 * abs(first - mean) / 2**0.5)
+    assert plain["shuffled"]["fused_n10_sd"] > plain["shuffled"]["llm_n10_sd"] == 0.0
+    assert not any(name.endswith("_sd") for name in one)
 
 
 def test_releases_of_different_users_do_not_compare_and_a_release_without_a_signal_has_nothing_to_compare(
@@ -220,12 +224,12 @@ def test_the_command_prints_one_line_of_json_with_every_figure(
         assert said in str(refused.exception)
 
 
-def test_people_read_tables(made: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_people_read_tables(both: LlmAlone, monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(width=200, record=True)
     monkeypatch.setattr(printed, "console", console)
     monkeypatch.setattr("leadre.cli.console.console", console)
-    printed.print_llm_alone(ask(made, "s0", "s1", users=11))
+    printed.print_llm_alone(both)
     said = console.export_text()
-    for words in ("the LLM's share of the fused score: 60%, 20%", "SD between releases", "fused − signal, R@10"):
+    for words in ("the LLM's share of the fused score: 60%, 100%", "SD between releases", "fused − signal, R@10"):
         assert words in said
     assert "unseen_transition, shuffled" in said
