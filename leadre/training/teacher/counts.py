@@ -49,28 +49,25 @@ def factors(
     row_of, begins = rows[place], histories.offsets[rows[place]]
     position, seen = _known(spread(begins, place), known)
     shape = (len(place), len(number))
-    asked = sparse.coo_array((1.0 / (place[position] - seen), (position, seen)), shape=shape).tocsr()
     pairs = signal.co_visitation.pairs[number]
     total = np.full(len(place), signal.popular.sum())
     if without_own:
         pairs = pairs - _own_pairs(rows, number, known, shape=pairs.shape)
         pairs.data[pairs.data < _HALF_A_COUNT] = 0.0
         total -= np.bincount(rows[known], minlength=len(histories))[row_of]
-    counts = (asked @ pairs).tocsr()
-
-    def factor(position: Int64s, item: Int64s, count: Float64s, own: Int64s | int = 0) -> Float64s:
-        popular = signal.popular[item]
-        weight = np.maximum(popular - own, 0.0) + count * (total[position] / VISITS)
-        powered: Float64s = (weight / popular) ** (signal.share / temperature)
-        return powered
-
+    # count x total / popular, all at once: the asking side brings the total, the pairs' side what is divided by
+    asked = sparse.coo_array((total[position] / VISITS / (place[position] - seen), (position, seen)), shape=shape)
+    pairs.data /= signal.popular[pairs.indices]
+    counts = asked.tocsr().astype(np.float32) @ pairs.astype(np.float32)
+    power = np.float32(signal.share / temperature)
     at, item = np.repeat(np.arange(len(place)), np.diff(counts.indptr)), counts.indices.astype(np.int64)
-    found = [_factors(at, item, factor(at, item, counts.data))]
+    found = [Factors(position=at, item=item, factor=(1.0 + counts.data) ** power)]
     if without_own:
         around, there = _known(spread(begins, histories.offsets[row_of + 1]), known)
         at, item, own = _distinct(around, number[there], items=len(signal.items))
         count = counts[at, item]
-        found.append(_factors(at, item, factor(at, item, count, own) / factor(at, item, count)))
+        left = 1.0 - own / signal.popular[item]
+        found.append(_factors(at, item, ((left.clip(min=0.0) + count) / (1.0 + count)) ** power))
     if signal.seen == "leave_out":
         at, item, _ = _distinct(position, number[seen], items=len(signal.items))
         found.append(_factors(at, item, np.zeros(len(at))))

@@ -114,6 +114,7 @@ class _Leaves:
         self._source = nearest_known(index, items)
         self._by_item = np.argsort(self._source, kind="stable")
         self._of_item = np.searchsorted(self._source[self._by_item], np.arange(len(items) + 1))
+        self._one_each = bool((np.diff(self._of_item) == 1).all())
         nodes = self._trie.children(0, np.zeros(1, np.int64)).node
         self._low, self._high = self._trie.leaf_range(1, nodes)
 
@@ -188,6 +189,8 @@ class _Leaves:
 
     def _spread(self, part: Factors) -> _Part:
         """Return factors on items as factors on all the leaves that they stand for."""
+        if self._one_each:
+            return _Part(part.position, self._by_item[part.item], part.factor)
         which, at = spread(self._of_item[part.item], self._of_item[part.item + 1])
         return _Part(part.position[which], self._by_item[at], part.factor[which])
 
