@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -219,8 +220,8 @@ def _answered(
         what = f"{folder.name}: {'the LLM alone' if system == 'llm' else 'fused'}"
         lists[system] = questions.answers(engine, width=width, batch=batch, what=what, progress=progress)
     seen = questions.learnt.train.seen
-    canonical, shuffled = (signal.top(histories, width, seen=seen) for histories in questions.before)
-    return _Answered(questions=questions, llm_share=1.0 - weight, lists=lists | {"signal": (canonical, shuffled)})
+    lists["signal"] = questions.by_history(partial(signal.top, k=width, seen=seen))
+    return _Answered(questions=questions, llm_share=1.0 - weight, lists=lists)
 
 
 def _views(answered: Sequence[_Answered], *, seed: int) -> dict[str, View]:

@@ -7,6 +7,7 @@ own order), "untied" (users whose two held-out ads have different times), "shuff
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -102,7 +103,7 @@ def answer(
     asked = recipe.evaluation
     sequences, contexts, ecpm, simulated, arpu = _read(database_url, encoder, until=now)
     questions = ask(sequences, contexts, index=index, encoder=encoder, recipe=asked, seen=seen)
-    split, train, before = questions.split, questions.learnt.train, questions.before
+    split, train = questions.split, questions.learnt.train
     width = max(*asked.cutoffs, LIST_CUTOFF, recipe.decoding.beam_width)
     lists = {LEADRE: questions.answers(engine, width=width, batch=asked.batch_users, progress=progress)}
     for name in asked.baselines:
@@ -112,12 +113,11 @@ def answer(
             baseline = collaborative
         else:
             continue
-        canonical, other = (baseline.top(histories, width, seen=train.seen) for histories in before)
-        lists[name] = (canonical, other)
+        lists[name] = questions.by_history(partial(baseline.top, k=width, seen=train.seen))
     sliced = slices(
         targets=questions.targets[0],
         train=train,
-        before=before[0],
+        before=questions.before[0],
         arpu_groups=arpu[split.users],
         group_count=ARPU_GROUPS,
     )

@@ -63,6 +63,13 @@ class Questions:
         canonical, shuffled = (data.item_ids[self.split.test] for data in self.data)
         return canonical, shuffled
 
+    def by_history(self, top: Callable[[Histories], NDArray[np.int64]]) -> Lists:
+        """Return the lists of what knows ads alone, int64[n, K] for n histories; each different one is asked once."""
+        canonical = top(self.before[0])
+        shuffled = canonical.copy()
+        shuffled[self.again] = top(self.before[1].take(self.again))
+        return canonical, shuffled
+
     def answers(
         self, engine: Engine, *, width: int, batch: int, what: str = "users evaluated", progress: Progress | None
     ) -> Lists:
