@@ -13,7 +13,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -39,8 +39,8 @@ class Clock:
     """Seconds of steps, and inside a step of what reports progress: the time up to a report is that of the last one."""
 
     def __init__(self) -> None:
-        self.steps: Counter[str] = Counter()
-        self.inside: Counter[str] = Counter()
+        self.steps: defaultdict[str, float] = defaultdict(float)
+        self.inside: defaultdict[str, float] = defaultdict(float)
         self._step, self._what, self._at = "", "", time.perf_counter()
 
     @contextmanager
@@ -59,6 +59,7 @@ class Clock:
         """Take the time since the last report."""
         if what != self._what:
             self._take(what)
+            print(f"    {what}", flush=True)
 
     def _take(self, what: str) -> None:
         now = time.perf_counter()
@@ -86,6 +87,16 @@ def run(
     clock = Clock()
     recipe = load_recipe(recipe_path, overrides=tuple(overrides))
     figures: dict[str, Any] = {"recipe": recipe.name, "set": list(overrides), "device": device}
+
+    def save() -> None:
+        figures["seconds"] = {name: round(seconds, 1) for name, seconds in clock.steps.items()}
+        longest = sorted(clock.inside.items(), key=lambda part: -part[1])
+        figures["inside"] = {name: round(seconds, 1) for name, seconds in longest if seconds >= 0.1}
+        figures["total_s"] = round(sum(clock.steps.values()), 1)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "figures.json").write_text(json.dumps(figures, default=str))
+
     with ExitStack() as stack:
         with clock.step("servers"):
             settings = stack.enter_context(own_servers(durable=False))
@@ -126,6 +137,7 @@ def run(
                 "curve": json.loads((folders[-1] / "curves.json").read_text())[-60:],
                 **made.metrics,
             }
+            save()
             if recipe.collaborative.enabled:
                 with clock.step("llm-alone"):
                     asked = llm_alone(
@@ -137,14 +149,7 @@ def run(
                         progress=clock.report,
                     )
                 figures["llm_alone"] = asked.to_json()
-            figures |= {
-                "seconds": {name: round(seconds, 1) for name, seconds in clock.steps.items()},
-                "inside": {name: round(seconds, 1) for name, seconds in clock.inside.most_common() if seconds >= 0.1},
-                "total_s": round(sum(clock.steps.values()), 1),
-            }
-            if out is not None:
-                out.mkdir(parents=True, exist_ok=True)
-                (out / "figures.json").write_text(json.dumps(figures, default=str))
+            save()
         return figures
 
 

@@ -2,7 +2,7 @@
 # Amazon Beauty on one GPU: installs what is missing, trains and evaluates by recipes/amazon_beauty_gpu.toml, and
 # leaves figures.json and the log in $OUT. One go, meant for a rented machine:
 #   bash benchmarks/gpu/beauty.sh DATA [SEED ...]
-# DATA holds items.jsonl and interactions.tsv. LIMIT_S (540) ends the run before a lease does; what was measured by
+# DATA holds items.jsonl and interactions.tsv. LIMIT_S (570) ends the run before a lease does; what was measured by
 # then is in figures.json. WHEELS names a folder of wheels for a machine without a network.
 set -uo pipefail
 data=${1:?"where are items.jsonl and interactions.tsv?"}
@@ -19,5 +19,5 @@ if ! python3 -c 'import leadre.store.records.database, torch, transformers, psyc
   fi
 fi
 export PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
-timeout "${LIMIT_S:-540}" python3 benchmarks/beauty_pipeline.py "$data" "${RECIPE:-recipes/amazon_beauty_gpu.toml}" \
+timeout "${LIMIT_S:-570}" python3 benchmarks/beauty_pipeline.py "$data" "${RECIPE:-recipes/amazon_beauty_gpu.toml}" \
   --seeds "${seeds[@]}" --device cuda --out "$out" 2>&1 | tee "$out/log.txt"
