@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from msgspec.structs import replace as with_values
 from numpy.typing import NDArray
 
 from leadre.collaborative.blend import Collaborative
+from leadre.collaborative.kept import fit_once
 from leadre.collaborative.sasrec import SasRec
 from leadre.errors import ConfigError
 from leadre.evaluation.baselines import Histories
@@ -65,6 +67,7 @@ def cross_fit(
     recipe: SasRecRecipe,
     seed: int,
     texts: NDArray[np.float32] | None = None,
+    kept: Path | None = None,
     progress: Progress | None = None,
 ) -> CrossFitted:
     """Train a SASRec for each fold, for as many epochs as were best for the signal's own.
@@ -79,6 +82,7 @@ def cross_fit(
         recipe: sizes and rates.
         seed: of split, weights and order.
         texts: float32[signal's items, d], as in `SasRec.fit`.
+        kept: as in `Collaborative.fit`.
         progress: called after each epoch.
 
     Raises:
@@ -99,7 +103,8 @@ def cross_fit(
     for fold in range(folds):
         others = train.take(np.flatnonzero(mine != fold))
         fitted.append(
-            SasRec.fit(
+            fit_once(
+                kept,
                 others,
                 targets=np.full(len(others), ABSENT, np.int64),
                 recipe=for_epochs,

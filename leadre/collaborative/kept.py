@@ -2,7 +2,8 @@
 
 Ours. One pipeline wants up to three: for the index's codebooks and for a release's signal, which are one and the same
 where recipe and seed are (both start from the texts), and for the baseline, which has ids alone and so is another, but
-the same in every evaluation. An artifact each, named by what it was trained on; SHA-256 of the weights is compared.
+the same in every evaluation. Those of cross-fitting lie here as well. An artifact each, named by what it was trained
+on; SHA-256 of the weights is compared.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ Progress = Callable[[str, int, int | None], None]
 KIND = "sasrec"
 METHOD = "1"
 """Changes with what a training does, so that nothing is taken for the same that another version trained."""
-MOST = 12
-"""So many are kept, those used last (ours): a day's pipeline needs two."""
+MOST_BYTES = 4 << 30
+"""So much is kept, of those used last; the newest two whatever their size (ours)."""
+_AT_LEAST = 2
 _WEIGHTS = "network.safetensors"
 
 
@@ -50,6 +52,7 @@ def fit_once(
     recipe: SasRecRecipe,
     seed: int,
     texts: NDArray[np.float32] | None = None,
+    items: NDArray[np.int64] | None = None,
     device: torch.device | None = None,
     progress: Progress | None = None,
 ) -> SasRec:
@@ -62,6 +65,7 @@ def fit_once(
         recipe: sizes and rates.
         seed: of weights, order and dropout.
         texts: as in `SasRec.fit`; None: ids alone.
+        items: as in `SasRec.fit`.
         device: as in `SasRec.fit`.
         progress: called after each epoch, not at all where nothing is trained.
     """
@@ -71,14 +75,22 @@ def fit_once(
 
     def fit() -> SasRec:
         return SasRec.fit(
-            train, targets=targets, recipe=recipe, seed=seed, texts=texts, device=device, progress=progress
+            train,
+            targets=targets,
+            recipe=recipe,
+            seed=seed,
+            texts=texts,
+            items=items,
+            device=device,
+            progress=progress,
         )
 
     if kept is None:
         return fit()
-    folder = kept / _name(train, targets, recipe=recipe, seed=seed, texts=texts)
+    items = np.unique(train.items) if items is None else items
+    folder = kept / _name([train.offsets, train.items, targets, items], recipe=recipe, seed=seed, texts=texts)
     with _alone(folder):
-        if (found := _read(folder, train, recipe, device=device)) is not None:
+        if (found := _read(folder, train, items, recipe=recipe, device=device)) is not None:
             return found
         made = fit()
         weights = {name: weight.cpu().contiguous() for name, weight in made.network.state_dict().items()}
@@ -99,22 +111,23 @@ def fit_once(
 
 
 def _name(
-    train: Histories,
-    targets: NDArray[np.int64],
-    *,
-    recipe: SasRecRecipe,
-    seed: int,
-    texts: NDArray[np.float32] | None,
+    arrays: list[NDArray[np.int64]], *, recipe: SasRecRecipe, seed: int, texts: NDArray[np.float32] | None
 ) -> str:
     about = json.dumps([METHOD, msgspec.to_builtins(recipe), seed, None if texts is None else texts.shape])
     name = blake2b(about.encode(), digest_size=16)
-    arrays = (train.offsets, train.items, targets)
     for array in arrays if texts is None else (*arrays, texts):
         name.update(np.ascontiguousarray(array).data)
     return name.hexdigest()
 
 
-def _read(folder: Path, train: Histories, recipe: SasRecRecipe, *, device: torch.device | None) -> SasRec | None:
+def _read(
+    folder: Path,
+    train: Histories,
+    items: NDArray[np.int64],
+    *,
+    recipe: SasRecRecipe,
+    device: torch.device | None,
+) -> SasRec | None:
     if not folder.exists():
         return None
     try:
@@ -122,7 +135,6 @@ def _read(folder: Path, train: Histories, recipe: SasRecRecipe, *, device: torch
     except ArtifactIncomplete as error:
         logger.warning("kept_sasrec_damaged", extra={"problem": str(error)})  # it is trained again
         return None
-    items = np.unique(train.items)
     network = SasRecNetwork(len(items), recipe)
     network.load_state_dict(load_file(folder / _WEIGHTS))
     os.utime(folder)  # used now
@@ -143,6 +155,9 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _keep_the_newest(kept: Path) -> None:
     folders = [path for path in kept.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    for old in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)[MOST:]:
-        shutil.rmtree(old, ignore_errors=True)
-        old.with_suffix(".lock").unlink(missing_ok=True)
+    size = 0
+    for place, folder in enumerate(sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)):
+        size += sum(file.stat().st_size for file in folder.iterdir())
+        if place >= _AT_LEAST and size > MOST_BYTES:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.with_suffix(".lock").unlink(missing_ok=True)

@@ -78,9 +78,10 @@ def test_rows_without_items_are_the_same_training(tmp_path: Path, trainings: lis
         {"texts": TEXTS + np.float32(1e-6)},
         {"targets": np.where(np.arange(len(TARGETS)) == 0, ABSENT, TARGETS)},
         {"recipe": msgspec.structs.replace(RECIPE, patience=11)},
+        {"items": np.append(np.unique(TRAIN.items), 999), "texts": None},
         {"train": Histories(offsets=TRAIN.offsets, items=TRAIN.items[::-1].copy())},
     ],
-    ids=["seed", "ids alone", "texts", "targets", "recipe", "histories"],
+    ids=["seed", "ids alone", "texts", "targets", "recipe", "items", "histories"],
 )
 def test_what_decides_the_training_makes_another(tmp_path: Path, trainings: list[str], changed: dict[str, Any]) -> None:
     fit(tmp_path)
@@ -110,7 +111,7 @@ def test_of_two_who_ask_at_once_one_trains(tmp_path: Path, trainings: list[str])
 
 
 def test_the_ones_used_last_are_kept(tmp_path: Path, trainings: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "MOST", 2)
+    monkeypatch.setattr(kept, "MOST_BYTES", 0)
     for seed in (1, 2, 1, 3, 1):
         fit(tmp_path, seed=seed)
     assert (len(trainings), sum(path.is_dir() for path in tmp_path.iterdir())) == (3, 2)

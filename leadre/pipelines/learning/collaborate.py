@@ -115,6 +115,7 @@ def cross_fit_signal(
         recipe=recipe.collaborative.sasrec,
         seed=recipe.sft.seed,
         texts=texts,
+        kept=sasrecs_beside(releases),
         progress=progress,
     )
 
