@@ -29,9 +29,9 @@ Float64s = NDArray[np.float64]
 Progress = Callable[[str, int, int | None], None]
 
 POSITIONS_AT_ONCE = 8_192
-_LEAVES_AT_ONCE = 16_384
-_ROWS_AT_ONCE = 256  # positions whose scores of a piece of the leaves are in memory
+_LEAVES_AT_ONCE, _ROWS_AT_ONCE = 4_096, 256  # scores of so many leaves for so many positions stay in a core's cache
 _SCORES_AT_ONCE = 1 << 22  # below the first level
+_HARMLESS = 80.0  # the exponential of a score up to this size is a number in single precision, and so is its inverse
 _SMALLEST = np.finfo(np.float64).tiny
 
 
@@ -94,16 +94,38 @@ class _Block:
         temperature: float,
     ) -> None:
         self.leaf, self.parts = leaf, parts
-        self.table = signal.sasrec.network.items.weight.detach()
-        self.states = torch.from_numpy(states * ((1.0 - signal.share) / temperature)).to(self.table)
-        popular = (signal.share / temperature) * np.log(signal.popular)
-        self.popular = torch.from_numpy(popular).to(self.table)
+        self._table = signal.sasrec.network.items.weight.detach()
+        popular = (signal.share / temperature) * np.log(signal.popular / signal.popular.max())
+        self._popular = torch.from_numpy(popular).to(self._table)[:, None]
+        scaled = torch.from_numpy(states * ((1.0 - signal.share) / temperature)).to(self._table)
+        self._states = torch.cat([scaled, scaled.new_ones(len(leaf), 1)], dim=1)
+        longest = float(scaled.norm(dim=1).amax() * self._table.norm(dim=1).amax())
+        self._harmless = longest - popular.min() < _HARMLESS
+        self._scores = self._table.new_empty(_ROWS_AT_ONCE * _LEAVES_AT_ONCE)
 
-    def weights(self, rows: slice, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return how likely items are before the factors, float32[n, items], and each row's logarithm of its scale."""
-        scores = torch.addmm(self.popular[items], self.states[rows], self.table[items].T)
+    def columns(self, items: Int64s) -> torch.Tensor:
+        """Return what `weights` multiplies by for some items, float32[width + 1, items]."""
+        at = torch.from_numpy(items).to(self._table.device)
+        return torch.cat([self._table[at], self._popular[at]], dim=1).T
+
+    def weights(self, rows: slice, columns: torch.Tensor) -> tuple[torch.Tensor, NDArray[np.float32]]:
+        """Return how likely items are before the factors, and each row's logarithm of its scale.
+
+        Args:
+            rows: n positions.
+            columns: of `columns`.
+
+        Returns:
+            float32[n, items], valid until the next call, and float32[n, 1].
+        """
+        states = self._states[rows]
+        size = len(states) * columns.shape[1]
+        kept = self._scores[:size] if size <= len(self._scores) else self._scores.new_empty(size)
+        scores = torch.mm(states, columns, out=kept.view(len(states), columns.shape[1]))
+        if self._harmless:
+            return scores.exp_(), np.zeros((len(states), 1), np.float32)
         highest = scores.amax(dim=1, keepdim=True)
-        return scores.sub_(highest).exp_(), highest
+        return scores.sub_(highest).exp_(), highest.cpu().numpy()
 
 
 class _Leaves:
@@ -154,17 +176,20 @@ class _Leaves:
 
     def _first_level(self, block: _Block, parts: Sequence[_Part]) -> Float64s:
         """Return logarithms of the sums below each node of the first level, float64[n, nodes], to one scale a row."""
-        logs = np.empty((len(block.leaf), len(self._low)))
-        for nodes in _pieces(self._low, self._high):
-            low, high = int(self._low[nodes.start]), int(self._high[nodes.stop - 1])
-            items = torch.from_numpy(self._source[low:high]).to(block.table.device)
+        logs = np.full((len(block.leaf), len(self._low)), -np.inf)
+        for low in range(0, self._leaves, _LEAVES_AT_ONCE):
+            high = min(low + _LEAVES_AT_ONCE, self._leaves)
+            first, last = np.searchsorted(self._low, [low, high - 1], side="right") - 1
+            nodes = slice(first, last + 1)  # those that these leaves are below, the outer ones with a part of theirs
+            columns = block.columns(self._source[low:high])
             inside = [part.among(low, high) for part in parts]
             for rows in _slices(len(block.leaf), _ROWS_AT_ONCE):
-                weights, scale = block.weights(rows, items)
+                weights, scale = block.weights(rows, columns)
                 for part in inside:
                     part.apply(weights, rows, low)
+                sums = _sums(weights, (self._low[nodes] - low).clip(min=0))
                 with np.errstate(divide="ignore"):  # ads that may not come again
-                    logs[rows, nodes] = np.log(_sums(weights, self._low[nodes] - low)) + scale.cpu().numpy()
+                    logs[rows, nodes] = np.logaddexp(logs[rows, nodes], np.log(sums) + scale)
         return logs
 
     def _below_first(
@@ -176,14 +201,14 @@ class _Leaves:
         begins = np.flatnonzero(np.append(True, node[1:] != node[:-1]))
         for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(node)], strict=True):
             low, high = int(self._low[node[begin]]), int(self._high[node[begin]])
-            items = torch.from_numpy(self._source[low:high]).to(block.table.device)
+            columns = block.columns(self._source[low:high])
             for rows in _slices(end - begin, max(1, _SCORES_AT_ONCE // (high - low)), first=begin):
-                weights, scale = block.weights(rows, items)
+                weights, scale = block.weights(rows, columns)
                 for part in parts:
                     part.apply(weights, rows, low)
                 sums = np.zeros((rows.stop - rows.start, high - low + 1))
                 np.cumsum(weights.cpu().numpy(), axis=1, dtype=np.float64, out=sums[:, 1:])
-                sums *= (1.0 - EVEN_SHARE) * np.exp(scale.cpu().numpy() - total[rows, None])
+                sums *= (1.0 - EVEN_SHARE) * np.exp(scale - total[rows, None])
                 sums += even * np.arange(high - low + 1)
                 yield rows, low, sums
 
@@ -222,21 +247,14 @@ class _Part:
 
 def _sums(weights: torch.Tensor, starts: Int64s) -> NDArray[np.float32]:
     """Return sums over consecutive columns that begin at `starts`, float32[n, sums]."""
+    if len(starts) == 1:
+        return weights.sum(dim=1, keepdim=True).cpu().numpy()
     if weights.device.type == "cpu":
         sums: NDArray[np.float32] = np.add.reduceat(weights.numpy(), starts, axis=1)
         return sums
     number = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, weights.shape[1])))
     added = weights.new_zeros(len(weights), len(starts))
     return added.index_add_(1, torch.from_numpy(number).to(weights.device), weights).cpu().numpy()
-
-
-def _pieces(low: Int64s, high: Int64s) -> Iterator[slice]:
-    """Give nodes that follow each other, about `_LEAVES_AT_ONCE` leaves at a time, a large one by itself."""
-    first = 0
-    for node in range(1, len(low) + 1):
-        if node == len(low) or high[node] - low[first] > _LEAVES_AT_ONCE:
-            yield slice(first, node)
-            first = node
 
 
 def _slices(count: int, size: int, *, first: int = 0) -> Iterator[slice]:
