@@ -7,6 +7,10 @@ checkpointing is off, which makes TRL faster. Ours is `run_stage`. With one thre
 other programs on the machine do not enter; with more, wall time. The floor is what no trainer of this model can avoid,
 the multiply-adds of real tokens forward and backward and of the levels' codes at supervised positions, at the rate of
 the model's own matrix products, measured in the same run: "of GEMM" is floor over measured.
+
+A fourth row is ours with a teacher (`sft.distil`): its probabilities for all targets of the histories are made once,
+from a signal over all `--ads` ads, and each pass reads them. `teacher_share` is what making them takes of the recipe's
+passes over the main task; `peak_rss_mb` is the process's, before the peers.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import resource
 import sys
 import tempfile
 import time
@@ -26,7 +31,7 @@ import msgspec
 import numpy as np
 import torch
 from datasets.utils.logging import disable_progress_bar
-from histories import DISAMBIGUATION_CODES, made_up_data
+from histories import DISAMBIGUATION_CODES, made_up_data, made_up_index, made_up_signal
 from toy import timed
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
@@ -34,28 +39,40 @@ from trl import SFTConfig, SFTTrainer
 from leadre.precision import training_type
 from leadre.prompts.fit_length import PromptEncoder
 from leadre.prompts.vocabulary import Vocabulary
-from leadre.recipe import Recipe, load_recipe
+from leadre.collaborative.cross_fit import CrossFitted
+from leadre.recipe import DistilRecipe, Recipe, load_recipe
 from leadre.training.data.examples import Example, corpus, to_dataset
 from leadre.training.data.tasks import main as main_task
 from leadre.training.learner.model import build_model
 from leadre.training.learner.tokenizer import model_tokenizer, text_encoder, train_text_tokenizer
 from leadre.training.objectives.sft import LengthBuckets, Stage, run_stage
+from leadre.training.teacher.masses import write_teacher
+from leadre.training.teacher.positions import positions_of
+from leadre.training.teacher.rows import TeacherRows
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "amazon_beauty.toml"
 PEER_DEVICE_BATCH = 8  # TRL's default
-ROW = "{:<34} {:>9} {:>10} {:>10} {:>8} {:>9} {:>7}"
+WEIGHT = 0.8
+"""Of the teacher, where the recipe names none."""
+ROW = "{:<36} {:>9} {:>10} {:>10} {:>8} {:>9} {:>7}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
     """One way of training, measured: supervised ads, real tokens and optimizer steps, in so many seconds."""
 
+    samples: int
     targets: int
     tokens: int
     steps: int
     padding: float
     seconds: float
     gflop: float
+
+    @property
+    def samples_per_s(self) -> float:
+        """Return samples a second."""
+        return self.samples / self.seconds
 
     @property
     def targets_per_s(self) -> float:
@@ -109,19 +126,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"GEMM GFLOP/s of the model's products: {what}; trained in {bench.multiply_in}, {options.threads} threads"
         )
         print(ROW.format("", "targets/s", "tokens/s", "tok/target", "padding", "ms/step", "of GEMM"))
-    measured = {}
+    measured, peak_mb = {}, 0.0
     for name, measure in (
+        ("ours: one pass, level loss, buckets", bench.ours),
+        ("ours, with a teacher", bench.taught),
         ("TRL, one prompt a target", bench.trl_one_prompt),
         ("TRL, one pass", bench.trl_one_pass),
-        ("ours: one pass, level loss, buckets", bench.ours),
     ):
         measured[name] = measure()
+        if measure == bench.taught:
+            peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # before the peers
         if not options.json:
             print(measured[name].row(name, gemm_gflops=gemm), flush=True)
-    one_prompt, one_pass, ours = measured.values()
+    ours, taught, one_prompt, one_pass = measured.values()
     speedup = ours.targets_per_s / one_prompt.targets_per_s
+    share = bench.teacher_s / (bench.teacher_s + bench.passes * taught.seconds)
     if not options.json:
         print(f"ours / TRL: {speedup:.1f}, with the same samples {ours.targets_per_s / one_pass.targets_per_s:.1f}")
+        print(
+            f"teacher over {options.ads:,} ads: {1000 * bench.teacher_s / taught.targets:.2f} ms a target, {share:.1%} of "
+            f"{bench.passes:g} passes; peak {peak_mb:.0f} MB"
+        )
         return 0
     report = {
         "ours_targets_per_s": ours.targets_per_s,
@@ -139,6 +164,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "trl_gemm_fraction": one_prompt.gflop / one_prompt.seconds / gemm,
         "speedup": speedup,
         "speedup_same_samples": ours.targets_per_s / one_pass.targets_per_s,
+        "samples_per_s": taught.samples_per_s,
+        "plain_samples_per_s": ours.samples_per_s,
+        "teacher_ms_a_target": 1000 * bench.teacher_s / taught.targets,
+        "teacher_share": share,
+        "passes": bench.passes,
+        "ads": options.ads,
+        "peak_rss_mb": peak_mb,
         "threads": options.threads,
     }
     print(json.dumps(report))
@@ -171,6 +203,11 @@ class Bench:
             for template, made in data.items()
         }
         self._one_pass, self._one_prompt = examples["one_pass"], examples["paper"]
+        self._data, self._ads, self._seed = data["one_pass"], ads, seed
+        self.teacher_s = 0.0
+        self.passes = sum(
+            epochs for tasks, epochs in zip(recipe.sft.curriculum, recipe.sft.epochs, strict=True) if "main" in tasks
+        )
 
     def gemm_gflops(self) -> dict[torch.dtype, float]:
         """Measure the products of a layer, forward and backward, at the tokens of a batch: GFLOP/s by type."""
@@ -195,9 +232,35 @@ class Bench:
 
     def ours(self) -> Rate:
         """Measure `run_stage`: every user once."""
+        return self._ours(teacher=None)
+
+    def taught(self) -> Rate:
+        """Measure it with a teacher; how long that takes to make is left in `teacher_s`."""
+        index = made_up_index(self._recipe, ads=self._ads, seed=self._seed)
+        positions = positions_of(self._data, index=index)
+        signal = made_up_signal(positions.histories, ads=self._ads, seed=self._seed)
+        with tempfile.TemporaryDirectory() as scratch:
+            began = self._clock()
+            write_teacher(
+                Path(scratch) / "teacher",
+                positions,
+                teacher=CrossFitted(signal=signal),
+                index=index,
+                temperature=self._recipe.sft.distil.temperature,
+            )
+            self.teacher_s = self._clock() - began
+            return self._ours(teacher=TeacherRows.load(Path(scratch) / "teacher"))
+
+    def _ours(self, *, teacher: TeacherRows | None) -> Rate:
         model = copy.deepcopy(self._model)
         batch = self._recipe.sft.device_batch_size
-        sft = msgspec.structs.replace(self._recipe.sft, batch_size=batch, checkpoint_steps=0)
+        sft = msgspec.structs.replace(
+            self._recipe.sft,
+            batch_size=batch,
+            checkpoint_steps=0,
+            objective="next_ad",
+            distil=DistilRecipe(weight=(self._recipe.sft.distil.weight or WEIGHT) if teacher is not None else 0.0),
+        )
         blocks = list(zip(self._vocabulary.level_offsets, self._vocabulary.code_counts, strict=True))
         ticks: list[float] = []
 
@@ -210,6 +273,7 @@ class Bench:
                     tokenizer=self._tokenizer,
                     code_blocks=blocks,
                     work=Path(work),
+                    teacher=teacher,
                     progress=lambda *_: ticks.append(self._clock()),
                 )
 
@@ -269,6 +333,7 @@ class Bench:
         padded = sum(len(batch) * max(batch) for batch in batches)
         supervised = sum(len(example.supervised) for example in examples)
         return Rate(
+            samples=len(examples),
             targets=supervised // self._vocabulary.levels,
             tokens=sum(lengths),
             steps=len(ticks) - 1,

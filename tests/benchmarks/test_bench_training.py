@@ -37,4 +37,6 @@ def test_its_json_has_every_way_of_training(
     for name in ("ours_tokens_per_s", "trl_tokens_per_s", "trl_one_pass_targets_per_s", "gemm_gflops"):
         assert report[name] > 0
     assert report["ours_gemm_fraction"] > 0
+    assert min(report["samples_per_s"], report["plain_samples_per_s"], report["peak_rss_mb"]) > 0
+    assert 0 < report["teacher_share"] < 1
     assert 0 <= report["ours_padding"] < report["trl_padding"] < 1

@@ -14,7 +14,8 @@ from leadre.collaborative.blend import Collaborative
 from leadre.collaborative.sasrec import SasRec
 from leadre.collaborative.sasrec_network import SasRecNetwork
 from leadre.decoding.engine import Engine, Score
-from leadre.decoding.exact.fusion import EVEN_SHARE, Fusion, histories_in, nearest_known
+from leadre.collaborative.leaves import EVEN_SHARE, nearest_known
+from leadre.decoding.exact.fusion import Fusion, histories_in
 from leadre.decoding.load import engine_of
 from leadre.domain.retrieval import Beam
 from leadre.errors import ConfigError
