@@ -36,10 +36,10 @@ from toy import timed
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from leadre.collaborative.cross_fit import CrossFitted
 from leadre.precision import training_type
 from leadre.prompts.fit_length import PromptEncoder
 from leadre.prompts.vocabulary import Vocabulary
-from leadre.collaborative.cross_fit import CrossFitted
 from leadre.recipe import DistilRecipe, Recipe, load_recipe
 from leadre.training.data.examples import Example, corpus, to_dataset
 from leadre.training.data.tasks import main as main_task
@@ -144,8 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.json:
         print(f"ours / TRL: {speedup:.1f}, with the same samples {ours.targets_per_s / one_pass.targets_per_s:.1f}")
         print(
-            f"teacher over {options.ads:,} ads: {1000 * bench.teacher_s / taught.targets:.2f} ms a target, {share:.1%} of "
-            f"{bench.passes:g} passes; peak {peak_mb:.0f} MB"
+            f"teacher over {options.ads:,} ads: {1000 * bench.teacher_s / taught.targets:.2f} ms a target, {share:.1%} "
+            f"of {bench.passes:g} passes; peak {peak_mb:.0f} MB"
         )
         return 0
     report = {
@@ -249,6 +249,7 @@ class Bench:
                 temperature=self._recipe.sft.distil.temperature,
             )
             self.teacher_s = self._clock() - began
+            del signal  # a training that does not serve it need not keep it
             return self._ours(teacher=TeacherRows.load(Path(scratch) / "teacher"))
 
     def _ours(self, *, teacher: TeacherRows | None) -> Rate:

@@ -106,7 +106,7 @@ def made_up_index(recipe: Recipe, *, ads: int, seed: int) -> AdIndex:
 
 
 def made_up_signal(histories: Histories, *, ads: int, seed: int) -> Collaborative:
-    """Return a signal that knows the ads 1 to `ads`: pairs counted in the histories, and a SASRec that never learned."""
+    """Return a signal that knows the ads 1 to `ads`: pairs of the histories, and a SASRec that never learned."""
     items = np.arange(1, ads + 1)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -202,9 +202,7 @@ class SasRec:
             yield chosen, scores
 
 
-def _windows(
-    first: NDArray[np.int64], read: NDArray[np.int64], positions: int
-) -> Iterator[tuple[int, int, int]]:
+def _windows(first: NDArray[np.int64], read: NDArray[np.int64], positions: int) -> Iterator[tuple[int, int, int]]:
     """Give (first item, end, items whose states are known already) of what is read at once, row after row."""
     half = positions // 2
     for row_first, items in zip(first.tolist(), read.tolist(), strict=True):

@@ -59,7 +59,5 @@ def test_more_folds_than_users_are_refused(signal: Collaborative) -> None:
 
 
 def test_without_a_validation_ad_the_signal_is_fitted_to_the_end() -> None:
-    fitted = Collaborative.fit(
-        TRAIN, targets=np.full(40, ABSENT), recipe=CollaborativeRecipe(sasrec=SASREC), seed=1
-    )
+    fitted = Collaborative.fit(TRAIN, targets=np.full(40, ABSENT), recipe=CollaborativeRecipe(sasrec=SASREC), seed=1)
     assert fitted.sasrec.epochs == SASREC.epochs

@@ -134,9 +134,7 @@ def run_stage(
         trainer.add_callback(average)
     if validation is not None:
         trainer.add_callback(
-            Validator(
-                validation, curves=curves, model=model, best=best, steps_a_pass=steps_a_pass, average=average
-            )
+            Validator(validation, curves=curves, model=model, best=best, steps_a_pass=steps_a_pass, average=average)
         )
     attach_head(
         model,
@@ -241,9 +239,12 @@ class _StageTrainer(SFTTrainer):  # type: ignore[misc]
         )
         self._curves, self._average = curves, average
 
+    _signature_columns: list[str] | None
+
     def _set_signature_columns_if_needed(self) -> None:
-        super()._set_signature_columns_if_needed()
-        self._signature_columns = [*dict.fromkeys([*self._signature_columns, "first_target"])]
+        if self._signature_columns is None:
+            super()._set_signature_columns_if_needed()
+            self._signature_columns = [*(self._signature_columns or ()), "first_target"]
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         dataset: Any = self.train_dataset if train_dataset is None else train_dataset

@@ -54,16 +54,15 @@ class Lesson:
         """
         known = torch.nonzero(rows >= 0).squeeze(1).cpu()
         asked = rows.cpu()[known].numpy()
-        which, code, logs = self.rows.read(asked)
-        level = torch.from_numpy(asked % self.rows.levels)
+        entry, code, logs = self.rows.read(asked)
+        which, level = torch.from_numpy(entry), torch.from_numpy(asked % self.rows.levels)
         offset = torch.tensor([begin for begin, _ in self.blocks])[level] - first
-        which = torch.from_numpy(which)
         found = torch.full((len(rows), count), -torch.inf)
         found[known[which], torch.from_numpy(code) + offset[which]] = torch.from_numpy(logs)
         return found.to(rows.device)
 
     def beside_logits(self, logits: torch.Tensor, logs: torch.Tensor) -> torch.Tensor:
-        """Return the logits with the teacher's logarithms; to it a code that does not follow is as its least likely one.
+        """Return the logits with the teacher's logarithms; those of codes that do not follow are its least ones.
 
         So the LLM learns by itself which codes there are, and where there is but one it learns as without a teacher.
         """

@@ -80,9 +80,7 @@ class TeacherRows:
         def write(unfinished: Path) -> None:
             arrays = _laid_out(leaves, index=index)
             total = int(arrays["starts"][-1])
-            logs = np.lib.format.open_memmap(
-                unfinished / "logs.npy", mode="w+", dtype=np.float16, shape=(total,)
-            )
+            logs = np.lib.format.open_memmap(unfinished / "logs.npy", mode="w+", dtype=np.float16, shape=(total,))
             fill(cls(**arrays, logs=logs, levels=index.trie.levels))
             logs.flush()
             for name, array in arrays.items():

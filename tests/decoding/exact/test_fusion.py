@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leadre.collaborative.blend import Collaborative
+from leadre.collaborative.leaves import EVEN_SHARE, nearest_known
 from leadre.collaborative.sasrec import SasRec
 from leadre.collaborative.sasrec_network import SasRecNetwork
 from leadre.decoding.engine import Engine, Score
-from leadre.collaborative.leaves import EVEN_SHARE, nearest_known
 from leadre.decoding.exact.fusion import Fusion, histories_in
 from leadre.decoding.load import engine_of
 from leadre.domain.retrieval import Beam

@@ -37,7 +37,9 @@ def test_values_drop_out_while_it_trains_and_only_then(architecture: str, tmp_pa
 
 
 def test_without_a_rate_nothing_is_hooked() -> None:
-    model = build_model(ModelRecipe(hidden_size=16, layers=1, heads=2), vocabulary_size=30, positions=9, pad=1, eos=2, seed=0)
+    model = build_model(
+        ModelRecipe(hidden_size=16, layers=1, heads=2), vocabulary_size=30, positions=9, pad=1, eos=2, seed=0
+    )
     with dropping_out(model, 0.0):
         assert not any(module._forward_hooks for module in model.modules())
 

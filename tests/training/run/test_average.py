@@ -48,7 +48,7 @@ def test_the_mean_is_validated_and_kept_and_training_goes_on_from_the_weights(
 ) -> None:
     initial = {name: value.clone() for name, value in learner.model.state_dict().items()}
     weight = learner.model.get_input_embeddings().weight
-    curves, validated = [], []
+    curves, ended, validated = [], [], []
 
     def lists() -> np.ndarray:
         validated.append(weight.detach().clone())
@@ -69,7 +69,7 @@ def test_the_mean_is_validated_and_kept_and_training_goes_on_from_the_weights(
         )
         if validation:
             assert torch.equal(weight, validated[1])
-            torch.testing.assert_close(mean, validated[2])
-        mean = weight.detach().clone()
+            torch.testing.assert_close(ended[1], validated[2])
+        ended.append(weight.detach().clone())
     losses = [[point.loss for point in curve] for curve in curves]
     assert losses[0] == losses[1] == pytest.approx(losses[2], abs=1e-9)

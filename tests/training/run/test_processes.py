@@ -8,23 +8,34 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from leadre.errors import ConfigError
+from leadre.indexing.ad_index import AdIndex
+from leadre.indexing.trie import Trie
 from leadre.prompts.vocabulary import Vocabulary
-from leadre.recipe import ModelRecipe, SftRecipe
+from leadre.recipe import DistilRecipe, ModelRecipe, SftRecipe
 from leadre.training.data.examples import Example
 from leadre.training.learner.model import build_model
 from leadre.training.learner.tokenizer import model_tokenizer, train_text_tokenizer
 from leadre.training.objectives.sft import Stage, device_batch_size, run_stage
 from leadre.training.run.processes import agreed, is_main, main_first, process_count, process_number
+from leadre.training.teacher.rows import TeacherRows
 
 pytestmark = pytest.mark.slow  # two processes import everything
 TIMEOUT_S = 240
 SFT = SftRecipe(
-    learning_rate=1e-2, batch_size=8, device_batch_size=8, level_loss=True, precision="fp32", checkpoint_steps=2
+    learning_rate=1e-2,
+    batch_size=8,
+    device_batch_size=8,
+    level_loss=True,
+    precision="fp32",
+    checkpoint_steps=2,
+    distil=DistilRecipe(weight=0.6),
+    average=0.5,
 )
 
 
@@ -36,12 +47,19 @@ def train_and_tell(folder: Path) -> None:
     model = build_model(sizes, vocabulary_size=vocabulary.size, positions=40, pad=vocabulary.pad_id, eos=1, seed=3)
     first, second = vocabulary.level_offsets
     examples = [
-        Example(input_ids=(*range(at % 9 + 1), first + at % 7, second + at % 5), supervised=(at % 9 + 1, at % 9 + 2))
+        Example(
+            input_ids=(*range(at % 9 + 1), first + at % 7, second + at % 5),
+            supervised=(at % 9 + 1, at % 9 + 2),
+            first_target=at,
+        )
         for at in range(24)
     ]
+    index, made = every_ad(), Path(agreed(str(folder))) / "teacher"
     with main_first():
-        seen = (folder / "claimed").exists()
-        (folder / "claimed").touch()
+        seen = made.exists()
+        if not seen:
+            leaves = index.trie.find(np.array([[at % 7, at % 5] for at in range(24)], np.int32))
+            TeacherRows.write(made, leaves, index=index, fill=say_something)
     points = run_stage(
         model,
         Stage(name="main", examples=examples, epochs=2.0),
@@ -49,6 +67,7 @@ def train_and_tell(folder: Path) -> None:
         tokenizer=model_tokenizer(text, vocabulary),
         code_blocks=list(zip(vocabulary.level_offsets, vocabulary.code_counts, strict=True)),
         work=folder / "stage",
+        teacher=TeacherRows.load(made),
     )
     tell("losses", [point.loss for point in points])
     tell("claimed before", seen)
@@ -59,6 +78,32 @@ def train_and_tell(folder: Path) -> None:
         folder / f"weights-{process_number()}.safetensors",
     )
     (folder / f"told-{process_number()}.json").write_text(json.dumps(TOLD))
+
+
+def every_ad() -> AdIndex:
+    """An index with an ad for each S-ID."""
+    codes = np.stack(np.unravel_index(np.arange(35), (7, 5)), axis=1).astype(np.int32)
+    nothing = np.zeros(35, np.int32)
+    return AdIndex(
+        version="all",
+        ad_ids=np.arange(35),
+        codes=codes,
+        first_categories=nothing,
+        second_categories=nothing,
+        category_names=("",),
+        advertiser_ids=nothing.astype(np.int64),
+        embeddings=np.zeros((35, 1), np.float32),
+        trie=Trie.build(codes),
+        code_counts=(7, 5),
+        quality={},
+    )
+
+
+def say_something(rows: TeacherRows) -> None:
+    """Fill the teacher's rows with probabilities that differ."""
+    wish = np.random.default_rng(3).random(len(rows.logs)) + 0.1
+    for start, end in zip(rows.starts[:-1].tolist(), rows.starts[1:].tolist(), strict=True):
+        rows.logs[start:end] = np.log(wish[start:end] / wish[start:end].sum())
 
 
 TOLD: dict[str, object] = {}

@@ -49,7 +49,9 @@ def test_every_supervised_ad_has_its_own_row_of_the_teacher(
     assert positions.histories.items[positions.place].tolist() == [
         mine.sequences[user][at].item_id for user, targets in enumerate(mine.targets) for at in targets
     ]
-    assert all(mine.sequences[user][at].domain is Domain.AD for user, at_all in enumerate(mine.targets) for at in at_all)
+    assert all(
+        mine.sequences[user][at].domain is Domain.AD for user, at_all in enumerate(mine.targets) for at in at_all
+    )
     levels, offsets = teacher.levels, encoder.vocabulary.level_offsets
     for example in main.examples(mine, encoder):
         first = example.first_target
@@ -63,7 +65,7 @@ def test_every_supervised_ad_has_its_own_row_of_the_teacher(
 
 @pytest.mark.parametrize("level_loss", [True, False])
 def test_the_loss_is_the_hard_one_and_the_soft_one_in_their_shares(
-    level_loss: bool,  # noqa: FBT001 - a parameter of the test
+    level_loss: bool,
     data: TrainingData,
     learner: Learner,
     teacher: TeacherRows,

@@ -88,9 +88,7 @@ ROWS = st.lists(st.lists(st.integers(95, 124), min_size=1, max_size=11), min_siz
     seed=st.integers(0, 5),
     small=st.booleans(),
 )
-def test_rows_are_the_signal_added_up_below_every_code(
-    rows, ads, share, temperature, seen, folds, seed, small
-) -> None:
+def test_rows_are_the_signal_added_up_below_every_code(rows, ads, share, temperature, seen, folds, seed, small) -> None:
     index = index_of(ads, seed=seed)
     train = Histories.of([np.array(row, np.int64) for row in rows])
     positions = positions_of(index, train, np.arange(len(rows)) * 7 + 3)
@@ -142,7 +140,9 @@ def by_definition(
         others = train.take(np.array([row for row in range(len(train)) if row != user], np.int64))
         counted = CoVisitation.fit(others)
         ids, times = np.unique(others.items, return_counts=True)
-        popular = np.array([dict(zip(ids.tolist(), times.tolist(), strict=True)).get(i, 0) for i in signal.items.tolist()])
+        popular = np.array(
+            [dict(zip(ids.tolist(), times.tolist(), strict=True)).get(i, 0) for i in signal.items.tolist()]
+        )
     counts = np.zeros(len(signal.items))
     if len(counted.items):
         at = np.searchsorted(signal.items, counted.items)
