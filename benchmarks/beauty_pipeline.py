@@ -3,7 +3,7 @@
     python benchmarks/beauty_pipeline.py DATA [RECIPE] [--seeds 0 1 2] [--device cuda] [--users N] [--set KEY=VALUE]
 
 Prints the seconds of each step, and inside the steps of what they did, then the figures; with `--out DIR` all of them
-go into DIR/figures.json as soon as a seed is done, so that a run that is stopped leaves what it had. Servers and
+go into DIR/figures.json as soon as they are there, so that a run that is stopped leaves what it had. Servers and
 artifacts are of its own, in a temporary folder. `--users` takes a seeded sample of the users, for a try.
 """
 
@@ -138,17 +138,17 @@ def run(
                 **made.metrics,
             }
             save()
-            if recipe.collaborative.enabled:
-                with clock.step("llm-alone"):
-                    asked = llm_alone(
-                        folders,
-                        database_url=url,
-                        indexes=settings.indexes,
-                        now=NOW,
-                        device=device,
-                        progress=clock.report,
-                    )
-                figures["llm_alone"] = asked.to_json()
+        if recipe.collaborative.enabled:
+            with clock.step("llm-alone"):
+                asked = llm_alone(
+                    folders,
+                    database_url=url,
+                    indexes=settings.indexes,
+                    now=NOW,
+                    device=device,
+                    progress=clock.report,
+                )
+            figures["llm_alone"] = asked.to_json()
             save()
         return figures
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from leadre.collaborative.cross_fit import CrossFitted
 from leadre.collaborative.leaves import EVEN_SHARE, nearest_known
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.trie.ranges import spread
+from leadre.precision import training_type
 from leadre.training.teacher.counts import Factors, factors
 from leadre.training.teacher.positions import Positions
 from leadre.training.teacher.rows import TeacherRows
@@ -42,6 +44,7 @@ def write_teacher(
     teacher: CrossFitted,
     index: AdIndex,
     temperature: float,
+    precision: Literal["auto", "bf16", "fp32"] = "auto",
     progress: Progress | None = None,
 ) -> None:
     """Write the teacher's rows for all positions as an artifact, see `TeacherRows`.
@@ -52,8 +55,11 @@ def write_teacher(
         teacher: of each user the one that has not seen him, where there are folds.
         index: whose codes.
         temperature: of the distribution over ads.
+        precision: of SASRec's products; "auto": bf16 where the hardware multiplies it faster than fp32, which costs
+            each ad some per cent of its probability, at random.
         progress: called with positions done.
     """
+    multiply_in = training_type(precision)
 
     def fill(rows: TeacherRows) -> None:
         leaves = _Leaves(index, teacher.signal.items)
@@ -72,6 +78,7 @@ def write_teacher(
                     leaf=positions.leaf[targets],
                     signal=signal,
                     temperature=temperature,
+                    multiply_in=multiply_in,
                 )
                 leaves.write(block, rows, targets)
                 done += len(targets)
@@ -92,21 +99,22 @@ class _Block:
         leaf: Int64s,
         signal: Collaborative,
         temperature: float,
+        multiply_in: torch.dtype,
     ) -> None:
         self.leaf, self.parts = leaf, parts
         self._table = signal.sasrec.network.items.weight.detach()
         popular = (signal.share / temperature) * np.log(signal.popular / signal.popular.max())
         self._popular = torch.from_numpy(popular).to(self._table)[:, None]
         scaled = torch.from_numpy(states * ((1.0 - signal.share) / temperature)).to(self._table)
-        self._states = torch.cat([scaled, scaled.new_ones(len(leaf), 1)], dim=1)
+        self._states = torch.cat([scaled, scaled.new_ones(len(leaf), 1)], dim=1).to(multiply_in)
         longest = float(scaled.norm(dim=1).amax() * self._table.norm(dim=1).amax())
         self._harmless = longest - popular.min() < _HARMLESS
-        self._scores = self._table.new_empty(_ROWS_AT_ONCE * _LEAVES_AT_ONCE)
+        self._scores = self._states.new_empty(_ROWS_AT_ONCE * _LEAVES_AT_ONCE)
 
     def columns(self, items: Int64s) -> torch.Tensor:
-        """Return what `weights` multiplies by for some items, float32[width + 1, items]."""
+        """Return what `weights` multiplies by for some items, [width + 1, items]."""
         at = torch.from_numpy(items).to(self._table.device)
-        return torch.cat([self._table[at], self._popular[at]], dim=1).T
+        return torch.cat([self._table[at], self._popular[at]], dim=1).to(self._states.dtype).T
 
     def weights(self, rows: slice, columns: torch.Tensor) -> tuple[torch.Tensor, NDArray[np.float32]]:
         """Return how likely items are before the factors, and each row's logarithm of its scale.
@@ -121,7 +129,7 @@ class _Block:
         states = self._states[rows]
         size = len(states) * columns.shape[1]
         kept = self._scores[:size] if size <= len(self._scores) else self._scores.new_empty(size)
-        scores = torch.mm(states, columns, out=kept.view(len(states), columns.shape[1]))
+        scores = torch.mm(states, columns, out=kept.view(len(states), columns.shape[1])).float()
         if self._harmless:
             return scores.exp_(), np.zeros((len(states), 1), np.float32)
         highest = scores.amax(dim=1, keepdim=True)

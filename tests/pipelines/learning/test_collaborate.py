@@ -26,6 +26,7 @@ from leadre.pipelines.index.build import add_new_ads, build_index
 from leadre.pipelines.learning.collaborate import CANDIDATES, calibrate, fit_signal
 from leadre.pipelines.learning.release import evaluate_release
 from leadre.pipelines.learning.train import read_training_data, train
+from leadre.pipelines.learning.validate import validation_of
 from leadre.recipe import (
     CollaborativeRecipe,
     DecodingRecipe,
@@ -240,3 +241,22 @@ def test_lists_shorter_than_what_shares_are_compared_on_give_a_share_all_the_sam
     assert told == [("weigh the signal", 13, 13)]
     nobody = dataclasses.replace(data, validation=[])
     assert calibrate(signal, learner, nobody, index=few, recipe=RECIPE) == 0.5
+
+
+def test_training_is_validated_without_the_users_own_ads_where_they_are_left_out(
+    world_url: str, tmp_path: Path
+) -> None:
+    index = build(world_url, tmp_path)
+    asking = msgspec.structs.replace(RECIPE, sft=msgspec.structs.replace(RECIPE.sft, validate_users=12))
+    left_out = msgspec.structs.replace(asking, decoding=DecodingRecipe(seen="leave_out", beam_width=40))
+    for recipe in (left_out, msgspec.structs.replace(left_out, decoding=DecodingRecipe(seen="keep", beam_width=40))):
+        data = read_training_data(database_url=world_url, index=index, recipe=recipe, now=WORLD.now)
+        assert data.seen == recipe.decoding.seen
+        validation = validation_of(fresh_learner(recipe, index, data), data, index=index, recipe=recipe)
+        assert validation is not None
+        order = np.random.default_rng(recipe.sft.seed).permutation(len(data.validation))[:12].tolist()
+        again = 0
+        for row, (user, at) in zip(validation.lists(), [data.validation[place] for place in order], strict=True):
+            own = {one.item_id for one in data.sequences[user][:at] if one.domain is Domain.AD}
+            again += len(own & set(row.tolist()))
+        assert (again > 0) == (data.seen == "keep")

@@ -103,7 +103,7 @@ def test_rows_are_the_signal_added_up_below_every_code(rows, ads, share, tempera
                 patch.setattr(masses, name, size)
             patch.setattr(masses, "_SCORES_AT_ONCE", 7)
         folder = Path(scratch) / "teacher"
-        write_teacher(folder, positions, teacher=teacher, index=index, temperature=temperature)
+        write_teacher(folder, positions, teacher=teacher, index=index, temperature=temperature, precision="fp32")
         made = TeacherRows.load(folder)
         assert len(made) == 3 * len(positions)
         of_fold = teacher.fold_of(positions.users)
