@@ -216,8 +216,16 @@ class CollaborativeRecipe(_Section, frozen=True):
     """Share of the signal in the score: what ranks validation ads best, or a number. The signal knows no eCPM: the
     larger its share, the less of business alignment is seen in the lists."""
     sasrec: SasRecRecipe = SasRecRecipe()
+    combine: Literal["beam", "ranker"] = "beam"
+    """"beam": the signal has its share in the beam's score; "ranker": the LLM's list and the signal's are made one by a
+    small ranker with a weight for each user, fitted on the same validation users (both ours)."""
     calibration_users: PositiveInt = 1000
-    """Validation users whom the LLM's share of the fused score is chosen on, through the real decoder."""
+    """Validation users whom the LLM's share of the fused score is chosen on, through the real decoder. A ranker learns
+    from those whose ad is in one of the two lists, so it wants thousands."""
+
+    def __post_init__(self) -> None:
+        if self.combine == "ranker" and not self.enabled:
+            raise ValueError("collaborative.combine='ranker' needs collaborative.enabled=true")
 
 
 class TigerRecipe(_Section, frozen=True):

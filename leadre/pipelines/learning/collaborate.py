@@ -1,19 +1,25 @@
-"""Fit a release's collaborative signal, and find how much it is to weigh beside the LLM.
+"""Fit a release's collaborative signal, and find how much it is to weigh beside the LLM: its share, or the ranker.
 
-Ours; see leadre.collaborative.blend and leadre.decoding.exact.fusion. The share is the one that ranks validation ads
-best, through the decoder that serves; test ads have no part in it.
+Ours; see leadre.collaborative.blend, leadre.decoding.exact.fusion and leadre.decoding.combined. Both are fitted on
+validation ads through the decoder that serves, and before business alignment, whose shift of the LLM's probabilities
+they then let through; test ads have no part in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leadre.collaborative.blend import Collaborative
-from leadre.decoding.exact.fusion import Fusion
+from leadre.decoding.combined.engine import CANDIDATES as RANKED
+from leadre.decoding.combined.features import Candidates, gather
+from leadre.decoding.combined.ranker import Ranker
+from leadre.decoding.engine import Engine
+from leadre.decoding.exact.fusion import Fusion, IndexedSignal
 from leadre.decoding.load import engine_of
 from leadre.errors import InvalidInput
 from leadre.evaluation.ranking import ABSENT, ndcg, ranks_of
@@ -22,6 +28,7 @@ from leadre.indexing.texts.description import clean, describe
 from leadre.pipelines.histories import split_of, training_histories
 from leadre.pipelines.index.build import embed, embedding_store
 from leadre.pipelines.index.fit_codebooks import rows_of
+from leadre.prompts.fit_length import PromptEncoder
 from leadre.recipe import Recipe
 from leadre.store.records.catalog import read_ads
 from leadre.store.records.database import connect, transaction
@@ -96,12 +103,9 @@ def calibrate(
         recipe: says how many users are asked, and how the model scores.
         progress: called with what is done.
     """
-    order = np.random.default_rng(recipe.sft.seed).permutation(len(data.validation))
-    places = [data.validation[at] for at in order[: recipe.collaborative.calibration_users].tolist()]
-    if not places:
+    wanted, prompts = _asked(data, learner.encoder, recipe=recipe)
+    if not prompts:
         return 0.5
-    wanted = np.array([data.sequences[user][at].item_id for user, at in places], np.int64)
-    prompts = [learner.encoder.encode(data.prompt(*place, augment=False)) for place in places]
     half = Fusion(signal, weight=0.5, index=index, vocabulary=learner.vocabulary)
     engine = engine_of(
         learner.model, index=index, vocabulary=learner.vocabulary, score=recipe.decoding.score, fusion=half
@@ -125,3 +129,45 @@ def calibrate(
         ranked = np.argsort(-((1.0 - weight) * by_llm + weight * by_signal), axis=1)
         reached.append(ndcg(ranks_of(wanted, np.take_along_axis(ads, ranked, axis=1)), _CUTOFF))
     return WEIGHTS[int(np.argmax(reached))]
+
+
+def fit_ranker(
+    engine: Engine,
+    signal: IndexedSignal,
+    data: TrainingData,
+    *,
+    encoder: PromptEncoder,
+    recipe: Recipe,
+    progress: Progress | None = None,
+) -> Ranker:
+    """Return the ranker of the LLM's and the signal's lists, fitted on validation users; without any, an even weight.
+
+    Args:
+        engine: the LLM alone.
+        signal: fitted, over the engine's index.
+        data: its validation ads.
+        encoder: of prompts.
+        recipe: says how many users are asked.
+        progress: called with what is done.
+    """
+    wanted, prompts = _asked(data, encoder, recipe=recipe)
+    if not prompts:
+        return Ranker.of_weight(0.5)
+    lengths = sorted(range(len(prompts)), key=lambda at: len(prompts[at]))
+    parts = []
+    for start in range(0, len(lengths), recipe.evaluation.batch_users):
+        asked = [prompts[at] for at in lengths[start : start + recipe.evaluation.batch_users]]
+        parts.append(gather(engine, signal, asked, each=RANKED, filters=[None] * len(asked)))
+        if progress is not None:
+            progress("compare the lists", start + len(asked), len(lengths))
+    return Ranker.fit(Candidates.joined(parts), signal.index.rows(wanted[lengths]), seed=recipe.sft.seed)
+
+
+def _asked(
+    data: TrainingData, encoder: PromptEncoder, *, recipe: Recipe
+) -> tuple[NDArray[np.int64], list[Sequence[int]]]:
+    """Return the held-out ads of a seeded sample of validation users, and the prompts that ask for them."""
+    order = np.random.default_rng(recipe.sft.seed).permutation(len(data.validation))
+    places = [data.validation[at] for at in order[: recipe.collaborative.calibration_users].tolist()]
+    wanted = np.array([data.sequences[user][at].item_id for user, at in places], np.int64)
+    return wanted, [encoder.encode(data.prompt(*place, augment=False)) for place in places]

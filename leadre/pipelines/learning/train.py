@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 
 from leadre.collaborative.blend import Collaborative
+from leadre.decoding.combined.ranker import Ranker
+from leadre.decoding.exact.fusion import IndexedSignal
 from leadre.decoding.load import engine_of
 from leadre.domain.behavior import Domain
 from leadre.errors import InvalidInput
 from leadre.evaluation.split import hold_out
 from leadre.indexing.ad_index import AdIndex
-from leadre.pipelines.learning.collaborate import calibrate, fit_signal
+from leadre.pipelines.learning.collaborate import calibrate, fit_ranker, fit_signal
 from leadre.pipelines.learning.validate import validation_of
 from leadre.recipe import Recipe
 from leadre.store.records.catalog import read_ads
@@ -130,9 +132,11 @@ def train(
             curves=curves,
             index_version=index.version,
             collaborative=collaborative,
+            ranker=ranker.to_json() if ranker else None,
         )
 
     collaborative: tuple[Collaborative, float] | None = None
+    ranker: Ranker | None = None
     with tempfile.TemporaryDirectory(prefix="leadre-train-") as scratch:
         curves, of_stages = fine_tune(
             learner,
@@ -151,6 +155,16 @@ def train(
                 weight = calibrate(signal, learner, data, index=index, recipe=recipe, progress=progress)
             collaborative = signal, weight
             sizes["collaborative"] = {"co_visitation": signal.share, "weight": weight}
+            if recipe.collaborative.combine == "ranker":
+                ranker = fit_ranker(
+                    engine_of(learner.model, index=index, vocabulary=learner.vocabulary, score=recipe.decoding.score),
+                    IndexedSignal(signal, index=index, vocabulary=learner.vocabulary),
+                    data,
+                    encoder=learner.encoder,
+                    recipe=recipe,
+                    progress=progress,
+                )
+                sizes["collaborative"]["ranker"] = ranker.to_json()
         if sft_folder is not None:
             if not sft_folder.exists():
                 write(sft_folder)
