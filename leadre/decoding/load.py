@@ -10,7 +10,6 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from leadre.collaborative.blend import Collaborative
 from leadre.decoding.combined.engine import RankedEngine
-from leadre.decoding.combined.ranker import FILE as RANKER
 from leadre.decoding.combined.ranker import Ranker
 from leadre.decoding.device.engine import DeviceEngine
 from leadre.decoding.device.fp8 import quantise_model
@@ -160,7 +159,5 @@ def load_signal(release_folder: Path, *, index: AdIndex, vocabulary: Vocabulary)
     """
     found = Collaborative.load(release_folder)
     if found is None:
-        raise ArtifactIncomplete(
-            f"{release_folder} has a {RANKER} and no collaborative signal; train the release again"
-        )
+        raise ArtifactIncomplete(f"{release_folder} has a ranker and no collaborative signal; train the release again")
     return IndexedSignal(found[0], index=index, vocabulary=vocabulary)
