@@ -112,11 +112,14 @@ def gather(
 
 
 def _best(likely: Floats, mask: LiveMask | None, *, count: int) -> Int64s:
-    """Return the `count` likeliest live leaves, in no order."""
+    """Return the `count` likeliest live leaves, ascending; of equally likely ones the first."""
     live = np.arange(len(likely)) if mask is None else np.flatnonzero(_bits(mask))
     if len(live) <= count:
         return live
-    best: Int64s = live[np.argpartition(-likely[live], count - 1)[:count]]
+    of_live = likely[live]
+    least = np.partition(of_live, -count)[-count]
+    above, even = np.flatnonzero(of_live > least), np.flatnonzero(of_live == least)
+    best: Int64s = live[np.sort(np.concatenate([above, even[: count - len(above)]]))]
     return best
 
 

@@ -39,13 +39,13 @@ class Ranker:
         bias: log-odds of the signal's weight where every user feature is 0.
         user: float64[len(USER_FEATURES)], what they add to the log-odds.
         ad: float64[len(AD_FEATURES)], what they add to the score.
-        penalty: of its fit.
+        penalty: of its fit; None where nothing was fitted.
     """
 
     bias: float
     user: Floats
     ad: Floats
-    penalty: float = float("inf")
+    penalty: float | None = None
 
     @classmethod
     def of_weight(cls, weight: float) -> Ranker:
@@ -127,7 +127,7 @@ class Ranker:
             bias=float(about["bias"]),
             user=np.array(list(about["user"].values()), np.float64),
             ad=np.array(list(about["ad"].values()), np.float64),
-            penalty=float(about["penalty"]),
+            penalty=about["penalty"],
         )
 
 

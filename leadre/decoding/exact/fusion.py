@@ -57,7 +57,7 @@ class IndexedSignal:
         """Return the probability of each ad of the index, float64[n, ads]; none is 0."""
         likely = np.exp(self.collaborative.log_probabilities(histories).astype(np.float64))[:, self.source]
         likely *= (1.0 - EVEN_SHARE) / likely.sum(axis=1, keepdims=True).clip(min=_SMALLEST)
-        likely += EVEN_SHARE / len(self.index)
+        likely += EVEN_SHARE / max(1, len(self.index))
         return likely
 
 
