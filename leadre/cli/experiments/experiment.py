@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from leadre.experiments.ablation import Trials
     from leadre.experiments.result import Comparison, Experiment, Row
 
-_NAMES = ("table1", "table2", "table4", "table6", "figure4", "figure5")
+_NAMES = ("table1", "table2", "table4", "table6", "figure4", "figure5", "combined")
+_OF_A_RELEASE = ("figure5", "combined")
 
 
 @click.command()
@@ -37,7 +38,8 @@ _NAMES = ("table1", "table2", "table4", "table6", "figure4", "figure5")
     help="table4: repeatable; by default the recipe's and a hashed bag of words.",
 )
 @click.option(
-    "--release", help="figure5: the release that is asked; by default the newest, or one that is trained where none is."
+    "--release",
+    help="figure5, combined: the release that is asked; by default the newest (figure5 trains one where none is).",
 )
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for pictures (PNG and SVG).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -65,11 +67,11 @@ def experiment(
 
     if encoders and name != "table4":
         raise ConfigError(f"--encoder is for table4; for {name} write --set index.encoder=NAME")
-    if release and name != "figure5":
-        raise ConfigError(f"--release is for figure5; {name} trains its own models: leave it out")
+    if release and name not in _OF_A_RELEASE:
+        raise ConfigError(f"--release is for figure5 and combined; {name} trains its own models: leave it out")
     found = settings()
     wanted = load_recipe(recipe, overrides=overrides)
-    run = _figure5(found, release) if name == "figure5" else _experiment(name, encoders)
+    run = _of_release(name, found, release) if name in _OF_A_RELEASE else _experiment(name, encoders)
     trials = Trials(
         database_url=found.database_url,
         indexes=found.indexes,
@@ -116,8 +118,9 @@ def _experiment(name: str, encoders: Sequence[str]) -> Callable[[Recipe, Trials]
     return figure4
 
 
-def _figure5(found: Settings, release: str | None) -> Callable[[Recipe, Trials], Sequence[Experiment]]:
-    """Return the experiment on a release: the one named, else the newest; without any it trains one."""
+def _of_release(name: str, found: Settings, release: str | None) -> Callable[[Recipe, Trials], Sequence[Experiment]]:
+    """Return the experiment on a release: the one named, else the newest; without any, figure5 trains one."""
+    from leadre.experiments.combined import combined
     from leadre.experiments.figure5 import figure5
     from leadre.store.release.records import list_releases
 
@@ -125,7 +128,12 @@ def _figure5(found: Settings, release: str | None) -> Callable[[Recipe, Trials],
         folders = {row.release: Path(row.uri) for row in list_releases(connected)}
     if release and release not in folders:
         raise ConfigError(f"there is no release {release}; `leadre release list` shows those there are")
-    return partial(figure5, release=folders[release] if release else next(iter(folders.values()), None))
+    folder = folders[release] if release else next(iter(folders.values()), None)
+    if name == "figure5":
+        return partial(figure5, release=folder)
+    if folder is None:
+        raise ConfigError("there is no release; `leadre train RECIPE` makes one")
+    return partial(combined, release=folder)
 
 
 def print_experiment(made: Experiment) -> None:
