@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,9 +86,12 @@ def gather(
         filters: one a request.
     """
     index = signal.index
-    histories = signal.histories(prompts)
+    distinct = {tuple(prompt): None for prompt in prompts}
+    number = {prompt: at for at, prompt in enumerate(distinct)}
+    prompt_of = np.array([number[tuple(prompt)] for prompt in prompts], np.int64)
+    histories = signal.histories(list(distinct))
     likely = signal.likely(histories)
-    tops = [_best(likely[row], mask, count=each) for row, mask in enumerate(filters)]
+    tops = [_best(likely[at], mask, count=each) for at, mask in zip(prompt_of.tolist(), filters, strict=True)]
     found = engine.generate(
         [*prompts, *prompts], beam_width=each, filters=[*filters, *(_only(top, len(index)) for top in tops)]
     )
@@ -105,9 +107,9 @@ def gather(
         request=request,
         leaf=leaf,
         by_llm=np.concatenate([np.empty(0), *scores]),
-        by_signal=np.log(likely[request, leaf]),
-        user=_of_users(histories, likely),
-        ad=_of_ads(signal, histories, request=request, leaf=leaf),
+        by_signal=np.log(likely[prompt_of[request], leaf]),
+        user=_of_users(histories, likely)[prompt_of],
+        ad=_of_ads(signal, histories, row=prompt_of[request], leaf=leaf),
     )
 
 
@@ -143,26 +145,27 @@ def _of_users(histories: Histories, likely: Floats) -> Floats:
     return np.stack([np.minimum(np.log1p(sizes) / np.log1p(_LONG), 1.0), entropy], axis=1)
 
 
-def _of_ads(signal: IndexedSignal, histories: Histories, *, request: Int64s, leaf: Int64s) -> Floats:
+def _of_ads(signal: IndexedSignal, histories: Histories, *, row: Int64s, leaf: Int64s) -> Floats:
+    """Return the features of leaves, each for a row of the histories, float64[n, len(AD_FEATURES)]."""
     index, collaborative = signal.index, signal.collaborative
     number, known = places(index.ad_ids[leaf], collaborative.items)
     popular = np.where(known, np.log1p(collaborative.popular[number]), 0.0) / np.log1p(collaborative.popular.max())
-    newest = _newest(histories, len(histories))[request]
+    newest = _newest(histories)[row]
     follows = _pairs(collaborative, newest, number, known & (newest >= 0))
+    had, offsets = index.rows(histories.items), histories.offsets
     like = np.zeros((len(leaf), 2))
-    ends = np.searchsorted(request, np.arange(len(histories) + 1)).tolist()
-    had = index.rows(histories.items)
-    for (low, high), (first, last) in zip(pairwise(ends), pairwise(histories.offsets.tolist()), strict=True):
-        if low < high and first < last:
-            same = index.codes[leaf[low:high], None] == index.codes[had[first:last]]
+    for part in np.split(np.arange(len(row)), np.flatnonzero(np.diff(row)) + 1):  # runs of one row
+        if len(part) and offsets[row[part[0]]] < offsets[row[part[0]] + 1]:
+            own = had[offsets[row[part[0]]] : offsets[row[part[0]] + 1]]
+            same = index.codes[leaf[part], None] == index.codes[own]
             shared = np.cumprod(same, axis=2).sum(axis=2) / index.codes.shape[1]
-            like[low:high, 0], like[low:high, 1] = shared[:, -1], shared.max(axis=1)
+            like[part, 0], like[part, 1] = shared[:, -1], shared.max(axis=1)
     return np.column_stack([popular, ~known, follows > 0, follows, like])
 
 
-def _newest(histories: Histories, rows: int) -> Int64s:
+def _newest(histories: Histories) -> Int64s:
     """Return the newest ad of each row, int64[rows]; -1 of an empty one."""
-    newest = np.full(rows, -1)
+    newest = np.full(len(histories), -1)
     filled = np.diff(histories.offsets) > 0
     newest[filled] = histories.items[histories.offsets[1:][filled] - 1]
     return newest
@@ -175,5 +178,5 @@ def _pairs(collaborative: Collaborative, newest: Int64s, number: Int64s, known: 
     known = known & there
     found = np.zeros(len(number))
     if known.any():
-        found[known] = np.log1p(pairs[asked[known], number[known]]) / np.log1p(pairs.max())
+        found[known] = np.log1p(pairs[asked[known], number[known]]) / np.log1p(max(1.0, pairs.max()))
     return found
