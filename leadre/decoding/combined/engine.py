@@ -27,7 +27,8 @@ _CELLS = 1 << 25  # prompts x ads whose probabilities are held at once: 256 MB
 class RankedEngine:
     """An engine whose lists are the ranker's order of the LLM's best ads and the signal's.
 
-    Its log-probabilities are the ranker's scores: they compare between filters, and add up to at most 1 over all ads.
+    Its log-probabilities are the ranker's scores: their differences are log-odds between ads of one prompt, under any
+    filters; what they add up to is not known.
 
     Args:
         engine: the LLM alone, its score `raw` or `level`: what it says of an ad must not depend on the filter.

@@ -1,9 +1,9 @@
 """The ranker: how much the signal weighs for whom, and what else speaks for an ad; fitted on lists of validation users.
 
-Ours. An ad's score is (1 - w) log P_LLM + w log P_signal + b . (features of the ad), and w = sigmoid(a . (features of
-the user)): one weight a user in place of one for all. With a and b at 0 it is the order of the fusion in the beam.
-Features that speak for an ad are counted from the best there can be, so a score is at most the weighted geometric mean
-of the two probabilities, and all ads' add up to at most 1. It knows no eCPM: what business alignment moved, it sees in
+Ours. An ad's score is s ((1 - w) log P_LLM + w log P_signal + b . (features of the ad)), and w = sigmoid(a . (features
+of the user)): one weight a user in place of one for all. With a and b at 0 it is the order of the fusion in the beam.
+The scale s makes differences of scores the log-odds by which validation users chose; features that speak for an ad are
+counted from the best there can be, so no score is above 0. It knows no eCPM: what business alignment moved, it sees in
 log P_LLM.
 """
 
@@ -39,12 +39,14 @@ class Ranker:
         bias: log-odds of the signal's weight where every user feature is 0.
         user: float64[len(USER_FEATURES)], what they add to the log-odds.
         ad: float64[len(AD_FEATURES)], what they add to the score.
+        scale: s, above 0; it changes no order.
         penalty: of its fit; None where nothing was fitted.
     """
 
     bias: float
     user: Floats
     ad: Floats
+    scale: float = 1.0
     penalty: float | None = None
 
     @classmethod
@@ -62,7 +64,7 @@ class Ranker:
         """Return the score of each candidate, float64[n], none above 0."""
         weight = self.weights(candidates.user)[candidates.request]
         fused = (1.0 - weight) * candidates.by_llm + weight * candidates.by_signal
-        scores: Floats = fused + candidates.ad @ self.ad - np.maximum(self.ad, 0.0).sum()
+        scores: Floats = self.scale * (fused + candidates.ad @ self.ad - np.maximum(self.ad, 0.0).sum())
         return scores
 
     @classmethod
@@ -105,6 +107,7 @@ class Ranker:
             "bias": self.bias,
             "user": dict(zip(USER_FEATURES, self.user.tolist(), strict=True)),
             "ad": dict(zip(AD_FEATURES, self.ad.tolist(), strict=True)),
+            "scale": self.scale,
             "penalty": self.penalty,
         }
 
@@ -127,6 +130,7 @@ class Ranker:
             bias=float(about["bias"]),
             user=np.array(list(about["user"].values()), np.float64),
             ad=np.array(list(about["ad"].values()), np.float64),
+            scale=float(about["scale"]),
             penalty=about["penalty"],
         )
 
@@ -147,7 +151,6 @@ def _fitted(candidates: Candidates, right: NDArray[np.bool_], chosen: NDArray[np
     users = user.shape[1]
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
-        # The last one, the log of the scores' scale, is the fit's own: it changes no order.
         of_user, of_ad, scale = parameters[:users], parameters[users:-1], np.exp(parameters[-1])
         weight = _sigmoid(user @ of_user)
         scores = by_llm + weight * (by_signal - by_llm) + ad @ of_ad
@@ -169,4 +172,5 @@ def _fitted(candidates: Candidates, right: NDArray[np.bool_], chosen: NDArray[np
         return float(value + penalty * (shrunk @ shrunk)), slope + 2.0 * penalty * shrunk
 
     found = minimize(loss, np.zeros(users + ad.shape[1] + 1), jac=True, method="L-BFGS-B").x
-    return Ranker(bias=float(found[0]), user=found[1:users], ad=found[users:-1], penalty=penalty)
+    scale = float(np.exp(found[-1]))
+    return Ranker(bias=float(found[0]), user=found[1:users], ad=found[users:-1], scale=scale, penalty=penalty)
