@@ -293,6 +293,8 @@ class Recipe(_Section, frozen=True):
             raise ValueError(
                 "decoding.category_cap compares scores between filters, which score 'valid' does not allow"
             )
+        if self.decoding.category_cap and self.collaborative.combine == "ranker":
+            raise ValueError("decoding.category_cap compares scores between filters, which a ranker's do not")
         if self.sft.patience and not self.sft.validate_users:
             raise ValueError(f"sft.patience={self.sft.patience} needs sft.validate_users above 0")
         if self.collaborative.enabled and self.decoding.score == "valid":

@@ -27,8 +27,8 @@ _CELLS = 1 << 25  # prompts x ads whose probabilities are held at once: 256 MB
 class RankedEngine:
     """An engine whose lists are the ranker's order of the LLM's best ads and the signal's.
 
-    Its log-probabilities are the ranker's scores: their differences are log-odds between ads of one prompt, under any
-    filters; what they add up to is not known.
+    Its log-probabilities are the ranker's scores: their differences are log-odds between ads of one list. What they add
+    up to is not known, and lists under different filters do not compare: how sure the LLM is depends on the filter.
 
     Args:
         engine: the LLM alone, its score `raw` or `level`: what it says of an ad must not depend on the filter.

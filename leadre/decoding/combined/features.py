@@ -1,7 +1,6 @@
 """What the ranker reads: candidates of both lists, each scored by both, and what is known of them and of who asks.
 
-Ours; LEADRE §3.4 has the LLM's list alone. Everything here depends on the prompt and the ad, and not on what else may
-be generated: scores under different filters compare, as category caps need. Features lie between 0 and 1.
+Ours; LEADRE §3.4 has the LLM's list alone. Features lie between 0 and 1.
 """
 
 from __future__ import annotations
@@ -23,14 +22,15 @@ from leadre.indexing.trie import LiveMask
 Floats = NDArray[np.float64]
 Int64s = NDArray[np.int64]
 
-USER_FEATURES = ("history", "uncertainty")
-"""Of who asks: how many ads the prompt holds (on a log scale, full at `_LONG`), and the entropy of the signal as a
-share of the largest there can be."""
-AD_FEATURES = ("popular", "unknown", "followed", "follows", "like_last", "like_any")
-"""Of a candidate: clicks in the training histories (log scale); none of them has it; users who had the prompt's newest
-ad had it later; how often, nearer ones counting more (log scale); the share of its S-ID's codes that it has in common
-with the newest ad, and with the ad of the prompt that shares most."""
+USER_FEATURES = ("history", "signal_doubt", "llm_doubt")
+"""Of who asks: how many ads the prompt holds (on a log scale, full at `_LONG`); the entropy of the signal, and that of
+the LLM among its own best ads, each as a share of the largest there can be."""
+AD_FEATURES = ("popular", "unknown", "follows", "like_last", "like_any")
+"""Of a candidate: clicks in the training histories (log scale); none of them has it; how often users who had the
+prompt's newest ad had it later, nearer ones counting more (log scale; 0: never); the share of its S-ID's codes that it
+has in common with the newest ad, and with the ad of the prompt that shares most."""
 _LONG = 50
+_SMALLEST = np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +95,9 @@ def gather(
     found = engine.generate(
         [*prompts, *prompts], beam_width=each, filters=[*filters, *(_only(top, len(index)) for top in tops)]
     )
-    leaves, scores = [], []
+    doubt, leaves, scores = [], [], []
     for free, asked in zip(found[: len(prompts)], found[len(prompts) :], strict=True):
+        doubt.append(_entropy(np.array([beam.log_probability for beam in free])))
         both = [*free, *asked]
         leaf, first = np.unique(_rows(index, both), return_index=True)
         leaves.append(leaf)
@@ -108,7 +109,7 @@ def gather(
         leaf=leaf,
         by_llm=np.concatenate([np.empty(0), *scores]),
         by_signal=np.log(likely[prompt_of[request], leaf]),
-        user=_of_users(histories, likely)[prompt_of],
+        user=np.column_stack([_of_prompts(histories, likely)[prompt_of], np.array(doubt, np.float64)]),
         ad=_of_ads(signal, histories, row=prompt_of[request], leaf=leaf),
     )
 
@@ -139,9 +140,18 @@ def _rows(index: AdIndex, beams: Sequence[Beam]) -> Int64s:
     return index.rows(np.array([beam.ad_id for beam in beams], np.int64))
 
 
-def _of_users(histories: Histories, likely: Floats) -> Floats:
+def _entropy(log_probabilities: Floats) -> float:
+    """Return the entropy of a list whose probabilities are made to sum to 1, as a share of the largest."""
+    if len(log_probabilities) < 2:
+        return 0.0
+    shares = np.exp(log_probabilities - np.logaddexp.reduce(log_probabilities))
+    return float(-(shares * np.log(shares.clip(min=_SMALLEST))).sum() / np.log(len(shares)))
+
+
+def _of_prompts(histories: Histories, likely: Floats) -> Floats:
+    """Return the first two features of who asks, float64[rows, 2]."""
     sizes = np.diff(histories.offsets)
-    entropy = -(likely * np.log(likely)).sum(axis=1) / max(np.log(likely.shape[1]), 1.0) if likely.size else 0.0 * sizes
+    entropy = -(likely * np.log(likely)).sum(axis=1) / np.log(max(likely.shape[1], 2))
     return np.stack([np.minimum(np.log1p(sizes) / np.log1p(_LONG), 1.0), entropy], axis=1)
 
 
@@ -160,7 +170,7 @@ def _of_ads(signal: IndexedSignal, histories: Histories, *, row: Int64s, leaf: I
             same = index.codes[leaf[part], None] == index.codes[own]
             shared = np.cumprod(same, axis=2).sum(axis=2) / index.codes.shape[1]
             like[part, 0], like[part, 1] = shared[:, -1], shared.max(axis=1)
-    return np.column_stack([popular, ~known, follows > 0, follows, like])
+    return np.column_stack([popular, ~known, follows, like])
 
 
 def _newest(histories: Histories) -> Int64s:

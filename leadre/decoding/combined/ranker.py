@@ -23,7 +23,7 @@ from leadre.errors import ArtifactIncomplete
 from leadre.evaluation.ranking import ABSENT, gains
 
 FILE = "ranker.json"
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1e3)
+PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e3)
 """Weights of the squares of a and b beside the mean loss that are tried; the last leaves one weight for all."""
 FOLDS = 5
 _CUTOFF = 10

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 
@@ -16,7 +15,6 @@ from leadre.decoding.combined import engine as engine_module
 from leadre.decoding.combined.engine import CANDIDATES, RankedEngine
 from leadre.decoding.combined.features import AD_FEATURES, Candidates, gather
 from leadre.decoding.combined.ranker import Ranker
-from leadre.decoding.diversity import CappedEngine
 from leadre.decoding.engine import Engine, Score
 from leadre.decoding.exact.fusion import IndexedSignal
 from leadre.decoding.load import engine_of
@@ -30,13 +28,12 @@ from tests.decoding.signals import signal_of
 ADS = 150
 KNOWN = 120
 HISTORIES: list[list[int]] = [[], [7], [40, 2, 11], [33, 90, 33]]
-RANKER = Ranker(bias=-0.4, user=np.array([1.5, -0.7]), ad=np.array([0.3, -0.2, 0.8, 1.1, 0.4, -0.5]))
+RANKER = Ranker(bias=-0.4, user=np.array([1.5, -0.7, 0.9]), ad=np.array([0.3, -0.2, 1.1, 0.4, -0.5]))
 
 
 @pytest.fixture(scope="module")
 def index(make_index: Callable[..., AdIndex]) -> AdIndex:
-    categories = np.random.default_rng(0).choice(4, ADS).astype(np.int32)
-    return dataclasses.replace(make_index(ADS), first_categories=categories, category_names=tuple("abcd"))
+    return make_index(ADS)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +116,10 @@ def test_features_are_what_a_plain_loop_counts(
     codes = index.codes.tolist()
     for request, history in enumerate(HISTORIES):
         entropy = -(likely[request] * np.log(likely[request])).sum() / np.log(ADS)
-        assert found.user[request] == pytest.approx([np.log1p(len(history)) / np.log1p(50), entropy])
+        shares = np.exp(scores(alone.generate([prompts[request]], beam_width=40)[0]))
+        shares /= shares.sum()
+        doubt = -(shares * np.log(shares)).sum() / np.log(40)
+        assert found.user[request] == pytest.approx([np.log1p(len(history)) / np.log1p(50), entropy, doubt], abs=1e-4)
     for request, leaf, ad in zip(found.request.tolist(), found.leaf.tolist(), found.ad.tolist(), strict=True):
         history, at = HISTORIES[request], number.get(int(index.ad_ids[leaf]))
         last = number.get(int(index.ad_ids[history[-1]])) if history else None
@@ -128,7 +128,6 @@ def test_features_are_what_a_plain_loop_counts(
             {
                 "popular": 0.0 if at is None else np.log1p(blend.popular[at]) / np.log1p(blend.popular.max()),
                 "unknown": float(at is None),
-                "followed": float(after > 0),
                 "follows": np.log1p(after) / np.log1p(pairs.max()),
                 "like_last": shared(codes[leaf], codes[history[-1]]) if history else 0.0,
                 "like_any": max((shared(codes[leaf], codes[row]) for row in history), default=0.0),
@@ -171,21 +170,6 @@ def test_lists_hold_live_ads_once_best_first_and_do_not_depend_on_what_is_asked_
         assert scores(beams) == pytest.approx(scores(again), abs=1e-4)
 
 
-def test_an_ad_s_score_is_the_same_under_every_filter_so_caps_hold_the_best_of_each_category(
-    ranked: RankedEngine, index: AdIndex, prompts: list[list[int]]
-) -> None:
-    everything = ranked.generate(prompts, beam_width=ADS)
-    capped = CappedEngine(ranked, index=index, most=3).generate(prompts, beam_width=9)
-    for all_, beams in zip(everything, capped, strict=True):
-        best: list[Beam] = []
-        for category in range(4):
-            rows = index.rows(np.array(ids([all_])[0]))
-            best += [beam for beam, row in zip(all_, rows, strict=True) if index.first_categories[row] == category][:3]
-        best.sort(key=lambda beam: -beam.log_probability)
-        assert ids([beams]) == ids([best[:9]])
-        assert scores(beams) == pytest.approx(scores(best[:9]), abs=1e-4)
-
-
 def test_over_another_revision_it_is_the_engine_made_for_it(
     ranked: RankedEngine, make_alone: Callable[..., Engine], make_index: Callable[..., AdIndex],
     index: AdIndex, signal: IndexedSignal, prompts: list[list[int]],
@@ -195,6 +179,16 @@ def test_over_another_revision_it_is_the_engine_made_for_it(
     assert ranked.over(grown).generate(prompts, beam_width=30) == made.generate(prompts, beam_width=30)
     assert ranked.index_version == "tiny"
     assert ranked.score == "level"
+
+
+def test_one_prompt_under_several_filters_gets_what_each_gives_alone(
+    ranked: RankedEngine, prompts: list[list[int]]
+) -> None:
+    masks = [LiveMask.of(np.random.default_rng(row).random(ADS) < 0.4) for row in range(3)]
+    together = ranked.generate([prompts[2]] * 3, beam_width=12, filters=masks)
+    alone = [ranked.generate([prompts[2]], beam_width=12, filters=[mask])[0] for mask in masks]
+    assert ids(together) == ids(alone)
+    assert len({tuple(one) for one in ids(together)}) == 3
 
 
 def test_many_prompts_over_many_ads_are_read_in_parts(
