@@ -88,6 +88,8 @@ def test_a_collaborative_signal_is_refused_where_scores_do_not_add_up(path: Path
     assert load_recipe(path, overrides=(enabled, "decoding.score=raw")).collaborative.enabled
     with pytest.raises(ConfigError, match=r"collaborative\.enabled adds .* score 'valid' does not"):
         load_recipe(path, overrides=(enabled, "decoding.score=valid"))
+    with pytest.raises(ConfigError, match="category_cap compares scores between filters"):
+        load_recipe(path, overrides=(enabled, "collaborative.combine=ranker", "decoding.category_cap=2"))
     assert load_recipe(path, overrides=("index.signal=collaborative", "index.quantiser=residual_kmeans"))
 
 
