@@ -141,6 +141,31 @@ class ModelRecipe(_Section, frozen=True):
     special tokens and codes are all that is trained; 0: every weight is (ours; the paper trains all)."""
     lora_alpha: PositiveInt = 32
     """Adapters count alpha / rank times (ours)."""
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    """Of embeddings and of what each layer adds, while a model from this section trains; 0: none (ours)."""
+
+    def __post_init__(self) -> None:
+        if self.dropout and self.base_model:
+            raise ValueError(
+                f"model.dropout={self.dropout} is for a model from scratch; with model.base_model set it to 0"
+            )
+
+
+class DistilRecipe(_Section, frozen=True):
+    """The collaborative signal as the LLM's teacher: its probability below every S-ID prefix (ours)."""
+
+    weight: Fraction = 0.0
+    """Share of the teacher's distribution over a level's codes in the main task's loss, beside the true code; 0: no
+    teacher (ours)."""
+    temperature: PositiveFloat = 1.0
+    """Of the teacher's distribution over ads (ours)."""
+    folds: Annotated[int, Meta(ge=0)] = 0
+    """Cross-fitting: users are split into so many folds, and a user's teacher was trained on the others; what ads
+    follow which is counted without the user's own. 0: one teacher, trained on all (ours)."""
+
+    def __post_init__(self) -> None:
+        if self.folds == 1:
+            raise ValueError("sft.distil.folds=1 leaves no other fold to train a teacher on; 0 is none, else 2 or more")
 
 
 class SftRecipe(_Section, frozen=True):
@@ -168,12 +193,33 @@ class SftRecipe(_Section, frozen=True):
     """Cross entropy over the level's codes alone, not the vocabulary: train as the `level` score serves (ours)."""
     checkpoint_steps: Annotated[int, Meta(ge=0)] = 0
     """Optimizer steps between checkpoints, from which the same training goes on after a kill; 0: none (ours)."""
+    objective: Literal["next_ad", "beside_signal"] = "next_ad"
+    """What the main task learns: the next ad (paper); or what the collaborative signal does not know of it, with the
+    signal's logarithms added to the LLM's logits, so that both together are right (a product of experts, ours)."""
+    beside_weight: PositiveFloat = 0.5
+    """beside_signal: weight of the signal's logarithms; those of the LLM weigh 1 (ours)."""
+    distil: DistilRecipe = DistilRecipe()
+    average: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    """Decay of an exponential mean of the weights, a step; the mean is validated, kept and released. 0: the weights
+    themselves (ours)."""
     validate_users: Annotated[int, Meta(ge=0)] = 0
     """After every pass of the last stage, retrieve the validation ads of a seeded sample of this many users; the best
     pass's weights (HR@10, then NDCG@10) are the stage's result; 0: no validation, the last weights (ours)."""
     patience: Annotated[int, Meta(ge=0)] = 0
     """Passes without a better validation after which the last stage stops; 0: all are trained (ours)."""
     seed: int = 0
+
+    @property
+    def taught(self) -> bool:
+        """Whether the main task learns from, or beside, the collaborative signal."""
+        return self.distil.weight > 0 or self.objective == "beside_signal"
+
+    def __post_init__(self) -> None:
+        if self.objective == "beside_signal" and self.distil.weight:
+            raise ValueError(
+                f"sft.objective='beside_signal' learns what the signal does not know, sft.distil.weight="
+                f"{self.distil.weight} what it knows; set one of them back"
+            )
 
 
 class DpoRecipe(_Section, frozen=True):
@@ -204,6 +250,9 @@ class DecodingRecipe(_Section, frozen=True):
     the codes that lead to a live ad (TensorRT-LLM's and xLLM's)."""
     beam_width: PositiveInt = 20
     """B (ours; the paper names none)."""
+    seen: Literal["auto", "keep", "leave_out"] = "auto"
+    """What becomes of ads that the user has clicked or converted on: "leave_out" generates none of them; "auto" leaves
+    them out where the training histories hardly ever repeat an ad. A release records what that came to (ours)."""
     category_cap: Annotated[int, Meta(ge=0)] = 0
     """Most ads of one first-level category in a list; 0: no cap (ours)."""
 
@@ -297,6 +346,8 @@ class Recipe(_Section, frozen=True):
             raise ValueError("decoding.category_cap compares scores between filters, which a ranker's do not")
         if self.sft.patience and not self.sft.validate_users:
             raise ValueError(f"sft.patience={self.sft.patience} needs sft.validate_users above 0")
+        if self.sft.objective == "beside_signal" and not self.collaborative.enabled:
+            raise ValueError("sft.objective='beside_signal' needs collaborative.enabled: alone, such an LLM is weak")
         if self.collaborative.enabled and self.decoding.score == "valid":
             raise ValueError(
                 "collaborative.enabled adds to sums of log-probabilities, which score 'valid' does not give"

@@ -67,6 +67,7 @@ def train(
             recipe=wanted,
             now=now,
             name=name,
+            device=found.device,
             progress=progress,
         )
     print_evaluation(made.release, made.metrics)
@@ -114,6 +115,7 @@ def evaluate(
             index=AdIndex.load(found.indexes / row.index_version),
             now=now,
             score=score,
+            device=found.device,
             precision=precision,
             collaborative_weight=collaborative_weight,
             progress=progress,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from scipy import sparse
 
+from leadre.collaborative.kept import fit_once
 from leadre.collaborative.sasrec import SasRec
 from leadre.collaborative.sasrec_network import SasRecNetwork
 from leadre.evaluation.baselines import CoVisitation, Histories, Popularity, Seen, places
@@ -32,7 +33,7 @@ SHARES = tuple(step / 10 for step in range(11))
 SHARE_USERS = 5_000
 """A seeded sample of at most so many users decides on the share (ours)."""
 _CUTOFF = 10
-_VISITS = 1.0  # so much speaks for popular ads beside what was counted: no probability is 0
+VISITS = 1.0  # so much speaks for popular ads beside what was counted: no probability is 0
 _ROWS_AT_ONCE = 256
 _WEIGHTS, _ABOUT = "collaborative.safetensors", "collaborative.json"
 
@@ -64,6 +65,7 @@ class Collaborative:
         recipe: CollaborativeRecipe,
         seed: int,
         texts: NDArray[np.float32] | None = None,
+        kept: Path | None = None,
         progress: Progress | None = None,
     ) -> Collaborative:
         """Train SASRec, count pairs, and choose the share.
@@ -74,9 +76,10 @@ class Collaborative:
             recipe: sizes and rates.
             seed: of the training and the sample.
             texts: as in `SasRec.fit`.
+            kept: folder of SASRecs that need not be trained again (`leadre.collaborative.kept`); None: none is kept.
             progress: called after each epoch.
         """
-        sasrec = SasRec.fit(train, targets=targets, recipe=recipe.sasrec, seed=seed, texts=texts, progress=progress)
+        sasrec = fit_once(kept, train, targets=targets, recipe=recipe.sasrec, seed=seed, texts=texts, progress=progress)
         _, popular = np.unique(train.items, return_counts=True)
         blend = cls(
             sasrec=sasrec,
@@ -134,7 +137,7 @@ class Collaborative:
     def _both(self, histories: Histories) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return log p by SASRec and by co-visitation, float32[n, items] each."""
         counts = self.co_visitation.scores(histories, seen="keep").toarray()
-        counts += self.popular * (_VISITS / self.popular.sum())
+        counts += self.popular * (VISITS / self.popular.sum())
         visited = np.log(counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
         return self.sasrec.log_probabilities(histories, seen="keep"), visited
 
@@ -167,6 +170,7 @@ class Collaborative:
             "weight": weight,
             "share": self.share,
             "seen": self.seen,
+            "epochs": self.sasrec.epochs,
             "sasrec": msgspec.to_builtins(self.sasrec.network.recipe),
         }
         (folder / _ABOUT).write_text(json.dumps(about, indent=1))
@@ -188,8 +192,10 @@ class Collaborative:
             (arrays["pairs.data"], arrays["pairs.indices"], arrays["pairs.indptr"]), shape=(len(items), len(items))
         )
         ranked = Popularity(items[np.lexsort((items, -popular))])
+        sasrec = SasRec(items, network.eval(), ranked)
+        sasrec.epochs = about.get("epochs", 0)  # releases of before cross-fitting do not say
         signal = cls(
-            sasrec=SasRec(items, network.eval(), ranked),
+            sasrec=sasrec,
             co_visitation=CoVisitation(items, pairs, ranked),
             popular=popular,
             share=about["share"],

@@ -30,10 +30,14 @@ _POOL_BATCHES = 32  # so many batches are sorted by length together: hardly any 
 
 
 class SasRec:
-    """A trained model and the ads it knows: those of the training histories."""
+    """A trained model and the ads it knows: those of the training histories.
+
+    `epochs` is after how many its weights were the best; 0: not known.
+    """
 
     def __init__(self, items: NDArray[np.int64], network: SasRecNetwork, popularity: Popularity) -> None:
         self.items, self.network, self._popularity = items, network, popularity
+        self.epochs = 0
 
     @classmethod
     def fit(
@@ -44,6 +48,7 @@ class SasRec:
         recipe: SasRecRecipe,
         seed: int,
         texts: NDArray[np.float32] | None = None,
+        items: NDArray[np.int64] | None = None,
         device: torch.device | None = None,
         progress: Progress | None = None,
     ) -> SasRec:
@@ -57,13 +62,14 @@ class SasRec:
                 all epochs are trained.
             recipe: sizes and rates.
             seed: of weights, order and dropout.
-            texts: float32[items, d], embeddings of the descriptions of the histories' distinct items, ascending: item
-                embeddings start from their principal components in place of noise (ours).
+            texts: float32[items, d], embeddings of the items' descriptions: item embeddings start from their principal
+                components in place of noise (ours).
+            items: the items it is to know, ascending; by default those of the histories.
             device: by default a CUDA device if there is one.
             progress: called after each epoch.
         """
         device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        items = np.unique(train.items)
+        items = np.unique(train.items) if items is None else items
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = SasRecNetwork(len(items), recipe)
@@ -88,6 +94,34 @@ class SasRec:
         found = np.full((len(histories), len(self.items)), -np.log(len(self.items)), np.float32)
         for chosen, scores in self._scores(self._numbered(histories), seen=seen):
             found[chosen] = scores.log_softmax(dim=1).cpu().numpy()
+        return found
+
+    @torch.no_grad()
+    def states_before(self, histories: Histories) -> NDArray[np.float32]:
+        """Return the state from which each item of the histories is predicted, float32[items of all rows, width].
+
+        A row is read in one pass, as in training; one with more items than positions in windows that overlap by half.
+        Zeros stand where no known item comes before: such a state finds all items equally likely.
+        """
+        place, known = places(histories.items, self.items)
+        counted = np.append(0, np.cumsum(known))
+        first = counted[histories.offsets]  # of each row among the known items of all
+        items = place[known]
+        before = counted[:-1] - first[histories.rows]
+        read = np.zeros(len(histories), np.int64)
+        whole = np.flatnonzero(np.diff(histories.offsets))
+        read[whole] = before[histories.offsets[1:][whole] - 1]  # from what comes last nothing is predicted
+        windows = sorted(_windows(first[:-1], read, self.network.positions), key=lambda window: window[1] - window[0])
+        after = np.zeros((len(items), self.network.items.embedding_dim), np.float32)
+        network = self.network.eval()
+        for at in range(0, len(windows), _ROWS_AT_ONCE):
+            part = windows[at : at + _ROWS_AT_ONCE]
+            inputs = _padded([items[start:end] for start, end, _ in part]).to(network.device)
+            states = network(inputs).cpu().numpy()
+            for number, (start, end, old) in enumerate(part):
+                after[start + old : end] = states[number, old : end - start]
+        found = np.zeros((len(place), after.shape[1]), np.float32)
+        found[before > 0] = after[counted[:-1][before > 0] - 1]
         return found
 
     def validate(self, rows: list[NDArray[np.int64]], wanted: NDArray[np.int64], *, seen: Seen) -> float:
@@ -141,6 +175,7 @@ class SasRec:
             if epoch - best_epoch >= recipe.patience:
                 break
         network.load_state_dict(kept)
+        self.epochs = best_epoch
 
     def _numbered(self, histories: Histories) -> list[NDArray[np.int64]]:
         """Return each row's known items as numbers."""
@@ -165,6 +200,19 @@ class SasRec:
                 had = torch.from_numpy(np.repeat(np.arange(len(part)), sizes[chosen])).to(network.device)
                 scores[had, torch.from_numpy(np.concatenate(part)).to(network.device)] = -torch.inf
             yield chosen, scores
+
+
+def _windows(
+    first: NDArray[np.int64], read: NDArray[np.int64], positions: int
+) -> Iterator[tuple[int, int, int]]:
+    """Give (first item, end, items whose states are known already) of what is read at once, row after row."""
+    half = positions // 2
+    for row_first, items in zip(first.tolist(), read.tolist(), strict=True):
+        start = old = 0
+        while start + old < items:
+            end = min(start + positions, items)
+            yield row_first + start, row_first + end, old
+            start, old = end - half, half
 
 
 def _batches(rows: list[NDArray[np.int64]], size: int, rng: np.random.Generator) -> Iterator[list[NDArray[np.int64]]]:

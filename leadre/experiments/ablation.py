@@ -26,6 +26,7 @@ from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.build import index_ads, version_of
 from leadre.indexing.quantisers.fit import fit_quantiser
 from leadre.indexing.texts.description import describe
+from leadre.pipelines.histories import sasrecs_beside
 from leadre.pipelines.index.build import embed, embedding_store
 from leadre.pipelines.index.fit_codebooks import fit_rows
 from leadre.pipelines.index.publish import is_whole
@@ -37,7 +38,7 @@ from leadre.store.records.catalog import read_ads
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.ecpm import ecpm_is_simulated, read_ecpm_log
 from leadre.store.records.events import read_sequences
-from leadre.training.learner.release_folder import load_prompt_encoder
+from leadre.training.learner.release_folder import load_prompt_encoder, seen_of
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -171,6 +172,8 @@ class _Trainings:
                 engine=load_engine(folder, index=index, device=self._trials.device, precision=self._trials.precision),
                 encoder=load_prompt_encoder(folder),
                 recipe=recipe,
+                seen=seen_of(folder),
+                kept=sasrecs_beside(self._trials.indexes),
                 now=self._trials.now,
                 progress=progress,
             )

@@ -27,7 +27,7 @@ from leadre.pipelines.learning.evaluate import answer
 from leadre.pipelines.learning.measures import LEADRE, Answers
 from leadre.pipelines.learning.train import read_training_data
 from leadre.recipe import Recipe
-from leadre.training.learner.release_folder import load_prompt_encoder, load_recipe_of, open_release
+from leadre.training.learner.release_folder import load_prompt_encoder, load_recipe_of, open_release, seen_of
 
 SIGNAL, LLM, BEAM, RANKER = "signal alone", "LLM alone", "fusion in the beam", "ranker"
 CUTOFF = 10
@@ -84,6 +84,7 @@ def combined(recipe: Recipe, trials: Trials, *, release: Path) -> tuple[Experime
             encoder=encoder,
             recipe=asked,
             collaborative=signal,
+            seen=seen_of(release),
             now=trials.now,
             progress=trials.progress,
         )

@@ -26,7 +26,7 @@ from leadre.store.records.database import connect, transaction
 from leadre.store.records.events import recent_users
 from leadre.store.records.source_ids import user_source_ids
 from leadre.store.release.records import live_release
-from leadre.training.learner.release_folder import load_prompt_encoder
+from leadre.training.learner.release_folder import load_prompt_encoder, seen_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,8 @@ def prepare(
         now: the instant; later behaviors are not seen.
         kind: which engine.
         precision: of its weights and activations.
-        filtered: only ads that run now and accept the user; otherwise every ad of the index.
+        filtered: only ads that run now, accept the user, and are not left out as the user's own; otherwise every ad of
+            the index.
 
     Raises:
         ConfigError: no release is live, or no user has a behavior.
@@ -103,18 +104,22 @@ def prepare(
             recipe=load_recipe(folder / "recipe.toml"),
             release=live.release,
             beam_width=settings.beam_width,
+            seen=seen_of(folder),
         )
         if filtered:
             with transaction(database) as connection:
                 retriever.inventory.refresh(connection)
         contexts = features.contexts(user_ids, now=now)
         features.close()
+        masks: list[LiveMask | None] = [None] * len(contexts)
+        if filtered:
+            masks = retriever.loaded.filters(contexts, inventory=retriever.inventory, now=now)
         return Prepared(
             release=live.release,
             engine=engine,
             users=tuple(names[user_id] for user_id in user_ids),
             prompts=tuple(tuple(retriever.encoder.encode(retriever.prompt(context))) for context in contexts),
-            masks=tuple(retriever.inventory.mask(context.profile, now) if filtered else None for context in contexts),
+            masks=tuple(masks),
         )
     finally:
         database.dispose()

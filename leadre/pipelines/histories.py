@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,11 @@ class TrainingHistories:
         """Return a hash of all of it."""
         arrays = (self.train.offsets, self.train.items, self.following)
         return blake2b(b"".join(array.tobytes() for array in arrays), digest_size=16).digest()
+
+
+def sasrecs_beside(folder: Path) -> Path:
+    """Return where SASRecs are kept (leadre.collaborative.kept): beside the folder of indexes or of releases."""
+    return folder.parent / "sasrec"
 
 
 def split_of(sequences: Sequences, recipe: EvaluationRecipe) -> Split:

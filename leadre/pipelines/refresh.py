@@ -30,7 +30,7 @@ from leadre.settings import Settings
 from leadre.store.features.client import FeatureClient
 from leadre.store.records.database import connect, transaction
 from leadre.store.release import records as releases
-from leadre.training.learner.release_folder import load_prompt_encoder
+from leadre.training.learner.release_folder import load_prompt_encoder, seen_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine as Database
@@ -133,6 +133,7 @@ class LiveRetriever:
             recipe=model.recipe,
             release=model.release,
             beam_width=self._settings.beam_width,
+            seen=model.seen,
             inventory=inventory,
             most_tokens=self._settings.refresh_tokens,
         )
@@ -155,6 +156,7 @@ def read_release(settings: Settings, row: releases.ReleaseRow, *, index: AdIndex
         encoder=load_prompt_encoder(folder),
         index=index,
         recipe=load_recipe(folder / "recipe.toml"),
+        seen=seen_of(folder),
     )
 
 

@@ -17,11 +17,14 @@ from leadre.domain.retrieval import Beam, RetrievalList
 from leadre.domain.semantic_id import SemanticId
 from leadre.domain.users import Context
 from leadre.errors import UnknownAd
+from leadre.evaluation.baselines import Seen
 from leadre.indexing.ad_index import AdIndex
+from leadre.indexing.trie import LiveMask
 from leadre.prompts.fit_length import PromptEncoder
 from leadre.prompts.render import Prompt, render
 from leadre.recipe import Recipe
 from leadre.retrieval.inventory import Inventory
+from leadre.retrieval.own_ads import own_rows, without
 from leadre.traces import traced
 
 INFERENCE_SECONDS = Histogram(
@@ -41,6 +44,7 @@ class LoadedRelease:
         encoder: writes prompts in the engine's token ids.
         index: the ads and their S-IDs.
         recipe: the release's; says what a prompt holds.
+        seen: what its lists do with a user's own ads.
     """
 
     release: str
@@ -48,6 +52,7 @@ class LoadedRelease:
     encoder: PromptEncoder
     index: AdIndex
     recipe: Recipe
+    seen: Seen = "keep"
 
     @traced("engine")
     def lists(
@@ -77,7 +82,7 @@ class LoadedRelease:
             InvalidInput: as `Engine.generate`.
         """
         prompts = [self.encoder.encode(self.prompt(context)) for context in contexts]
-        filters = [inventory.mask(context.profile, now) for context in contexts]
+        filters = self.filters(contexts, inventory=inventory, now=now)
         beams: list[list[Beam]] = []
         for part in parts_of([len(prompt) for prompt in prompts], most_tokens):
             began = time.perf_counter()
@@ -97,6 +102,13 @@ class LoadedRelease:
             )
             for context, found in zip(contexts, beams, strict=True)
         ]
+
+    def filters(self, contexts: Sequence[Context], *, inventory: Inventory, now: datetime) -> list[LiveMask | None]:
+        """Return the ads that each user may get: those that may be shown, without own ones where they are left out."""
+        masks = [inventory.mask(context.profile, now) for context in contexts]
+        days = self.recipe.prompt.window_days
+        own = own_rows(contexts, seen=self.seen, index=self.index, window_days=days)
+        return without(masks, own, leaves=len(self.index))
 
     def prompt(self, context: Context) -> Prompt:
         """Return the prompt that the release's recipe makes of a context."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from leadre.decoding.engine import Engine
 from leadre.domain.retrieval import RetrievalList
 from leadre.domain.users import Context
+from leadre.evaluation.baselines import Seen
 from leadre.indexing.ad_index import AdIndex
 from leadre.prompts.fit_length import PromptEncoder
 from leadre.prompts.render import Prompt
@@ -41,6 +42,7 @@ class Retriever:
         recipe: the release's; says what a prompt holds.
         release: its name, written beside every list.
         beam_width: ads a user.
+        seen: what the release's lists do with a user's own ads.
         inventory: what is known of the ads' states, `Inventory.over` this index; None reads them all first.
         most_tokens: prompt tokens that the engine gets at once; None: all of a batch.
     """
@@ -56,13 +58,16 @@ class Retriever:
         recipe: Recipe,
         release: str,
         beam_width: int,
+        seen: Seen = "keep",
         inventory: Inventory | None = None,
         most_tokens: int | None = None,
     ) -> None:
         self.release = release
         self.index = index
         self.encoder = encoder
-        self.loaded = LoadedRelease(release=release, engine=engine, encoder=encoder, index=index, recipe=recipe)
+        self.loaded = LoadedRelease(
+            release=release, engine=engine, encoder=encoder, index=index, recipe=recipe, seen=seen
+        )
         self._database, self._features, self._beam_width = database, features, beam_width
         self.inventory = inventory or Inventory(index)
         self._inventory_at: datetime | None = None

@@ -5,7 +5,7 @@ LEADRE §4.3.1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ from leadre.recipe import Recipe, encode_recipe
 from leadre.training.curriculum import stages
 from leadre.training.data.examples import TrainingData
 from leadre.training.learner.adapters import adapted
+from leadre.training.learner.dropout import dropping_out
 from leadre.training.learner.learner import Learner
 from leadre.training.objectives.sft import Stage, run_stage
 from leadre.training.run.checkpoint import claim, digest
 from leadre.training.run.processes import main_first
 from leadre.training.run.progress import CurvePoint, Progress
 from leadre.training.run.validation import Validation
+from leadre.training.teacher.rows import TeacherRows
 
 
 def fine_tune(
@@ -28,6 +30,7 @@ def fine_tune(
     recipe: Recipe,
     start: str,
     work: Path,
+    teach: Callable[[Path], TeacherRows] | None = None,
     validation: Validation | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[CurvePoint], dict[str, Any]]:
@@ -39,6 +42,7 @@ def fine_tune(
         recipe: everything about the training.
         start: names what the learner was made of: a training goes on only from the same.
         work: folder for the trainer's files; with `recipe.sft.checkpoint_steps` the training in it goes on.
+        teach: makes the teacher's rows in a folder, or finds them there; needed if `recipe.sft.taught`.
         validation: of the last stage.
         progress: called after each step.
 
@@ -53,8 +57,12 @@ def fine_tune(
     if recipe.sft.checkpoint_steps:
         with main_first():
             claim(work, {"start": start, **_plan(recipe, curriculum)})
+    teacher = teach(work / "teacher") if recipe.sft.taught and teach is not None else None
     curves: list[CurvePoint] = []
-    with adapted(learner.model, recipe.model, new_tokens=learner.new_tokens, seed=recipe.sft.seed):
+    with (
+        adapted(learner.model, recipe.model, new_tokens=learner.new_tokens, seed=recipe.sft.seed),
+        dropping_out(learner.model, recipe.model.dropout),
+    ):
         for number, stage in enumerate(curriculum):
             curves += run_stage(
                 learner.model,
@@ -63,6 +71,7 @@ def fine_tune(
                 tokenizer=learner.tokenizer,
                 code_blocks=learner.code_blocks,
                 work=work / f"{number}-{stage.name.replace(' ', '')}",
+                teacher=teacher,
                 validation=validation if number == len(curriculum) - 1 else None,
                 progress=progress,
             )
@@ -84,4 +93,6 @@ def _plan(recipe: Recipe, curriculum: Sequence[Stage]) -> dict[str, Any]:
     del values["sft.checkpoint_steps"]
     if recipe.sft.validate_users:
         values |= {f"decoding.{key}": plain["decoding"][key] for key in ("score", "beam_width")}
+    if recipe.sft.taught:
+        values["collaborative.sasrec"] = plain["collaborative"]["sasrec"]
     return values | {f"examples of {stage.name}": digest(stage.examples) for stage in curriculum}

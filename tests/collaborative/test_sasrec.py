@@ -135,3 +135,39 @@ def test_without_held_out_items_all_epochs_are_trained():
 def test_a_width_that_the_heads_cannot_share_is_refused():
     with pytest.raises(ConfigError, match="width=10 must be a multiple of heads=4"):
         decode_recipe({"name": "x", "evaluation": {"sasrec": {"width": 10, "heads": 4}}}, source="here")
+
+
+def test_states_before_are_those_of_training_in_one_pass_and_of_windows_where_rows_are_long(model):
+    rows = [cycle(0, 6), [7, 103], cycle(3, 8), [], cycle(1, 20), [104, 7, 105]]
+    found = model.states_before(histories(rows))
+    ends = np.cumsum([0, *map(len, rows)])
+
+    def after(items):
+        with torch.no_grad():
+            return model.network.eval()(torch.tensor([items]) - 100)[0].numpy()
+
+    assert found.shape == (39, TINY.width)
+    for row in range(len(rows)):
+        if rows[row]:
+            assert not found[ends[row]].any()  # nothing is known before the first
+    assert found[1:6] == pytest.approx(after(rows[0][:-1]), abs=1e-5)
+    assert found[ends[2] + 1 : ends[3]] == pytest.approx(after(rows[2][:-1]), abs=1e-5)
+    assert not found[ends[1] + 1].any()  # nor after an item that nobody knows
+    long = found[ends[4] : ends[5]]
+    assert long[1:8] == pytest.approx(after(rows[4][:7]), abs=1e-5)
+    assert long[8:12] == pytest.approx(after(rows[4][4:11])[3:], abs=1e-5)
+    assert found[ends[5] + 1] == pytest.approx(after([104])[0], abs=1e-5)
+    assert found[ends[5] + 2] == pytest.approx(after([104])[0], abs=1e-5)
+
+
+def test_it_may_know_items_of_others_and_says_after_how_many_epochs_it_was_best():
+    fitted = fit(items=np.arange(95, 120), recipe=decode_changed(epochs=3))
+    assert fitted.items.tolist() == list(range(95, 120))
+    assert 1 <= fitted.epochs <= 3
+    assert np.isfinite(fitted.log_probabilities(histories([cycle(1, 3)]), seen="keep")).all()
+
+
+def decode_changed(**changes):
+    import msgspec
+
+    return msgspec.structs.replace(TINY, **changes)

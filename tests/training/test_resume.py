@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leadre.collaborative.blend import Collaborative
+from leadre.collaborative.cross_fit import CrossFitted
 from leadre.errors import ArtifactIncomplete, ConfigError
-from leadre.recipe import Recipe
+from leadre.evaluation.ranking import ABSENT
+from leadre.indexing.ad_index import AdIndex
+from leadre.recipe import CollaborativeRecipe, DistilRecipe, Recipe, SasRecRecipe
 from leadre.training.data.examples import Example, TrainingData
 from leadre.training.fine_tune import fine_tune
 from leadre.training.learner.learner import Learner
 from leadre.training.run.checkpoint import claim, digest, newest_checkpoint
 from leadre.training.run.progress import CurvePoint
+from leadre.training.teacher.make import teacher_rows
+from leadre.training.teacher.positions import positions_of
 
 Train = Callable[..., tuple[list[CurvePoint], dict[str, torch.Tensor]]]
 
@@ -90,6 +98,58 @@ def test_killed_adapters_go_on_too_and_a_finished_training_is_not_repeated(train
     again, last = train("killed", rank=3, done=steps)
     assert (steps, again) == ([], resumed)
     assert all(torch.equal(weights[name], last[name]) for name in weights)
+
+
+def test_a_killed_training_with_a_teacher_a_mean_of_the_weights_and_dropout_goes_on_too(
+    learner: Learner, data: TrainingData, index: AdIndex, recipe: Recipe, tmp_path: Path
+) -> None:
+    initial = {name: value.clone() for name, value in learner.model.state_dict().items()}
+    train = positions_of(data, index=index).histories
+    sasrec = SasRecRecipe(width=8, layers=1, heads=2, positions=20, epochs=2, batch_size=16)
+    signal = Collaborative.fit(
+        train, targets=np.full(len(train), ABSENT), recipe=CollaborativeRecipe(sasrec=sasrec), seed=4
+    )
+    fitted = []
+
+    def once() -> CrossFitted:
+        fitted.append(signal)
+        return CrossFitted(signal=signal)
+
+    def attempt(name: str, *, average: float = 0.9, killed_at: int | None = None) -> dict[str, torch.Tensor]:
+        learner.model.load_state_dict(initial)
+
+        def progress(_: str, step: int, __: int | None) -> None:
+            if step == killed_at:
+                raise Killed
+
+        sft = msgspec.structs.replace(
+            recipe.sft,
+            curriculum=(("main",),),
+            epochs=(2.5,),
+            checkpoint_steps=2,
+            average=average,
+            distil=DistilRecipe(weight=0.5, temperature=1.5),
+        )
+        wanted = msgspec.structs.replace(recipe, sft=sft, model=msgspec.structs.replace(recipe.model, dropout=0.2))
+        fine_tune(
+            learner,
+            data,
+            recipe=wanted,
+            start="here",
+            work=tmp_path / name,
+            teach=partial(teacher_rows, data=data, teacher=once, index=index, temperature=1.5),
+            progress=progress,
+        )
+        return {key: value.clone() for key, value in learner.model.state_dict().items()}
+
+    weights = attempt("whole")
+    with pytest.raises(Killed):
+        attempt("killed", killed_at=3)
+    resumed = attempt("killed")
+    assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+    assert len(fitted) == 2  # not again for the second half
+    last = attempt("last", average=0.0)
+    assert any(not torch.equal(weights[name], last[name]) for name in weights)
 
 
 def test_only_the_same_training_goes_on(train: Train, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from leadre.experiments.ablation import Trials
     from leadre.experiments.result import Comparison, Experiment, Row
 
-_NAMES = ("table1", "table2", "table4", "table6", "figure4", "figure5", "combined")
+_NAMES = ("table1", "table2", "table4", "table6", "figure4", "figure5", "combined", "llm-alone")
 _OF_A_RELEASE = ("figure5", "combined")
 
 
@@ -39,8 +39,12 @@ _OF_A_RELEASE = ("figure5", "combined")
 )
 @click.option(
     "--release",
-    help="figure5, combined: the release that is asked; by default the newest (figure5 trains one where none is).",
+    "releases",
+    multiple=True,
+    help="figure5, combined: the release that is asked; by default the newest (figure5 trains one where none is). "
+    "llm-alone: repeatable, one a seed; by default the newest.",
 )
+@click.option("--users", type=click.IntRange(min=0), help="llm-alone: ask so many users, 0: all; else the recipe's.")
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for pictures (PNG and SVG).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @now_option
@@ -51,27 +55,45 @@ def experiment(
     seeds: int,
     overrides: tuple[str, ...],
     encoders: tuple[str, ...],
-    release: str | None,
+    releases: tuple[str, ...],
+    users: int | None,
     plots: Path | None,
     as_json: bool,
     now: datetime,
 ) -> None:
     """Run an experiment of the paper on this data, and print the paper's figures beside ours.
 
+    llm-alone is ours: it asks releases that are there for what the LLM finds alone, fused with the collaborative
+    signal, and the signal without it, and takes no recipe.
+
     The recipe decides the size: recipes/demo.toml for 2 cores, recipes/paper.toml for GPUs. No release is recorded. The
     figures of finished trainings stay in LEADRE_HOME/experiments, and no training is repeated while they are there.
 
     Example: leadre experiment table2 recipes/demo.toml --seeds 3 --plots figures
     """
-    from leadre.experiments.ablation import Trials
-
     if encoders and name != "table4":
         raise ConfigError(f"--encoder is for table4; for {name} write --set index.encoder=NAME")
-    if release and name not in _OF_A_RELEASE:
-        raise ConfigError(f"--release is for figure5 and combined; {name} trains its own models: leave it out")
+    if users is not None and name != "llm-alone":
+        raise ConfigError(f"--users is for llm-alone; for {name} write --set evaluation.max_users={users}")
     found = settings()
+    if name == "llm-alone":
+        from leadre.cli.experiments.llm_alone import run_llm_alone
+
+        if plots is not None or overrides:
+            raise ConfigError("llm-alone draws no pictures and follows the releases' own recipes: no --plots, no --set")
+        run_llm_alone(found, releases, now=now, max_users=users, as_json=as_json)
+        return
+    if releases and name not in _OF_A_RELEASE:
+        raise ConfigError(
+            f"--release is for figure5, combined and llm-alone; {name} trains its own models: leave it out"
+        )
+    if len(releases) > 1:
+        raise ConfigError(f"{name} asks one release; give --release once")
+    release = releases[0] if releases else None
     wanted = load_recipe(recipe, overrides=overrides)
     run = _of_release(name, found, release) if name in _OF_A_RELEASE else _experiment(name, encoders)
+    from leadre.experiments.ablation import Trials
+
     trials = Trials(
         database_url=found.database_url,
         indexes=found.indexes,

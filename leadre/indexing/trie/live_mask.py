@@ -44,6 +44,11 @@ class LiveMask:
         return cls(octets.view("<u8").astype(np.uint64, copy=False), len(live))
 
     @classmethod
+    def full(cls, leaves: int) -> LiveMask:
+        """Return the mask under which every leaf is live."""
+        return cls.of(np.ones(leaves, np.bool_))
+
+    @classmethod
     def all_of(cls, masks: Iterable[LiveMask]) -> LiveMask:
         """Return the mask of leaves that are live in every one of one or more masks; ranks are counted once.
 
@@ -72,6 +77,12 @@ class LiveMask:
         counts: NDArray[np.uint32] = self.ranks.take(word)
         counts += np.bitwise_count(below)
         return counts
+
+    def without(self, leaves: Ints) -> LiveMask:
+        """Return the mask without some leaves, int64[n], of which any may be there more than once."""
+        words = self.words.copy()
+        np.bitwise_and.at(words, leaves >> 6, ~(_ONE << (leaves.view(np.uint64) & _LAST_BITS)))
+        return LiveMask(words, self.leaves)
 
     def __and__(self, other: LiveMask) -> LiveMask:
         """Return the mask of leaves that are live in both; `all_of` is for many."""

@@ -22,6 +22,7 @@ from leadre.indexing.build import add_ads, index_ads, version_of
 from leadre.indexing.texts.description import clean, describe
 from leadre.indexing.texts.embedding_store import EmbeddingStore
 from leadre.indexing.texts.encoder import Progress, encode
+from leadre.pipelines.histories import sasrecs_beside
 from leadre.pipelines.index.fit_codebooks import fit_codebooks, learnable_histories
 from leadre.pipelines.index.publish import BuiltIndex, is_whole, open_index, publish_built, publish_grown
 from leadre.recipe import EvaluationRecipe, IndexRecipe
@@ -98,7 +99,9 @@ def build_index(
         if not is_whole(indexes / version):
             texts = [describe(ad) for ad in ads]
             embeddings = embed(texts, recipe, store=embedding_store(indexes, recipe), progress=progress)
-            quantiser, hidden = fit_codebooks(ads, embeddings, learnt, recipe=recipe, progress=progress)
+            quantiser, hidden = fit_codebooks(
+                ads, embeddings, learnt, recipe=recipe, kept=sasrecs_beside(indexes), progress=progress
+            )
             index = index_ads(ads, embeddings, quantiser, version=version, assignment=recipe.assignment, hidden=hidden)
             built = BuiltIndex(index=index, quantiser=quantiser, recipe=recipe)
         return publish_built(database, indexes / version, built=built, now=now)

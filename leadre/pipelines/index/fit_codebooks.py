@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,6 +49,7 @@ def fit_codebooks(
     learnt: TrainingHistories | None,
     *,
     recipe: IndexRecipe,
+    kept: Path | None = None,
     progress: Progress | None,
 ) -> tuple[Quantiser, NDArray[np.float32] | None]:
     """Return the quantiser, and what it is to quantise, float32[N, width], where that is more than the texts say.
@@ -57,6 +59,7 @@ def fit_codebooks(
         embeddings: x_a, float32[N, d].
         learnt: the histories, for the signal "collaborative"; None for "text".
         recipe: how ads get S-IDs.
+        kept: folder of SASRecs that need not be trained again (leadre.collaborative.kept); None: none is kept.
         progress: called as the fit goes on.
 
     Raises:
@@ -65,10 +68,11 @@ def fit_codebooks(
     if learnt is None:
         return fit_quantiser(embeddings[fit_rows(len(ads), seed=recipe.seed)], recipe, progress=progress), None
     from leadre.collaborative.codebooks import fit_collaborative  # brings torch
-    from leadre.collaborative.sasrec import SasRec
+    from leadre.collaborative.kept import fit_once
 
     ids = np.array([ad.ad_id for ad in ads], np.int64)
-    sasrec = SasRec.fit(
+    sasrec = fit_once(
+        kept,
         learnt.train,
         targets=learnt.following,
         recipe=recipe.sasrec,

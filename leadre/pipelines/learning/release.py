@@ -16,13 +16,14 @@ from leadre.collaborative.blend import Collaborative
 from leadre.decoding.engine import Score
 from leadre.decoding.load import Precision, load_engine
 from leadre.indexing.ad_index import AdIndex
+from leadre.pipelines.histories import sasrecs_beside
 from leadre.pipelines.learning.evaluate import evaluate
 from leadre.pipelines.learning.measures import Evaluation
 from leadre.pipelines.learning.train import train
 from leadre.recipe import Recipe, encode_recipe
 from leadre.store.records.database import connect, transaction
 from leadre.store.release.records import ReleaseRow, record_release
-from leadre.training.learner.release_folder import load_prompt_encoder, load_recipe_of
+from leadre.training.learner.release_folder import load_prompt_encoder, load_recipe_of, seen_of
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -37,6 +38,7 @@ def make_release(
     name: str | None = None,
     warm_start: Path | None = None,
     since: datetime | None = None,
+    device: str = "cpu",
     notes: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> ReleaseRow:
@@ -53,6 +55,7 @@ def make_release(
         name: of the release; by default the recipe's name and `now`.
         warm_start: a release of the same index to go on from.
         since: learn only from users with a behavior after this instant.
+        device: where it is evaluated, as torch names it; training takes a GPU where there is one.
         notes: recorded among its figures.
         progress: called with what is being done, how much is done, and how much there is.
 
@@ -78,7 +81,9 @@ def make_release(
     for folder in folders:
         when = " before DPO" if folder == trained.sft_folder else ""
         measured.append(
-            evaluate_release(folder, database_url=database_url, index=index, now=now, when=when, progress=progress)
+            evaluate_release(
+                folder, database_url=database_url, index=index, now=now, when=when, device=device, progress=progress
+            )
         )
     database = connect(database_url, application_name="leadre train")
     try:
@@ -109,6 +114,7 @@ def evaluate_release(
     baselines: Literal["recipe", "none"] = "recipe",
     when: str = "",
     score: Score | None = None,
+    device: str = "cpu",
     precision: Precision = "fp32",
     collaborative_weight: float | None = None,
     progress: Progress | None = None,
@@ -123,6 +129,7 @@ def evaluate_release(
         baselines: "recipe" measures the recipe's beside it, "none" the release alone.
         when: said in the progress, for example " before DPO".
         score: another one than the recipe's.
+        device: where it is evaluated, as torch names it.
         precision: of the model's weights and activations.
         collaborative_weight: another share of the collaborative signal than the release's; 0: the LLM alone.
         progress: as in `make_release`.
@@ -145,11 +152,18 @@ def evaluate_release(
         database_url=database_url,
         index=index,
         engine=load_engine(
-            folder, index=index, score=score, precision=precision, collaborative_weight=collaborative_weight
+            folder,
+            index=index,
+            device=device,
+            score=score,
+            precision=precision,
+            collaborative_weight=collaborative_weight,
         ),
         encoder=load_prompt_encoder(folder),
         recipe=recipe,
         collaborative=found[0] if found else None,
+        seen=seen_of(folder),
+        kept=sasrecs_beside(folder.parent),
         now=now,
         progress=report,
     )

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -18,22 +19,24 @@ from typing import Any
 import numpy as np
 
 from leadre.collaborative.blend import Collaborative
+from leadre.collaborative.cross_fit import CrossFitted
 from leadre.decoding.combined.ranker import Ranker
 from leadre.decoding.exact.fusion import IndexedSignal
 from leadre.decoding.load import engine_of
 from leadre.domain.behavior import Domain
 from leadre.errors import InvalidInput
-from leadre.evaluation.split import hold_out
 from leadre.indexing.ad_index import AdIndex
-from leadre.pipelines.learning.collaborate import calibrate, fit_ranker, fit_signal
-from leadre.pipelines.learning.validate import validation_of
+from leadre.pipelines.histories import split_of, training_histories
+from leadre.pipelines.learning.collaborate import calibrate, cross_fit_signal, fit_ranker, fit_signal
+from leadre.pipelines.learning.validate import filters_at, validation_of
 from leadre.recipe import Recipe
+from leadre.retrieval.own_ads import seen_policy
 from leadre.store.records.catalog import read_ads
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.ecpm import read_ecpm_log
 from leadre.store.records.events import read_sequences
 from leadre.store.records.impressions import liked_impressions
-from leadre.training.data.contexts import DOMAINS, read_contexts
+from leadre.training.data.contexts import read_contexts
 from leadre.training.data.examples import TrainingData
 from leadre.training.data.preferences import (
     PreferenceExample,
@@ -49,6 +52,8 @@ from leadre.training.objectives.dpo import run_dpo
 from leadre.training.objectives.rrhf import run_rrhf
 from leadre.training.run.processes import is_main
 from leadre.training.run.progress import Progress
+from leadre.training.teacher.make import teacher_rows
+from leadre.training.teacher.rows import TeacherRows
 
 CANDIDATE_ADS = 16
 """Of a generated list, the ads that count as likely."""
@@ -79,6 +84,8 @@ def train(
 
     Recording, evaluating and promoting are the caller's. Under `accelerate launch` every process calls this, with the
     same arguments, and the main one writes.
+
+    The collaborative signal is fitted first: it is the LLM's teacher, where the recipe wants one, and the release's.
 
     With `recipe.sft.checkpoint_steps`, a training that was killed goes on when it is called again with the same name:
     finished stages are not repeated, the running one continues at its newest checkpoint, and the weights are those of
@@ -133,23 +140,45 @@ def train(
             index_version=index.version,
             collaborative=collaborative,
             ranker=ranker.to_json() if ranker else None,
+            seen=data.seen,
         )
 
     collaborative: tuple[Collaborative, float] | None = None
     ranker: Ranker | None = None
     with tempfile.TemporaryDirectory(prefix="leadre-train-") as scratch:
+        resumes, taught = recipe.sft.checkpoint_steps > 0, recipe.sft.taught
+        signal = None
+        if recipe.collaborative.enabled or taught:
+            signal = fit_signal(
+                database_url=database_url,
+                releases=releases,
+                recipe=recipe,
+                now=now,
+                kept=unfinished / "signal" if resumes and taught else None,
+                progress=progress,
+            )
         curves, of_stages = fine_tune(
             learner,
             data,
             recipe=recipe,
             start=f"{warm_start.name if warm_start else 'a new model'}, index {index.version}",
-            work=unfinished if recipe.sft.checkpoint_steps else Path(scratch),
-            validation=validation_of(learner, data, index=index, recipe=recipe),
+            work=unfinished if resumes else Path(scratch),
+            teach=partial(
+                _teach,
+                data=data,
+                signal=signal,
+                index=index,
+                recipe=recipe,
+                database_url=database_url,
+                releases=releases,
+                now=now,
+                progress=progress,
+            ),
+            validation=validation_of(learner, data, index=index, recipe=recipe, signal=signal),
             progress=progress,
         )
         sizes |= of_stages
-        if recipe.collaborative.enabled:
-            signal = fit_signal(database_url=database_url, releases=releases, recipe=recipe, now=now, progress=progress)
+        if recipe.collaborative.enabled and signal is not None:
             weight = recipe.collaborative.weight
             if weight == "calibrated":
                 weight = calibrate(signal, learner, data, index=index, recipe=recipe, progress=progress)
@@ -197,6 +226,32 @@ def train(
     return TrainingResult(folder=folder, sft_folder=sft_folder)
 
 
+def _teach(
+    folder: Path,
+    *,
+    data: TrainingData,
+    signal: Collaborative | None,
+    index: AdIndex,
+    recipe: Recipe,
+    database_url: str,
+    releases: Path,
+    now: datetime,
+    progress: Progress | None,
+) -> TeacherRows:
+    """Return what the signal teaches, made in a folder or found there."""
+    if signal is None:
+        raise InvalidInput("a recipe whose sft.taught is set needs the collaborative signal to teach; fit it first")
+
+    def teacher() -> CrossFitted:
+        return cross_fit_signal(
+            signal, database_url=database_url, releases=releases, recipe=recipe, now=now, progress=progress
+        )
+
+    return teacher_rows(
+        folder, data, teacher=teacher, index=index, temperature=recipe.sft.distil.temperature, progress=progress
+    )
+
+
 def read_training_data(
     *, database_url: str, index: AdIndex, recipe: Recipe, now: datetime, since: datetime | None = None
 ) -> TrainingData:
@@ -216,9 +271,7 @@ def read_training_data(
         engine.dispose()
     sids = {ad_id: index.sid_at(row) for row, ad_id in enumerate(index.ad_ids.tolist())}
     behaviors = [contexts.behaviors(user) for user in range(len(sequences.users))]
-    is_ad = sequences.domains == DOMAINS.index(Domain.AD)
-    held = recipe.evaluation
-    split = hold_out(held.split, sequences.offsets, is_ad, sequences.occurred_at_s, test_share=held.test_share)
+    split = split_of(sequences, recipe.evaluation)
     targets = [
         [at for at, behavior in enumerate(rows[:seen]) if behavior.domain is Domain.AD and behavior.item_id in sids]
         if since is None or rows[-1].occurred_at > since
@@ -240,6 +293,7 @@ def read_training_data(
         recipe=recipe.prompt,
         seed=recipe.sft.seed,
         validation=list(zip(split.users.tolist(), held_out.tolist(), strict=True)),
+        seen=seen_policy(recipe.decoding, training_histories(sequences, split).train),
     )
 
 
@@ -288,7 +342,8 @@ def _candidates(
     for start in range(0, len(users), batch):
         places = [(user, data.targets[user][-1]) for user in users[start : start + batch].tolist()]
         prompts = [learner.encoder.encode(data.prompt(*place, augment=False)) for place in places]
-        for place, beams in zip(places, engine.generate(prompts, beam_width=CANDIDATE_ADS), strict=True):
+        found = engine.generate(prompts, beam_width=CANDIDATE_ADS, filters=filters_at(places, data, index=index))
+        for place, beams in zip(places, found, strict=True):
             made.append((*place, [beam.ad_id for beam in beams]))
         if progress is not None:
             progress("generate candidates", min(start + batch, len(users)), len(users))

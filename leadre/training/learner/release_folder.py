@@ -17,6 +17,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from leadre.artifacts import Manifest, open_artifact, write_artifact
 from leadre.collaborative.blend import Collaborative
+from leadre.evaluation.baselines import Seen
 from leadre.prompts.fit_length import PromptEncoder
 from leadre.prompts.vocabulary import Vocabulary
 from leadre.recipe import Recipe, encode_recipe, load_recipe
@@ -43,6 +44,7 @@ def write_release(
     index_version: str,
     collaborative: tuple[Collaborative, float] | None = None,
     ranker: Mapping[str, Any] | None = None,
+    seen: Seen = "keep",
 ) -> None:
     """Write a release.
 
@@ -58,6 +60,7 @@ def write_release(
         index_version: the index whose S-IDs the model speaks.
         collaborative: the collaborative signal and its share in the score, where the release has one.
         ranker: the plain form of what makes one list of the LLM's and the signal's, in place of that share.
+        seen: what its lists do with a user's own ads.
 
     Raises:
         FileExistsError: a release of that name is there.
@@ -87,6 +90,7 @@ def write_release(
         "architecture": model.config.model_type,
         "parameters": model.num_parameters(),
         "recipe": recipe.name,
+        "seen": seen,
     }
     write_artifact(folder, kind=KIND, facts=facts, write=write)
 
@@ -103,6 +107,15 @@ def open_release(folder: Path) -> Manifest:
 def load_recipe_of(folder: Path) -> Recipe:
     """Return the recipe a release was trained by."""
     return load_recipe(folder / RECIPE)
+
+
+def seen_of(folder: Path) -> Seen:
+    """Return what a release's lists do with a user's own ads: they are kept by one that does not say.
+
+    Raises:
+        ArtifactIncomplete: no whole release there.
+    """
+    return "leave_out" if open_release(folder).facts.get("seen") == "leave_out" else "keep"
 
 
 def trained_until(folder: Path) -> datetime | None:

@@ -16,12 +16,14 @@ from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from leadre.errors import ConfigError
 from leadre.precision import training_type
 from leadre.recipe import SftRecipe
-from leadre.training.data.examples import Example, to_dataset
+from leadre.training.data.examples import NO_TARGETS, Example, to_dataset
 from leadre.training.objectives.head import attach_head, detach_head
+from leadre.training.run.average import Average
 from leadre.training.run.checkpoint import (
     finish,
     newest_checkpoint,
@@ -33,6 +35,8 @@ from leadre.training.run.checkpoint import (
 from leadre.training.run.processes import is_main, process_count, process_number, wait_for_all
 from leadre.training.run.progress import CurvePoint, Curves, Progress
 from leadre.training.run.validation import Validation, Validator
+from leadre.training.teacher.lesson import Lesson
+from leadre.training.teacher.rows import TeacherRows
 
 _POOL_BATCHES = 256  # so many batches are sorted by length together: hardly any padding, still shuffled
 
@@ -54,6 +58,7 @@ def run_stage(
     tokenizer: PreTrainedTokenizerBase,
     code_blocks: Sequence[tuple[int, int]],
     work: Path,
+    teacher: TeacherRows | None = None,
     validation: Validation | None = None,
     progress: Progress | None = None,
 ) -> list[CurvePoint]:
@@ -69,6 +74,7 @@ def run_stage(
             stage's alone: training goes on from the newest checkpoint there, or takes the finished stage's weights,
             and ends with the weights of a training that was never killed. That what is there is of the same stage and
             recipe is the caller's to see to.
+        teacher: of the examples' targets, where the recipe wants one.
         validation: measured after every pass; the model ends with the best pass's weights.
         progress: called after each step.
 
@@ -87,6 +93,8 @@ def run_stage(
     device_batch = device_batch_size(recipe, processes=process_count())
     best = work / f"best-{process_number()}.safetensors"
     curves = Curves(stage=stage.name, progress=progress)
+    taught = teacher is not None and any(example.first_target != NO_TARGETS for example in stage.examples)
+    average = Average(model, decay=recipe.average) if recipe.average else None
     trainer = _StageTrainer(
         model=model,
         args=SFTConfig(
@@ -115,20 +123,35 @@ def run_stage(
             disable_tqdm=True,
             seed=recipe.seed,
         ),
-        train_dataset=to_dataset(stage.examples),
+        train_dataset=to_dataset(stage.examples, targets="number" if taught else "leave_out"),
         processing_class=tokenizer,
+        data_collator=_TargetCollator(pad_token_id=tokenizer.pad_token_id) if taught else None,
         curves=curves,
+        average=average,
     )
     trainer.remove_callback(PrinterCallback)
+    if average is not None:
+        trainer.add_callback(average)
     if validation is not None:
-        trainer.add_callback(Validator(validation, curves=curves, model=model, best=best, steps_a_pass=steps_a_pass))
-    attach_head(model, blocks=code_blocks if recipe.level_loss else (), multiply_in=training_type(recipe.precision))
+        trainer.add_callback(
+            Validator(
+                validation, curves=curves, model=model, best=best, steps_a_pass=steps_a_pass, average=average
+            )
+        )
+    attach_head(
+        model,
+        blocks=code_blocks if recipe.level_loss else (),
+        multiply_in=training_type(recipe.precision),
+        lesson=Lesson.of(teacher, recipe, blocks=code_blocks) if taught and teacher is not None else None,
+    )
     try:
         trainer.train(resume_from_checkpoint=newest_checkpoint(work) if durable else None)
     finally:
         detach_head(model)
     if validation is not None:
         read_weights(best, model)
+    elif average is not None:
+        average.give()
     if durable:
         wait_for_all()
         if is_main():
@@ -185,6 +208,15 @@ class LengthBuckets(Sampler[int]):
             yield from batch.tolist()
 
 
+class _TargetCollator(DataCollatorForLanguageModeling):  # type: ignore[misc]
+    """TRL's collator, and the number of each sample's first target."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = super().torch_call(examples)
+        batch["first_target"] = torch.tensor([int(example["first_target"]) for example in examples])
+        return batch
+
+
 class _StageTrainer(SFTTrainer):  # type: ignore[misc]
     """TRL's trainer with batches of equal length, and checkpoints of what is trained and of the curve."""
 
@@ -195,12 +227,23 @@ class _StageTrainer(SFTTrainer):  # type: ignore[misc]
         args: SFTConfig,
         train_dataset: Dataset,
         processing_class: PreTrainedTokenizerBase,
+        data_collator: _TargetCollator | None,
         curves: Curves,
+        average: Average | None,
     ) -> None:
         super().__init__(
-            model=model, args=args, train_dataset=train_dataset, processing_class=processing_class, callbacks=[curves]
+            model=model,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            processing_class=processing_class,
+            callbacks=[curves],
         )
-        self._curves = curves
+        self._curves, self._average = curves, average
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = [*dict.fromkeys([*self._signature_columns, "first_target"])]
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         dataset: Any = self.train_dataset if train_dataset is None else train_dataset
@@ -211,10 +254,15 @@ class _StageTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _save(self, output_dir: str | None = None, **_: Any) -> None:
         if self.args.should_save:
-            write_progress(Path(output_dir or self.args.output_dir), self.model, curve=self._curves.points)
+            folder = Path(output_dir or self.args.output_dir)
+            write_progress(folder, self.model, curve=self._curves.points)
+            if self._average is not None:
+                self._average.write(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, *_: Any) -> None:
         self._curves.points[:] = read_progress(Path(resume_from_checkpoint), self.model)
+        if self._average is not None:
+            self._average.read(Path(resume_from_checkpoint))
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Write none: a checkpoint is not for publication."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from leadre.evaluation.ranking import hit_ratio, ndcg, ranks_of
+from leadre.training.run.average import Average
 from leadre.training.run.checkpoint import write_weights
 from leadre.training.run.processes import agreed
 from leadre.training.run.progress import Curves
@@ -54,13 +56,21 @@ class Validator(TrainerCallback):  # type: ignore[misc]
         model: the one in training.
         best: file of the best weights so far.
         steps_a_pass: optimizer steps in a pass; the last step ends one too.
+        average: validated and kept in place of the weights, where there is one; it is called before this.
     """
 
     def __init__(
-        self, validation: Validation, *, curves: Curves, model: PreTrainedModel, best: Path, steps_a_pass: int
+        self,
+        validation: Validation,
+        *,
+        curves: Curves,
+        model: PreTrainedModel,
+        best: Path,
+        steps_a_pass: int,
+        average: Average | None = None,
     ) -> None:
         self._validation, self._curves, self._model, self._best = validation, curves, model, best
-        self._steps_a_pass = steps_a_pass
+        self._steps_a_pass, self._average = steps_a_pass, average
         self._measured: tuple[float, float] | None = None
 
     def on_step_end(self, _: TrainingArguments, state: TrainerState, control: TrainerControl, **__: Any) -> None:
@@ -68,13 +78,14 @@ class Validator(TrainerCallback):  # type: ignore[misc]
         if state.global_step % self._steps_a_pass and state.global_step < state.max_steps:
             return
         began = time.monotonic()
-        hr, gain = agreed(self._validation.measure())  # rounding differs, and all processes must stop together
-        self._measured = round(hr, 6), round(gain, 6)  # as the curve holds it: a tie is no gain
-        points = self._curves.points
-        results = [(point.hr_10, point.ndcg_10) for point in points if point.hr_10 is not None] + [self._measured]
-        since_best = len(results) - 1 - results.index(max(results))
-        if since_best == 0:
-            write_weights(self._best, self._model)
+        with self._average.in_place() if self._average is not None else nullcontext():
+            hr, gain = agreed(self._validation.measure())  # rounding differs, and all processes must stop together
+            self._measured = round(hr, 6), round(gain, 6)  # as the curve holds it: a tie is no gain
+            points = self._curves.points
+            results = [(point.hr_10, point.ndcg_10) for point in points if point.hr_10 is not None] + [self._measured]
+            since_best = len(results) - 1 - results.index(max(results))
+            if since_best == 0:
+                write_weights(self._best, self._model)
         self._curves.leave_out(time.monotonic() - began)
         control.should_log = True
         if 0 < self._validation.patience <= since_best:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leadre.collaborative.blend import Collaborative
+from leadre.collaborative.leaves import EVEN_SHARE, nearest_known
 from leadre.decoding.engine import Engine, Score
-from leadre.decoding.exact.fusion import EVEN_SHARE, Fusion, histories_in, nearest_known
+from leadre.decoding.exact.fusion import Fusion, histories_in
 from leadre.decoding.load import engine_of
 from leadre.domain.retrieval import Beam
 from leadre.errors import ConfigError

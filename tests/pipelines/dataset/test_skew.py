@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from leadre.derivation import pack, unpack
-from leadre.domain.behavior import Behavior, Impression
+from leadre.domain.behavior import Behavior, Domain, Impression, window_start
 from leadre.indexing.ad_index import AdIndex
 from leadre.pipelines.dataset.backfill import PastDecoder, choose_existing, plan
 from leadre.pipelines.dataset.past import past_releases
@@ -42,6 +44,8 @@ def test_a_list_made_later_is_the_one_a_worker_would_have_written(past: Past, en
         for table in ("behaviors", "impressions", "user_state"):
             connection.execute(text(f"DELETE FROM {table}"))
         release = past_releases(connection)[0]
+    if engine == "stub":
+        _leave_own_ads_out(Path(release.row.uri))
     loaded = read_release(settings, release.row, index=AdIndex.load(past.settings.indexes / "i1"))
     features = FeatureClient(past.settings.feature_repo, past.settings.feast_environment())
     worker = Retriever(
@@ -52,17 +56,21 @@ def test_a_list_made_later_is_the_one_a_worker_would_have_written(past: Past, en
         index=loaded.index,
         recipe=loaded.recipe,
         release=loaded.release,
+        seen=loaded.seen,
         beam_width=past.settings.beam_width,
     )
-    since = NOW - timedelta(days=100)
+    since, kept = NOW - timedelta(days=100), set[int]()
     for at in INSTANTS:
         with transaction(past.database) as connection:
             upsert_behaviors(connection, _between(past.world.behaviors, since, at), arrived_at=at)
             upsert_impressions(connection, _between(past.world.impressions, since, at), arrived_at=at)
         for start in range(0, len(EVERYBODY), TOGETHER):
-            worker.refresh(EVERYBODY[start : start + TOGETHER], now=at)
+            for given in worker.refresh(EVERYBODY[start : start + TOGETHER], now=at):
+                own = _own_ads(past, given.user_id, at, days=loaded.recipe.prompt.window_days)
+                kept |= own & {beam.ad_id for beam in given.beams}
         since = at
     features.close()
+    assert (loaded.seen == "keep") == bool(kept)
     served = _records(past)
     with transaction(past.database) as connection:
         upsert_behaviors(connection, past.world.behaviors, arrived_at=NOW)
@@ -78,6 +86,25 @@ def test_a_list_made_later_is_the_one_a_worker_would_have_written(past: Past, en
     assert [key for key, record in served.items() if made[key] != record] == []
     assert len(set(made.values())) > len(EVERYBODY)
     assert (unpack(made.values()).expected_ecpm > 0).all()
+
+
+def _leave_own_ads_out(release: Path) -> None:
+    """Let a release say that its lists leave own ads out."""
+    manifest = json.loads((release / "manifest.json").read_text())
+    manifest["facts"]["seen"] = "leave_out"
+    (release / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _own_ads(past: Past, user_id: int, at: datetime, *, days: int) -> set[int]:
+    """Return what a user clicked or converted on in the window before an instant."""
+    return {
+        row.item_id
+        for row in past.world.behaviors
+        if row.user_id == user_id
+        and row.domain is Domain.AD
+        and row.positive
+        and window_start(at, days=days) <= row.occurred_at < at
+    }
 
 
 def _between(events: Sequence[Event], since: datetime, until: datetime) -> list[Event]:

@@ -28,6 +28,7 @@ from leadre.evaluation.ranking import ABSENT
 from leadre.experiments.ablation import Trials
 from leadre.experiments.combined import combined
 from leadre.indexing.ad_index import AdIndex
+from leadre.indexing.trie import LiveMask
 from leadre.pipelines.engine import engine_of_release
 from leadre.pipelines.index import build as pipeline
 from leadre.pipelines.index.build import add_new_ads, build_index
@@ -275,6 +276,9 @@ class Asked:
     def __init__(self, engine: Engine) -> None:
         self._engine, self.index_version, self.prompts = engine, engine.index_version, list[list[int]]()
 
-    def generate(self, prompts: list[list[int]], *, beam_width: int) -> list[list[Beam]]:
+    def generate(
+        self, prompts: list[list[int]], *, beam_width: int, filters: list[LiveMask | None]
+    ) -> list[list[Beam]]:
         self.prompts += prompts
-        return self._engine.generate(prompts, beam_width=beam_width)
+        assert filters == [None] * len(prompts)  # in this world ads repeat
+        return self._engine.generate(prompts, beam_width=beam_width, filters=filters)

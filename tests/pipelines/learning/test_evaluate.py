@@ -218,7 +218,10 @@ def test_slices_count_their_users_and_their_figures_add_up(loaded, world, index,
     hits = found.slices["cold_ads"].metrics["leadre"]["HR@8"]
     assert hits.mean == pytest.approx(np.mean([row[-1] in ads[:8] for row in cold]))
     assert hits.low <= hits.mean <= hits.high
-    assert found.slices["short_histories"].users == sum(len(row) - 1 < 5 for row in wanted)
+    assert found.slices["short_histories"].users == sum(len(row) - 1 <= 5 for row in wanted)
+    both = [found.slices[f"{seen}_transitions"].users for seen in ("seen", "unseen")]
+    assert min(both) > 0
+    assert sum(both) == found.users
     bands = [part for name, part in found.slices.items() if name.startswith("arpu_")]
     assert sum(part.users for part in bands) == found.users
     for system in found.metrics:

@@ -13,6 +13,7 @@ import pytest
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from leadre.artifacts import open_artifact
+from leadre.collaborative.blend import Collaborative
 from leadre.decoding.load import load_engine
 from leadre.domain.behavior import Domain
 from leadre.errors import ConfigError, InvalidInput, ReleaseMismatch
@@ -24,7 +25,19 @@ from leadre.indexing.texts.encoder import encode
 from leadre.pipelines.learning.train import TrainingResult, read_training_data, train
 from leadre.prompts.render import render_explicit
 from leadre.prompts.vocabulary import Vocabulary
-from leadre.recipe import DpoRecipe, IndexRecipe, ModelRecipe, PromptRecipe, Recipe, SftRecipe
+from leadre.recipe import (
+    CollaborativeRecipe,
+    DistilRecipe,
+    DpoRecipe,
+    IndexRecipe,
+    ModelRecipe,
+    PromptRecipe,
+    Recipe,
+    SasRecRecipe,
+    SftRecipe,
+    decode_recipe,
+    encode_recipe,
+)
 from leadre.report import plots
 from leadre.store.importers.bids import simulate_bids
 from leadre.store.importers.prices import MarketPrices
@@ -125,6 +138,70 @@ def test_the_last_stage_is_validated_on_ads_that_it_never_learns_and_keeps_its_b
     svg = plots.training_curves(points)
     assert "validation HR@10" in svg
     assert "validation HR@10" not in plots.training_curves([point for point in points if point["hr_10"] is None])
+
+
+SASREC = SasRecRecipe(width=8, layers=1, heads=2, positions=20, epochs=3, batch_size=16)
+
+
+def test_the_signal_is_fitted_once_teaches_the_llm_out_of_fold_and_is_released_with_it(
+    world_url: str, tmp_path: Path, index: AdIndex
+) -> None:
+    reported: list[str] = []
+    sft = msgspec.structs.replace(
+        RECIPE.sft,
+        curriculum=(("explicit",), ("main",)),
+        epochs=(1.0, 2.0),
+        level_loss=True,
+        distil=DistilRecipe(weight=0.8, folds=2),
+        average=0.9,
+        validate_users=20,
+        checkpoint_steps=3,
+    )
+    recipe = msgspec.structs.replace(
+        WITHOUT_DPO,
+        sft=sft,
+        model=msgspec.structs.replace(RECIPE.model, dropout=0.1),
+        collaborative=CollaborativeRecipe(enabled=True, weight=0.3, sasrec=SASREC),
+    )
+    folder = train(
+        database_url=world_url,
+        releases=tmp_path,
+        index=index,
+        recipe=recipe,
+        now=WORLD.now,
+        name="taught",
+        progress=lambda what, _, __: reported.append(what),
+    ).folder
+    order = [what for what in dict.fromkeys(reported) if what != "embed"]
+    assert order == [
+        "SASRec epochs", "SASRec epochs, fold 1 of 2", "SASRec epochs, fold 2 of 2", "teacher", "train: explicit",
+        "train: main",
+    ]  # fmt: skip
+    assert reported.count("SASRec epochs") <= 3
+    signal, weight = Collaborative.load(folder) or pytest.fail("no signal in the release")
+    assert weight == 0.3
+    assert 1 <= signal.sasrec.epochs <= 3
+    data = read_training_data(database_url=world_url, index=index, recipe=recipe, now=WORLD.now)
+    user = next(user for user, positions in enumerate(data.targets) if positions)
+    prompt = load_prompt_encoder(folder).encode(data.prompt(user, data.targets[user][-1], augment=False))
+    assert len(load_engine(folder, index=index).generate([prompt], beam_width=7)[0]) == 7
+    assert not (tmp_path / ".taught.training").exists()
+
+
+def test_an_llm_may_learn_beside_the_signal_and_is_validated_beside_it(
+    world_url: str, tmp_path: Path, index: AdIndex
+) -> None:
+    sft = msgspec.structs.replace(
+        RECIPE.sft, curriculum=(("main",),), epochs=(1.0,), objective="beside_signal", validate_users=20
+    )
+    recipe = msgspec.structs.replace(
+        WITHOUT_DPO, sft=sft, collaborative=CollaborativeRecipe(enabled=True, weight=0.5, sasrec=SASREC)
+    )
+    folder = run(world_url, tmp_path, index, recipe=recipe, name="beside").folder
+    points = json.loads((folder / "curves.json").read_text())
+    assert any(point["hr_10"] is not None for point in points)
+    with pytest.raises(ConfigError, match=r"beside_signal' needs collaborative\.enabled"):
+        decode_recipe(encode_recipe(recipe) | {"collaborative": {"enabled": False}}, source="r")
 
 
 def test_a_market_s_prices_let_data_without_any_be_aligned(database_url: str, tmp_path: Path, index: AdIndex) -> None:

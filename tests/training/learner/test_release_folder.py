@@ -21,6 +21,7 @@ from leadre.training.learner.release_folder import (
     load_recipe_of,
     load_vocabulary,
     open_release,
+    seen_of,
     write_release,
 )
 from leadre.training.learner.tokenizer import model_tokenizer
@@ -44,6 +45,15 @@ def release(
         index_version="v1",
     )
     return tmp_path / "r1"
+
+
+def test_a_release_says_what_becomes_of_own_ads_and_one_that_does_not_keeps_them(release: Path) -> None:
+    assert seen_of(release) == "keep"
+    manifest = json.loads((release / "manifest.json").read_text())
+    for said, seen in (({"seen": "leave_out"}, "leave_out"), ({}, "keep")):
+        facts = {name: value for name, value in manifest["facts"].items() if name != "seen"}
+        (release / "manifest.json").write_text(json.dumps({**manifest, "facts": facts | said}))
+        assert seen_of(release) == seen
 
 
 def test_what_was_written_is_read(

@@ -14,11 +14,12 @@ def examples(data: TrainingData, encoder: PromptEncoder) -> list[Example]:
     """Return the examples of all users that have a target."""
     one_pass = data.recipe.template == "one_pass"
     made = []
-    for user, positions in enumerate(data.targets):
-        for position in positions if data.recipe.reuse_positives and not one_pass else positions[-1:]:
+    for user, (positions, first) in enumerate(zip(data.targets, data.first_targets(), strict=True)):
+        numbered = list(enumerate(positions, first))
+        for target, position in numbered if data.recipe.reuse_positives and not one_pass else numbered[-1:]:
             prompt, response = data.prompt(user, position), encoder.vocabulary.sid_ids(data.answer(user, position))
             if one_pass and data.recipe.reuse_positives:
-                made.append(with_all_targets(encoder.encode_with_targets(prompt), response))
+                made.append(with_all_targets(encoder.encode_with_targets(prompt), response, target=target))
             else:
-                made.append(with_response(encoder.encode(prompt), response))
+                made.append(with_response(encoder.encode(prompt), response, target=target))
     return made
