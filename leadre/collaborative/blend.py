@@ -99,8 +99,13 @@ class Collaborative:
 
     def log_probabilities(self, histories: Histories) -> NDArray[np.float32]:
         """Return log p of each of `items` for each row, float32[n, items]; -inf for what may not come again."""
+        return self.with_lean(histories)[0]
+
+    def with_lean(self, histories: Histories) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return `log_probabilities`, and how far SASRec's logarithms are above co-visitation's, float32[n, items]."""
         sasrec, visited = self._both(histories)
-        return _normalised((1.0 - self.share) * sasrec + self.share * visited, self._had(histories))
+        blend = (1.0 - self.share) * sasrec + self.share * visited
+        return _normalised(blend, self._had(histories)), sasrec - visited
 
     def top(self, histories: Histories, k: int, *, seen: Seen) -> NDArray[np.int64]:  # noqa: ARG002 - the baselines' signature; it knows
         """Return the k best items for each row: int64[n, k], padded with `ABSENT`."""

@@ -25,11 +25,13 @@ Int64s = NDArray[np.int64]
 USER_FEATURES = ("history", "signal_doubt", "llm_doubt")
 """Of who asks: how many ads the prompt holds (on a log scale, full at `_LONG`); the entropy of the signal, and that of
 the LLM among its own best ads, each as a share of the largest there can be."""
-AD_FEATURES = ("popular", "unknown", "follows", "like_last", "like_any")
-"""Of a candidate: clicks in the training histories (log scale); none of them has it; how often users who had the
-prompt's newest ad had it later, nearer ones counting more (log scale; 0: never); the share of its S-ID's codes that it
-has in common with the newest ad, and with the ad of the prompt that shares most."""
+AD_FEATURES = ("popular", "unknown", "sasrec", "follows", "like_last", "like_any")
+"""Of a candidate: clicks in the training histories (log scale); none of them has it; how much likelier it is by SASRec
+than by co-visitation (log scale, .5: as likely, 0 and 1 at `_LEAN`); how often users who had the prompt's newest ad had
+it later, nearer ones counting more (log scale; 0: never); the share of its S-ID's codes that it has in common with the
+newest ad, and with the ad of the prompt that shares most."""
 _LONG = 50
+_LEAN = 10.0  # nats
 _SMALLEST = np.finfo(np.float64).tiny
 
 
@@ -90,7 +92,7 @@ def gather(
     number = {prompt: at for at, prompt in enumerate(distinct)}
     prompt_of = np.array([number[tuple(prompt)] for prompt in prompts], np.int64)
     histories = signal.histories(list(distinct))
-    likely = signal.likely(histories)
+    likely, lean = signal.likely_with_lean(histories)
     tops = [_best(likely[at], mask, count=each) for at, mask in zip(prompt_of.tolist(), filters, strict=True)]
     found = engine.generate(
         [*prompts, *prompts], beam_width=each, filters=[*filters, *(_only(top, len(index)) for top in tops)]
@@ -104,13 +106,14 @@ def gather(
         scores.append(np.array([both[at].log_probability for at in first.tolist()], np.float64))
     request = np.repeat(np.arange(len(prompts)), [len(leaf) for leaf in leaves])
     leaf = np.concatenate([np.empty(0, np.int64), *leaves])
+    leans = lean[prompt_of[request], signal.source[leaf]]
     return Candidates(
         request=request,
         leaf=leaf,
         by_llm=np.concatenate([np.empty(0), *scores]),
         by_signal=np.log(likely[prompt_of[request], leaf]),
         user=np.column_stack([_of_prompts(histories, likely)[prompt_of], np.array(doubt, np.float64)]),
-        ad=_of_ads(signal, histories, row=prompt_of[request], leaf=leaf),
+        ad=_of_ads(signal, histories, row=prompt_of[request], leaf=leaf, lean=leans),
     )
 
 
@@ -155,7 +158,9 @@ def _of_prompts(histories: Histories, likely: Floats) -> Floats:
     return np.stack([np.minimum(np.log1p(sizes) / np.log1p(_LONG), 1.0), entropy], axis=1)
 
 
-def _of_ads(signal: IndexedSignal, histories: Histories, *, row: Int64s, leaf: Int64s) -> Floats:
+def _of_ads(
+    signal: IndexedSignal, histories: Histories, *, row: Int64s, leaf: Int64s, lean: NDArray[np.float32]
+) -> Floats:
     """Return the features of leaves, each for a row of the histories, float64[n, len(AD_FEATURES)]."""
     index, collaborative = signal.index, signal.collaborative
     number, known = places(index.ad_ids[leaf], collaborative.items)
@@ -170,7 +175,8 @@ def _of_ads(signal: IndexedSignal, histories: Histories, *, row: Int64s, leaf: I
             same = index.codes[leaf[part], None] == index.codes[own]
             shared = np.cumprod(same, axis=2).sum(axis=2) / index.codes.shape[1]
             like[part, 0], like[part, 1] = shared[:, -1], shared.max(axis=1)
-    return np.column_stack([popular, ~known, follows, like])
+    sasrec = np.clip(lean / (2.0 * _LEAN) + 0.5, 0.0, 1.0)
+    return np.column_stack([popular, ~known, sasrec, follows, like])
 
 
 def _newest(histories: Histories) -> Int64s:

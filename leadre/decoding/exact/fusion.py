@@ -54,7 +54,15 @@ class IndexedSignal:
 
     def likely(self, histories: Histories) -> NDArray[np.float64]:
         """Return the probability of each ad of the index, float64[n, ads]; none is 0."""
-        likely = np.exp(self.collaborative.log_probabilities(histories).astype(np.float64))[:, self.source]
+        return self._spread(self.collaborative.log_probabilities(histories))
+
+    def likely_with_lean(self, histories: Histories) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Return `likely`, and how far SASRec's logarithms are above co-visitation's, float32[n, known ads]."""
+        logs, lean = self.collaborative.with_lean(histories)
+        return self._spread(logs), lean
+
+    def _spread(self, logs: NDArray[np.float32]) -> NDArray[np.float64]:
+        likely = np.exp(logs.astype(np.float64))[:, self.source]
         likely *= (1.0 - EVEN_SHARE) / likely.sum(axis=1, keepdims=True).clip(min=_SMALLEST)
         likely += EVEN_SHARE / max(1, len(self.index))
         return likely

@@ -28,7 +28,7 @@ from tests.decoding.signals import signal_of
 ADS = 150
 KNOWN = 120
 HISTORIES: list[list[int]] = [[], [7], [40, 2, 11], [33, 90, 33]]
-RANKER = Ranker(bias=-0.4, user=np.array([1.5, -0.7, 0.9]), ad=np.array([0.3, -0.2, 1.1, 0.4, -0.5]))
+RANKER = Ranker(bias=-0.4, user=np.array([1.5, -0.7, 0.9]), ad=np.array([0.3, -0.2, 0.7, 1.1, 0.4, -0.5]))
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,7 @@ def test_features_are_what_a_plain_loop_counts(
     likely = signal.likely(signal.histories(prompts))
     blend = signal.collaborative
     pairs = blend.co_visitation.pairs.toarray()
+    lean = np.subtract(*blend._both(signal.histories(prompts)))
     number = {ad: at for at, ad in enumerate(blend.items.tolist())}
     codes = index.codes.tolist()
     for request, history in enumerate(HISTORIES):
@@ -128,6 +129,7 @@ def test_features_are_what_a_plain_loop_counts(
             {
                 "popular": 0.0 if at is None else np.log1p(blend.popular[at]) / np.log1p(blend.popular.max()),
                 "unknown": float(at is None),
+                "sasrec": min(1.0, max(0.0, 0.5 + float(lean[request, signal.source[leaf]]) / 20)),
                 "follows": np.log1p(after) / np.log1p(pairs.max()),
                 "like_last": shared(codes[leaf], codes[history[-1]]) if history else 0.0,
                 "like_any": max((shared(codes[leaf], codes[row]) for row in history), default=0.0),

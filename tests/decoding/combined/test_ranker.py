@@ -72,7 +72,7 @@ def test_one_weight_for_all_is_the_order_of_the_fusion() -> None:
 
 
 def test_the_fit_finds_who_trusts_which_list_and_which_feature_counts() -> None:
-    truth = Ranker(bias=-2.0, user=np.array([4.0, 0.0, 0.0]), ad=np.array([0, 2.0, 0, 0, -1.0]))
+    truth = Ranker(bias=-2.0, user=np.array([4.0, 0.0, 0.0]), ad=np.array([0, 2.0, 0, 0, 0, -1.0]))
     candidates = drawn(4000)
     found = Ranker.fit(candidates, chosen_by(truth, candidates, scale=1.5), seed=0)
     assert found.penalty in PENALTIES[:-1]
@@ -103,13 +103,13 @@ def test_joined_candidates_are_those_of_the_parts() -> None:
     one, other = drawn(3), drawn(2, seed=5)
     both = Candidates.joined([one, other])
     assert both.request.tolist() == [*one.request.tolist(), *(other.request + 3).tolist()]
-    ranker = Ranker(bias=0.3, user=np.array([1.0, -1.0, 0.5]), ad=np.arange(5) / 3)
+    ranker = Ranker(bias=0.3, user=np.array([1.0, -1.0, 0.5]), ad=np.arange(6) / 3)
     assert ranker.scores(both) == pytest.approx(np.concatenate([ranker.scores(one), ranker.scores(other)]))
 
 
 def test_a_release_keeps_its_ranker_and_refuses_one_of_other_features(tmp_path: Path) -> None:
     assert Ranker.load(tmp_path) is None
-    kept = Ranker(bias=0.5, user=np.array([1.0, 2.0, 3.0]), ad=np.arange(5.0), scale=1.3, penalty=1e-2)
+    kept = Ranker(bias=0.5, user=np.array([1.0, 2.0, 3.0]), ad=np.arange(6.0), scale=1.3, penalty=1e-2)
     (tmp_path / FILE).write_text(json.dumps(kept.to_json()))
     found = Ranker.load(tmp_path)
     assert found is not None
