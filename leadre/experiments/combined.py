@@ -60,10 +60,11 @@ def combined(recipe: Recipe, trials: Trials, *, release: Path) -> tuple[Experime
         release, index=index, device=trials.device, precision=trials.precision, collaborative_weight=0.0
     )
     indexed = IndexedSignal(signal, index=index, vocabulary=encoder.vocabulary)
+    data = read_training_data(database_url=trials.database_url, index=index, recipe=its, now=trials.now)
     ranker = fit_ranker(
         alone,
         indexed,
-        read_training_data(database_url=trials.database_url, index=index, recipe=its, now=trials.now),
+        dataclasses.replace(data, seen=seen_of(release)),
         encoder=encoder,
         recipe=replace(asked, collaborative=recipe.collaborative),
         progress=trials.progress,
