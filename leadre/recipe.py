@@ -269,8 +269,16 @@ class CollaborativeRecipe(_Section, frozen=True):
     """Business alignment of the signal, where the recipe has any of the LLM (dpo.enabled): its probabilities times
     eCPM to this power, which is where alignment at the temperature 1 / power ends; 0: none."""
     sasrec: SasRecRecipe = SasRecRecipe()
+    combine: Literal["beam", "ranker"] = "beam"
+    """"beam": the signal has its share in the beam's score; "ranker": the LLM's list and the signal's are made one by a
+    small ranker with a weight for each user, fitted on the same validation users (both ours)."""
     calibration_users: PositiveInt = 1000
-    """Validation users whom the LLM's share of the fused score is chosen on, through the real decoder."""
+    """Validation users whom the LLM's share of the fused score is chosen on, through the real decoder. A ranker learns
+    from those whose ad is in one of the two lists, so it wants thousands."""
+
+    def __post_init__(self) -> None:
+        if self.combine == "ranker" and not self.enabled:
+            raise ValueError("collaborative.combine='ranker' needs collaborative.enabled=true")
 
 
 class TigerRecipe(_Section, frozen=True):

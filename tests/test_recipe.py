@@ -68,6 +68,7 @@ def test_overrides_are_toml_or_bare_strings(path: Path) -> None:
         ("decoding.xyz=1", r"no key decoding\.xyz; there are score, beam_width, variety, seen"),
         ("index.signal=collaborative", r"index\.signal='collaborative' goes with .*'residual_kmeans', not 'rqvae'"),
         ("collaborative.weight=1.5", r"Expected `float` <= 1.*collaborative\.weight"),
+        ("collaborative.combine=ranker", r"collaborative\.combine=.ranker. needs collaborative\.enabled=true"),
         ("index.quantiser=magic", r"Invalid enum value 'magic'.*\$\.index\.quantiser"),
         ("sft.warmup_fraction=1.5", r"<= 1.*warmup_fraction"),
         ("sft.epochs=[1, 2]", r"sft\.epochs has 2 numbers for 1 stages"),

@@ -102,11 +102,15 @@ class Collaborative:
 
     def log_probabilities(self, histories: Histories) -> NDArray[np.float32]:
         """Return log p of each of `items` for each row, float32[n, items]; -inf for what may not come again."""
+        return self.with_lean(histories)[0]
+
+    def with_lean(self, histories: Histories) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return `log_probabilities`, and how far SASRec's logarithms are above co-visitation's, float32[n, items]."""
         sasrec, visited = self._both(histories)
         scores = (1.0 - self.share) * sasrec + self.share * visited
         if self.tilt is not None:
             scores += self.tilt.astype(np.float32)
-        return _normalised(scores, self._had(histories))
+        return _normalised(scores, self._had(histories)), sasrec - visited
 
     def aligned(self, ecpm: Mapping[int, float], *, power: float) -> Collaborative:
         """Return the signal with every probability multiplied by the ad's eCPM to a power, and normalised.

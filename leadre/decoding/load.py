@@ -9,19 +9,21 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from leadre.collaborative.blend import Collaborative
+from leadre.decoding.combined.engine import RankedEngine
+from leadre.decoding.combined.ranker import Ranker
 from leadre.decoding.device.engine import DeviceEngine
 from leadre.decoding.device.fp8 import quantise_model
 from leadre.decoding.diversity import with_variety
 from leadre.decoding.engine import Engine, Score
 from leadre.decoding.exact.engine import BeamSearchEngine
-from leadre.decoding.exact.fusion import Fusion
+from leadre.decoding.exact.fusion import Fusion, IndexedSignal
 from leadre.decoding.exact.hf import HfDecoder
 from leadre.decoding.exact.search import Decoder
 from leadre.decoding.exact.shared_prefix import SharedPrefixDecoder
 from leadre.decoding.network import layers
 from leadre.decoding.release import check_codes, opened_release
 from leadre.decoding.stub import StubEngine
-from leadre.errors import ConfigError, ReleaseMismatch
+from leadre.errors import ArtifactIncomplete, ConfigError, ReleaseMismatch
 from leadre.indexing.ad_index import AdIndex
 from leadre.prompts.vocabulary import Vocabulary
 from leadre.recipe import load_recipe
@@ -51,8 +53,8 @@ def load_engine(
         precision: of weights and activations; scores are float32 always. "fp8": of the layers' projections, the rest is
             bf16.
         score: another one than the recipe's.
-        collaborative_weight: another share of the release's collaborative signal than it was calibrated to; 0: the LLM
-            alone.
+        collaborative_weight: the share of the release's collaborative signal in the beam, in place of the one it was
+            calibrated to, or of its ranker; 0: the LLM alone.
         variety: another share of variety than the recipe's; 0: the order of the scores.
 
     Raises:
@@ -73,8 +75,13 @@ def load_engine(
     if precision == "fp8":
         quantise_model(model)
     recipe = load_recipe(release_folder / "recipe.toml").decoding
-    fusion = load_fusion(release_folder, index=index, vocabulary=vocabulary, weight=collaborative_weight)
+    ranker = Ranker.load(release_folder) if collaborative_weight is None else None
+    weight = collaborative_weight if ranker is None else 0.0
+    fusion = load_fusion(release_folder, index=index, vocabulary=vocabulary, weight=weight)
     engine = engine_of(model, index=index, vocabulary=vocabulary, score=score or recipe.score, kind=kind, fusion=fusion)
+    if ranker is not None:
+        signal = load_signal(release_folder, index=index, vocabulary=vocabulary)
+        engine = RankedEngine(engine, signal=signal, ranker=ranker)
     return with_variety(engine, index=index, share=recipe.variety if variety is None else variety)
 
 
@@ -139,3 +146,20 @@ def load_fusion(
     if share == 0.0:
         return None
     return Fusion(signal, weight=share, index=index, vocabulary=vocabulary)
+
+
+def load_signal(release_folder: Path, *, index: AdIndex, vocabulary: Vocabulary) -> IndexedSignal:
+    """Return a release's collaborative signal over an index, for its ranker.
+
+    Args:
+        release_folder: an artifact of kind "release".
+        index: the ads.
+        vocabulary: the release's.
+
+    Raises:
+        ArtifactIncomplete: it has none.
+    """
+    found = Collaborative.load(release_folder)
+    if found is None:
+        raise ArtifactIncomplete(f"{release_folder} has a ranker and no collaborative signal; train the release again")
+    return IndexedSignal(found[0], index=index, vocabulary=vocabulary)

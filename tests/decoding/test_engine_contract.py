@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from leadre.decoding.beam import constrained_beam_search
+from leadre.decoding.combined.engine import RankedEngine
+from leadre.decoding.combined.ranker import Ranker
 from leadre.decoding.diversity import VariedEngine
 from leadre.decoding.engine import Engine, Score
+from leadre.decoding.exact.fusion import IndexedSignal
 from leadre.decoding.load import engine_of
 from leadre.decoding.stub import StubEngine
 from leadre.domain.retrieval import Beam
@@ -26,8 +29,9 @@ from leadre.indexing.trie import LiveMask
 from leadre.indexing.trie.reference import build_trie
 from leadre.prompts.vocabulary import Vocabulary
 from tests.decoding.remote_server import ServedEngine, Shelf, running
+from tests.decoding.signals import signal_of
 
-KINDS = ["device", "hf", "shared_prefix", "stub", "varied", "remote"]
+KINDS = ["device", "hf", "shared_prefix", "stub", "varied", "ranked", "remote"]
 MODEL_KINDS: list[Any] = ["device", "hf", "shared_prefix"]
 SCORES: list[Score] = ["raw", "level", "valid"]
 MakeEngine = Callable[..., Engine]
@@ -52,6 +56,9 @@ def make_engine(
             return ServedEngine(shelf, url, there, index=index, vocabulary_size=vocabulary.size)
         if kind == "varied":
             return VariedEngine(make("stub", index, seed=seed), index=index, share=0.3)
+        if kind == "ranked":  # by the LLM alone: what the signal says of an ad depends on what the index holds
+            signal = IndexedSignal(signal_of(np.arange(1000, 1060)), index=index, vocabulary=vocabulary)
+            return RankedEngine(make("stub", index, seed=seed), signal=signal, ranker=Ranker.of_weight(0.0))
         if kind == "stub":
             return StubEngine(index, vocabulary_size=vocabulary.size, seed=seed, longest_prompt=45)
         return engine_of(make_model(seed=seed), index=index, vocabulary=vocabulary, score=score, kind=kind)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from leadre.experiments.ablation import Trials
     from leadre.experiments.result import Comparison, Experiment, Row
 
-_NAMES = ("table1", "table2", "table4", "table6", "figure4", "figure5", "llm-alone")
+_NAMES = ("table1", "table2", "table4", "table6", "figure4", "figure5", "combined", "llm-alone")
+_OF_A_RELEASE = ("figure5", "combined")
 
 
 @click.command()
@@ -40,8 +41,8 @@ _NAMES = ("table1", "table2", "table4", "table6", "figure4", "figure5", "llm-alo
     "--release",
     "releases",
     multiple=True,
-    help="figure5: the release that is asked; by default the newest, or one that is trained where none is. llm-alone: "
-    "repeatable, one a seed; by default the newest.",
+    help="figure5, combined: the release that is asked; by default the newest (figure5 trains one where none is). "
+    "llm-alone: repeatable, one a seed; by default the newest.",
 )
 @click.option("--users", type=click.IntRange(min=0), help="llm-alone: ask so many users, 0: all; else the recipe's.")
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for pictures (PNG and SVG).")
@@ -82,13 +83,15 @@ def experiment(
             raise ConfigError("llm-alone draws no pictures and follows the releases' own recipes: no --plots, no --set")
         run_llm_alone(found, releases, now=now, max_users=users, as_json=as_json)
         return
-    if releases and name != "figure5":
-        raise ConfigError(f"--release is for figure5 and llm-alone; {name} trains its own models: leave it out")
+    if releases and name not in _OF_A_RELEASE:
+        raise ConfigError(
+            f"--release is for figure5, combined and llm-alone; {name} trains its own models: leave it out"
+        )
     if len(releases) > 1:
-        raise ConfigError("figure5 asks one release; give --release once")
+        raise ConfigError(f"{name} asks one release; give --release once")
     release = releases[0] if releases else None
     wanted = load_recipe(recipe, overrides=overrides)
-    run = _figure5(found, release) if name == "figure5" else _experiment(name, encoders)
+    run = _of_release(name, found, release) if name in _OF_A_RELEASE else _experiment(name, encoders)
     from leadre.experiments.ablation import Trials
 
     trials = Trials(
@@ -137,8 +140,9 @@ def _experiment(name: str, encoders: Sequence[str]) -> Callable[[Recipe, Trials]
     return figure4
 
 
-def _figure5(found: Settings, release: str | None) -> Callable[[Recipe, Trials], Sequence[Experiment]]:
-    """Return the experiment on a release: the one named, else the newest; without any it trains one."""
+def _of_release(name: str, found: Settings, release: str | None) -> Callable[[Recipe, Trials], Sequence[Experiment]]:
+    """Return the experiment on a release: the one named, else the newest; without any, figure5 trains one."""
+    from leadre.experiments.combined import combined
     from leadre.experiments.figure5 import figure5
     from leadre.store.release.records import list_releases
 
@@ -146,7 +150,12 @@ def _figure5(found: Settings, release: str | None) -> Callable[[Recipe, Trials],
         folders = {row.release: Path(row.uri) for row in list_releases(connected)}
     if release and release not in folders:
         raise ConfigError(f"there is no release {release}; `leadre release list` shows those there are")
-    return partial(figure5, release=folders[release] if release else next(iter(folders.values()), None))
+    folder = folders[release] if release else next(iter(folders.values()), None)
+    if name == "figure5":
+        return partial(figure5, release=folder)
+    if folder is None:
+        raise ConfigError("there is no release; `leadre train RECIPE` makes one")
+    return partial(combined, release=folder)
 
 
 def print_experiment(made: Experiment) -> None:

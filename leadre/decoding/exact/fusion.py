@@ -27,11 +27,49 @@ _SMALLEST = np.finfo(np.float64).tiny
 _ADS_A_TOKEN = 512  # a prompt's prefix sums weigh as much as so many tokens, for the bound on a pass
 
 
-class Fusion:
+class IndexedSignal:
     """A collaborative signal over one revision of an index.
 
     An ad that the histories do not have, for example a new one, is as likely as the one of those they have that shares
     most of its S-ID with it.
+
+    Args:
+        collaborative: a distribution over the ads it knows.
+        index: the ads that may be generated.
+        vocabulary: how prompts spell S-IDs.
+    """
+
+    def __init__(self, collaborative: Collaborative, *, index: AdIndex, vocabulary: Vocabulary) -> None:
+        self.collaborative, self.index, self.vocabulary = collaborative, index, vocabulary
+        self.source = nearest_known(index, collaborative.items)
+        """int64[leaves], the number of the known item that stands for each ad."""
+
+    def over(self, index: AdIndex) -> IndexedSignal:
+        """Return the same signal over another revision."""
+        return IndexedSignal(self.collaborative, index=index, vocabulary=self.vocabulary)
+
+    def histories(self, prompts: Sequence[Sequence[int]]) -> Histories:
+        """Return the ads whose S-IDs stand in each prompt."""
+        return histories_in(prompts, index=self.index, vocabulary=self.vocabulary)
+
+    def likely(self, histories: Histories) -> NDArray[np.float64]:
+        """Return the probability of each ad of the index, float64[n, ads]; none is 0."""
+        return self._spread(self.collaborative.log_probabilities(histories))
+
+    def likely_with_lean(self, histories: Histories) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Return `likely`, and how far SASRec's logarithms are above co-visitation's, float32[n, known ads]."""
+        logs, lean = self.collaborative.with_lean(histories)
+        return self._spread(logs), lean
+
+    def _spread(self, logs: NDArray[np.float32]) -> NDArray[np.float64]:
+        likely = np.exp(logs.astype(np.float64))[:, self.source]
+        likely *= (1.0 - EVEN_SHARE) / likely.sum(axis=1, keepdims=True).clip(min=_SMALLEST)
+        likely += EVEN_SHARE / max(1, len(self.index))
+        return likely
+
+
+class Fusion:
+    """A share in the beam's score for a collaborative signal.
 
     Args:
         collaborative: a distribution over the ads it knows.
@@ -41,14 +79,14 @@ class Fusion:
     """
 
     def __init__(self, collaborative: Collaborative, *, weight: float, index: AdIndex, vocabulary: Vocabulary) -> None:
-        self._collaborative, self._weight = collaborative, weight
-        self._index, self._vocabulary = index, vocabulary
-        self._source = nearest_known(index, collaborative.items)
+        self._signal = IndexedSignal(collaborative, index=index, vocabulary=vocabulary)
+        self._weight = weight
         self.tokens = len(index) // _ADS_A_TOKEN
 
     def over(self, index: AdIndex) -> Fusion:
         """Return the same signal over another revision."""
-        return Fusion(self._collaborative, weight=self._weight, index=index, vocabulary=self._vocabulary)
+        signal = self._signal
+        return Fusion(signal.collaborative, weight=self._weight, index=index, vocabulary=signal.vocabulary)
 
     def read(self, prompts: Sequence[Sequence[int]], *, request_of: Int64s) -> NodeMasses:
         """Return what the signal says of every node, from the S-IDs in the prompts.
@@ -57,13 +95,10 @@ class Fusion:
             prompts: token ids.
             request_of: int64 [requests], the prompt of each request.
         """
-        histories = histories_in(prompts, index=self._index, vocabulary=self._vocabulary)
-        likely = np.exp(self._collaborative.log_probabilities(histories).astype(np.float64))[:, self._source]
-        likely *= (1.0 - EVEN_SHARE) / likely.sum(axis=1, keepdims=True).clip(min=_SMALLEST)
-        likely += EVEN_SHARE / len(self._index)
-        sums = np.zeros((len(prompts), len(self._index) + 1))
-        np.cumsum(likely, axis=1, out=sums[:, 1:])
-        return NodeMasses(trie=self._index.trie, sums=sums, prompt_of=request_of, weight=self._weight)
+        index = self._signal.index
+        sums = np.zeros((len(prompts), len(index) + 1))
+        np.cumsum(self._signal.likely(self._signal.histories(prompts)), axis=1, out=sums[:, 1:])
+        return NodeMasses(trie=index.trie, sums=sums, prompt_of=request_of, weight=self._weight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
-"""Fit a release's collaborative signal, and find how much it is to weigh beside the LLM.
+"""Fit a release's collaborative signal, and find how much it is to weigh beside the LLM: its share, or the ranker.
 
-Ours; see leadre.collaborative.blend and leadre.decoding.exact.fusion. The share is the one that ranks validation ads
-best, through the decoder that serves; test ads have no part in it.
+Ours; see leadre.collaborative.blend, leadre.decoding.exact.fusion and leadre.decoding.combined. Both are fitted on
+validation ads through the decoder that serves, and before business alignment, whose shift of the LLM's probabilities
+they then let through; test ads have no part in it.
 """
 
 from __future__ import annotations
@@ -16,16 +17,22 @@ from numpy.typing import NDArray
 from leadre.artifacts import MANIFEST, open_artifact, write_artifact
 from leadre.collaborative.blend import Collaborative
 from leadre.collaborative.cross_fit import CrossFitted, cross_fit
-from leadre.decoding.exact.fusion import Fusion
+from leadre.decoding.combined.engine import CANDIDATES as RANKED
+from leadre.decoding.combined.features import Candidates, gather
+from leadre.decoding.combined.ranker import Ranker
+from leadre.decoding.engine import Engine
+from leadre.decoding.exact.fusion import Fusion, IndexedSignal
 from leadre.decoding.load import engine_of
 from leadre.errors import InvalidInput
 from leadre.evaluation.ranking import ABSENT, ndcg, ranks_of
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.texts.description import clean, describe
+from leadre.indexing.trie import LiveMask
 from leadre.pipelines.histories import TrainingHistories, sasrecs_beside, split_of, training_histories
 from leadre.pipelines.index.build import embed, embedding_store
 from leadre.pipelines.index.fit_codebooks import rows_of
 from leadre.pipelines.learning.validate import filters_at
+from leadre.prompts.fit_length import PromptEncoder
 from leadre.recipe import Recipe
 from leadre.store.records.catalog import read_ads
 from leadre.store.records.database import connect, transaction
@@ -159,13 +166,9 @@ def calibrate(
         recipe: says how many users are asked, and how the model scores.
         progress: called with what is done.
     """
-    order = np.random.default_rng(recipe.sft.seed).permutation(len(data.validation))
-    places = [data.validation[at] for at in order[: recipe.collaborative.calibration_users].tolist()]
-    if not places:
+    wanted, prompts, filters = _asked(data, learner.encoder, index=index, recipe=recipe)
+    if not prompts:
         return 0.5
-    wanted = np.array([data.sequences[user][at].item_id for user, at in places], np.int64)
-    prompts = [learner.encoder.encode(data.prompt(*place, augment=False)) for place in places]
-    filters = filters_at(places, data, index=index)
     half = Fusion(signal, weight=0.5, index=index, vocabulary=learner.vocabulary)
     engine = engine_of(
         learner.model, index=index, vocabulary=learner.vocabulary, score=recipe.decoding.score, fusion=half
@@ -190,3 +193,47 @@ def calibrate(
         ranked = np.argsort(-((1.0 - weight) * by_llm + weight * by_signal), axis=1)
         reached.append(ndcg(ranks_of(wanted, np.take_along_axis(ads, ranked, axis=1)), _CUTOFF))
     return WEIGHTS[int(np.argmax(reached))]
+
+
+def fit_ranker(
+    engine: Engine,
+    signal: IndexedSignal,
+    data: TrainingData,
+    *,
+    encoder: PromptEncoder,
+    recipe: Recipe,
+    progress: Progress | None = None,
+) -> Ranker:
+    """Return the ranker of the LLM's and the signal's lists, fitted on validation users; without any, an even weight.
+
+    Args:
+        engine: the LLM alone.
+        signal: fitted, over the engine's index.
+        data: its validation ads.
+        encoder: of prompts.
+        recipe: says how many users are asked.
+        progress: called with what is done.
+    """
+    wanted, prompts, filters = _asked(data, encoder, index=signal.index, recipe=recipe)
+    if not prompts:
+        return Ranker.of_weight(0.5)
+    lengths = sorted(range(len(prompts)), key=lambda at: len(prompts[at]))
+    parts = []
+    for start in range(0, len(lengths), recipe.evaluation.batch_users):
+        chosen = lengths[start : start + recipe.evaluation.batch_users]
+        asked, masks = [prompts[at] for at in chosen], [filters[at] for at in chosen]
+        parts.append(gather(engine, signal, asked, each=RANKED, filters=masks))
+        if progress is not None:
+            progress("compare the lists", start + len(chosen), len(lengths))
+    return Ranker.fit(Candidates.joined(parts), signal.index.rows(wanted[lengths]), seed=recipe.sft.seed)
+
+
+def _asked(
+    data: TrainingData, encoder: PromptEncoder, *, index: AdIndex, recipe: Recipe
+) -> tuple[NDArray[np.int64], list[list[int]], list[LiveMask | None]]:
+    """Return the held-out ads of a seeded sample of validation users, the prompts that ask for them, and filters."""
+    order = np.random.default_rng(recipe.sft.seed).permutation(len(data.validation))
+    places = [data.validation[at] for at in order[: recipe.collaborative.calibration_users].tolist()]
+    wanted = np.array([data.sequences[user][at].item_id for user, at in places], np.int64)
+    prompts = [encoder.encode(data.prompt(*place, augment=False)) for place in places]
+    return wanted, prompts, filters_at(places, data, index=index)

@@ -20,12 +20,14 @@ import numpy as np
 
 from leadre.collaborative.blend import Collaborative
 from leadre.collaborative.cross_fit import CrossFitted
+from leadre.decoding.combined.ranker import Ranker
+from leadre.decoding.exact.fusion import IndexedSignal
 from leadre.decoding.load import engine_of
 from leadre.domain.behavior import Domain, Impression
 from leadre.errors import InvalidInput
 from leadre.indexing.ad_index import AdIndex
 from leadre.pipelines.histories import split_of, training_histories
-from leadre.pipelines.learning.collaborate import calibrate, cross_fit_signal, fit_signal
+from leadre.pipelines.learning.collaborate import calibrate, cross_fit_signal, fit_ranker, fit_signal
 from leadre.pipelines.learning.validate import filters_at, validation_of
 from leadre.recipe import Recipe
 from leadre.retrieval.own_ads import seen_policy
@@ -137,10 +139,12 @@ def train(
             curves=curves,
             index_version=index.version,
             collaborative=collaborative,
+            ranker=ranker.to_json() if ranker else None,
             seen=data.seen,
         )
 
     collaborative: tuple[Collaborative, float] | None = None
+    ranker: Ranker | None = None
     with tempfile.TemporaryDirectory(prefix="leadre-train-") as scratch:
         resumes, taught = recipe.sft.checkpoint_steps > 0, recipe.sft.taught
         signal = None
@@ -180,6 +184,16 @@ def train(
                 weight = calibrate(signal, learner, data, index=index, recipe=recipe, progress=progress)
             collaborative = signal, weight
             sizes["collaborative"] = {"co_visitation": signal.share, "weight": weight}
+            if recipe.collaborative.combine == "ranker":
+                ranker = fit_ranker(
+                    engine_of(learner.model, index=index, vocabulary=learner.vocabulary, score=recipe.decoding.score),
+                    IndexedSignal(signal, index=index, vocabulary=learner.vocabulary),
+                    data,
+                    encoder=learner.encoder,
+                    recipe=recipe,
+                    progress=progress,
+                )
+                sizes["collaborative"]["ranker"] = ranker.to_json()
         if sft_folder is not None:
             if not sft_folder.exists():
                 write(sft_folder)

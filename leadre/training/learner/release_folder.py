@@ -26,7 +26,7 @@ from leadre.training.run.progress import CurvePoint
 
 KIND = "release"
 MODEL, TEXT_TOKENIZER, VOCABULARY = "model", "text_tokenizer.json", "vocabulary.json"
-RECIPE, METRICS, CURVES = "recipe.toml", "metrics.json", "curves.json"
+RECIPE, METRICS, CURVES, RANKER = "recipe.toml", "metrics.json", "curves.json", "ranker.json"
 UNTIL = "until"
 """In the metrics of a training: it read the behaviors until this instant."""
 
@@ -43,6 +43,7 @@ def write_release(
     curves: Sequence[CurvePoint],
     index_version: str,
     collaborative: tuple[Collaborative, float] | None = None,
+    ranker: Mapping[str, Any] | None = None,
     seen: Seen = "keep",
 ) -> None:
     """Write a release.
@@ -58,6 +59,7 @@ def write_release(
         curves: of all stages.
         index_version: the index whose S-IDs the model speaks.
         collaborative: the collaborative signal and its share in the score, where the release has one.
+        ranker: the plain form of what makes one list of the LLM's and the signal's, in place of that share.
         seen: what its lists do with a user's own ads.
 
     Raises:
@@ -80,6 +82,8 @@ def write_release(
         if collaborative is not None:
             signal, weight = collaborative
             signal.write_into(unfinished, weight=weight)
+        if ranker is not None:
+            (unfinished / RANKER).write_text(json.dumps(ranker, indent=1))
 
     facts = {
         "index_version": index_version,

@@ -12,42 +12,21 @@ from hypothesis import strategies as st
 
 from leadre.collaborative.blend import Collaborative
 from leadre.collaborative.leaves import EVEN_SHARE, nearest_known
-from leadre.collaborative.sasrec import SasRec
-from leadre.collaborative.sasrec_network import SasRecNetwork
 from leadre.decoding.engine import Engine, Score
 from leadre.decoding.exact.fusion import Fusion, histories_in
 from leadre.decoding.load import engine_of
 from leadre.domain.retrieval import Beam
 from leadre.errors import ConfigError
-from leadre.evaluation.baselines import CoVisitation, Histories, Popularity, Seen
+from leadre.evaluation.baselines import Histories
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.grow import grow
 from leadre.indexing.trie.live_mask import LiveMask
 from leadre.prompts.vocabulary import Vocabulary
-from leadre.recipe import SasRecRecipe
+from tests.decoding.signals import signal_of
 
-TINY = SasRecRecipe(width=8, layers=1, heads=2, positions=9)
 ADS = 60
 MakeIndex = Callable[..., AdIndex]
 MakeModel = Callable[..., torch.nn.Module]
-
-
-def signal_of(ad_ids: np.ndarray, *, seen: Seen = "keep", seed: int = 3) -> Collaborative:
-    """A signal over some ads, its weights large enough to be decided."""
-    random = np.random.default_rng(seed)
-    train = Histories.of([random.permutation(ad_ids)[: 4 + row] for row in range(5)] + [np.sort(ad_ids)])
-    items, counts = np.unique(train.items, return_counts=True)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = SasRecNetwork(len(items), TINY).eval()
-        torch.nn.init.normal_(network.items.weight, std=0.5)
-    return Collaborative(
-        sasrec=SasRec(items, network, Popularity.fit(train)),
-        co_visitation=CoVisitation.fit(train),
-        popular=counts.astype(np.float64),
-        share=0.3,
-        seen=seen,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -11,19 +11,31 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import text
 from transformers import AutoModelForCausalLM
 
 from leadre.collaborative.blend import Collaborative
+from leadre.decoding.combined import ranker as ranker_module
+from leadre.decoding.combined.engine import RankedEngine
+from leadre.decoding.combined.ranker import PENALTIES, Ranker
+from leadre.decoding.engine import Engine
 from leadre.decoding.exact.fusion import histories_in
 from leadre.decoding.load import engine_of, load_engine
 from leadre.domain.behavior import Domain
+from leadre.domain.retrieval import Beam
 from leadre.errors import ConfigError, InvalidInput
 from leadre.evaluation.baselines import Histories
+from leadre.evaluation.ranking import ABSENT
+from leadre.experiments.ablation import Trials
+from leadre.experiments.combined import combined
 from leadre.indexing.ad_index import AdIndex
+from leadre.indexing.trie import LiveMask
+from leadre.pipelines.engine import engine_of_release
 from leadre.pipelines.index import build as pipeline
 from leadre.pipelines.index.build import add_new_ads, build_index
 from leadre.pipelines.learning.collaborate import CANDIDATES, calibrate, fit_signal
+from leadre.pipelines.learning.evaluate import answer
 from leadre.pipelines.learning.release import evaluate_release
 from leadre.pipelines.learning.train import read_training_data, train
 from leadre.pipelines.learning.validate import validation_of
@@ -39,6 +51,7 @@ from leadre.recipe import (
     SasRecRecipe,
     SftRecipe,
 )
+from leadre.settings import Settings
 from leadre.store.importers.synthetic import import_world
 from leadre.store.records.catalog import upsert_ads
 from leadre.store.records.database import connect, transaction
@@ -260,3 +273,64 @@ def test_training_is_validated_without_the_users_own_ads_where_they_are_left_out
             own = {one.item_id for one in data.sequences[user][:at] if one.domain is Domain.AD}
             again += len(own & set(row.tolist()))
         assert (again > 0) == (data.seen == "keep")
+
+
+def test_a_release_with_a_ranker_serves_what_it_is_measured_by(
+    world_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranker_module, "_FEWEST", 3)  # of few users
+    recipe = replace(
+        RECIPE, collaborative=CollaborativeRecipe(enabled=True, sasrec=TINY, calibration_users=50, combine="ranker")
+    )
+    index = build(world_url, tmp_path)
+    folder = train(
+        database_url=world_url, releases=tmp_path / "releases", index=index, recipe=recipe, now=WORLD.now, name="r"
+    ).folder
+    kept = Ranker.load(folder)
+    assert kept is not None
+    assert kept.penalty in PENALTIES
+    assert json.loads((folder / "metrics.json").read_text())["training"]["collaborative"]["ranker"] == kept.to_json()
+
+    # Evaluation's lists, in batches, are those that a worker's engine gives one user.
+    settings = Settings(home=tmp_path, database_url=world_url, redis_url="", feature_repo=tmp_path)
+    serving = engine_of_release(settings, folder, index=index)
+    assert isinstance(serving, RankedEngine)
+    measured = answer(
+        database_url=world_url,
+        index=index,
+        engine=(asked := Asked(load_engine(folder, index=index))),  # type: ignore[arg-type]
+        encoder=load_prompt_encoder(folder),
+        recipe=recipe,
+        now=WORLD.now,
+    )
+    lists = {tuple(ads[ads != ABSENT].tolist()) for ads in measured.lists["leadre"][0]}
+    served = {tuple(beam.ad_id for beam in serving.generate([prompt], beam_width=20)[0]) for prompt in asked.prompts}
+    assert lists <= served
+
+    # The share in the beam can still be asked for, and the LLM alone.
+    assert not isinstance(load_engine(folder, index=index, collaborative_weight=0.5), RankedEngine)
+    with pytest.raises(ConfigError, match="collaborative_weight 0"):
+        load_engine(folder, index=index, score="valid")
+
+    (found,) = combined(recipe, Trials(
+        database_url=world_url, indexes=tmp_path / "indexes", kept=tmp_path / "kept", now=WORLD.now, seeds=(0,)
+    ), release=folder)  # fmt: skip
+    assert [row.name for row in found.rows] == ["signal alone", "LLM alone", "fusion in the beam", "ranker"]
+    assert found.extra["ranker"] == kept.to_json()
+    assert {"HR@10 canonical", "NDCG@10 shuffled"} < set(found.metrics)
+    assert len(found.compared("ranker", "fusion in the beam")) == len(found.metrics)
+    assert found.users == 7
+
+
+class Asked:
+    """An engine that notes what it is asked."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self.index_version, self.prompts = engine, engine.index_version, list[list[int]]()
+
+    def generate(
+        self, prompts: list[list[int]], *, beam_width: int, filters: list[LiveMask | None]
+    ) -> list[list[Beam]]:
+        self.prompts += prompts
+        assert filters == [None] * len(prompts)  # in this world ads repeat
+        return self._engine.generate(prompts, beam_width=beam_width, filters=filters)
