@@ -24,7 +24,7 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from leadre.cli import main
-from leadre.cli.console import console
+from leadre.cli.terminal import console
 from leadre.domain.identity import id_of, stable_id
 from leadre.errors import UnknownAd
 from leadre.retrieval.refresh_queue import RefreshQueue

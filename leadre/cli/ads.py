@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from leadre.cli.console import console, print_json, print_table
 from leadre.cli.session import Instant, connection, named, now_option, settings
+from leadre.cli.terminal import console, print_json, print_table
 from leadre.domain.identity import ids_of, outward
 
 if TYPE_CHECKING:

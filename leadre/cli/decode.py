@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
-from leadre.cli.console import console, print_json, print_table
 from leadre.cli.session import connection, named, now_option, settings
+from leadre.cli.terminal import console, print_json, print_table
 from leadre.settings import EngineKind
 
 if TYPE_CHECKING:

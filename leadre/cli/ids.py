@@ -8,8 +8,8 @@ from itertools import chain, islice
 
 import click
 
-from leadre.cli.console import print_json
 from leadre.cli.session import connection, settings
+from leadre.cli.terminal import print_json
 
 _AT_ONCE = 10_000
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from leadre.cli.console import console, print_table, progress_bars
 from leadre.cli.session import features, now_option, settings
+from leadre.cli.terminal import console, print_table, progress_bars
 
 if TYPE_CHECKING:
     from leadre.store.importers.load import ImportCounts, Progress

@@ -10,10 +10,10 @@ from typing import Any
 import click
 from rich.markup import escape
 
-from leadre.cli.console import console, print_json, print_table, progress_bars
 from leadre.cli.experiments.encoders import encoders
 from leadre.cli.experiments.sweep import sweep
 from leadre.cli.session import connection, settings
+from leadre.cli.terminal import console, print_json, print_table, progress_bars
 from leadre.errors import ConfigError
 from leadre.recipe import load_recipe
 from leadre.settings import Settings

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.markup import escape
 
-from leadre.cli.console import console
+from leadre.cli.terminal import console
 from leadre.project.create import create_project
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from leadre.cli.console import console, print_json, print_table, progress_bars
 from leadre.cli.index import newest_version
 from leadre.cli.session import connection, now_option, settings
+from leadre.cli.terminal import console, print_json, print_table, progress_bars
 from leadre.errors import ConfigError
 from leadre.recipe import load_recipe
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from leadre.cli.console import console, print_json, print_table, progress_bars
 from leadre.cli.session import SourceId, connection, features, named, now_option, settings
+from leadre.cli.terminal import console, print_json, print_table, progress_bars
 from leadre.domain.identity import ids_of
 
 

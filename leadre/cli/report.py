@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from leadre.cli.console import console
 from leadre.cli.session import SourceId, connection, features, now_option, settings
+from leadre.cli.terminal import console
 from leadre.errors import ConfigError, LeadreError
 from leadre.settings import Settings
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from leadre.cli.console import console, print_table
+from leadre.cli.terminal import console, print_table
 
 
 def home() -> Path:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from leadre.cli import cli, main
-from leadre.cli.console import console
+from leadre.cli.terminal import console
 from leadre.domain.ads import Ad
 from leadre.domain.identity import id_of
 from leadre.domain.targeting import Targeting

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from leadre.cli import cli
-from leadre.cli.console import console
+from leadre.cli.terminal import console
 from leadre.domain.users import Profile
 from leadre.errors import ConfigError
 from leadre.settings import Settings

@@ -227,7 +227,7 @@ def test_the_command_prints_one_line_of_json_with_every_figure(
 def test_people_read_tables(both: LlmAlone, monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(width=200, record=True)
     monkeypatch.setattr(printed, "console", console)
-    monkeypatch.setattr("leadre.cli.console.console", console)
+    monkeypatch.setattr("leadre.cli.terminal.console", console)
     printed.print_llm_alone(both)
     said = console.export_text()
     for words in ("the LLM's share of the fused score: 60%, 100%", "SD between releases", "fused − signal, R@10"):

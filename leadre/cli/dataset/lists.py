@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from leadre.cli.console import ProgressCall, console, progress_bars
 from leadre.cli.session import Instant, connection, settings
+from leadre.cli.terminal import ProgressCall, console, progress_bars
 from leadre.errors import ConfigError, LeadreError
 from leadre.settings import Settings
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from leadre.cli.console import console, print_json, progress_bars
 from leadre.cli.session import Instant, settings
+from leadre.cli.terminal import console, print_json, progress_bars
 from leadre.errors import ConfigError
 
 if TYPE_CHECKING:

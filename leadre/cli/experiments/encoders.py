@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from leadre.cli.console import console, print_json, print_table, progress_bars
 from leadre.cli.session import settings
+from leadre.cli.terminal import console, print_json, print_table, progress_bars
 
 if TYPE_CHECKING:
     from leadre.experiments.encoders import Comparison

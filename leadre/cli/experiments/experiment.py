@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from leadre.cli.console import console, print_json, print_table, progress_bars
 from leadre.cli.session import connection, now_option, settings
+from leadre.cli.terminal import console, print_json, print_table, progress_bars
 from leadre.errors import ConfigError
 from leadre.recipe import Recipe, load_recipe
 from leadre.settings import Settings

@@ -7,8 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leadre.cli.console import console, print_json, print_table, progress_bars
 from leadre.cli.session import connection
+from leadre.cli.terminal import console, print_json, print_table, progress_bars
 from leadre.errors import ConfigError
 from leadre.settings import Settings
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from leadre.cli.console import console, print_json, print_table, progress_bars
 from leadre.cli.session import settings
+from leadre.cli.terminal import console, print_json, print_table, progress_bars
 from leadre.recipe import load_recipe
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from leadre.cli.console import console, print_json, print_table
 from leadre.cli.session import features as open_features
 from leadre.cli.session import now_option, settings
+from leadre.cli.terminal import console, print_json, print_table
 from leadre.errors import LeadreError
 
 if TYPE_CHECKING:

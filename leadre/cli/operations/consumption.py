@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 
 import click
 
-from leadre.cli.console import print_json, print_table
 from leadre.cli.session import Instant, connection, settings
+from leadre.cli.terminal import print_json, print_table
 
 
 @click.command()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from leadre.cli.console import console, print_json, print_table
 from leadre.cli.session import connection, settings
+from leadre.cli.terminal import console, print_json, print_table
 
 if TYPE_CHECKING:
     from leadre.retrieval.refresh_queue import RefreshQueue

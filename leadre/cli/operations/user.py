@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 import click
 
-from leadre.cli.console import console, print_json, print_table
 from leadre.cli.session import features, settings
+from leadre.cli.terminal import console, print_json, print_table
 
 NOT_REACHED = (
     "backups and write-ahead logs of PostgreSQL and Redis",
