@@ -12,6 +12,7 @@ from typing import Any
 from leadre.recipe import Recipe, encode_recipe
 from leadre.training.curriculum import stages
 from leadre.training.data.examples import TrainingData
+from leadre.training.data.thinned import thinned
 from leadre.training.learner.adapters import adapted
 from leadre.training.learner.dropout import dropping_out
 from leadre.training.learner.learner import Learner
@@ -30,7 +31,7 @@ def fine_tune(
     recipe: Recipe,
     start: str,
     work: Path,
-    teach: Callable[[Path], TeacherRows] | None = None,
+    teach: Callable[[Path, TrainingData], TeacherRows] | None = None,
     validation: Validation | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[CurvePoint], dict[str, Any]]:
@@ -42,7 +43,8 @@ def fine_tune(
         recipe: everything about the training.
         start: names what the learner was made of: a training goes on only from the same.
         work: folder for the trainer's files; with `recipe.sft.checkpoint_steps` the training in it goes on.
-        teach: makes the teacher's rows in a folder, or finds them there; needed if `recipe.sft.taught`.
+        teach: makes the teacher's rows of the main task's data in a folder, or finds them there; needed if
+            `recipe.sft.taught`.
         validation: of the last stage.
         progress: called after each step.
 
@@ -53,11 +55,12 @@ def fine_tune(
         ConfigError: `work` holds an unfinished training with another recipe, start or data.
         ArtifactIncomplete: it is damaged.
     """
-    curriculum = stages(recipe.sft, data, learner.encoder)
+    lessons = thinned(data, copies=recipe.sft.thinned, share=recipe.sft.thinning)
+    curriculum = stages(recipe.sft, data, learner.encoder, lessons=lessons)
     if recipe.sft.checkpoint_steps:
         with main_first():
             claim(work, {"start": start, **_plan(recipe, curriculum)})
-    teacher = teach(work / "teacher") if recipe.sft.taught and teach is not None else None
+    teacher = teach(work / "teacher", lessons) if recipe.sft.taught and teach is not None else None
     curves: list[CurvePoint] = []
     with (
         adapted(learner.model, recipe.model, new_tokens=learner.new_tokens, seed=recipe.sft.seed),

@@ -165,7 +165,6 @@ def train(
             work=unfinished if resumes else Path(scratch),
             teach=partial(
                 _teach,
-                data=data,
                 signal=signal,
                 index=index,
                 recipe=recipe,
@@ -226,8 +225,8 @@ def train(
 
 def _teach(
     folder: Path,
-    *,
     data: TrainingData,
+    *,
     signal: Collaborative | None,
     index: AdIndex,
     recipe: Recipe,
@@ -236,7 +235,7 @@ def _teach(
     now: datetime,
     progress: Progress | None,
 ) -> TeacherRows:
-    """Return what the signal teaches, made in a folder or found there."""
+    """Return what the signal teaches of the data's targets, made in a folder or found there."""
     if signal is None:
         raise InvalidInput("a recipe whose sft.taught is set needs the collaborative signal to teach; fit it first")
 
