@@ -5,7 +5,7 @@ dataclasses of plain values: `plain` gives what JSON writes. It shows a user's p
 """
 
 from leadre.explain.ads import AdLabel, ad_labels
-from leadre.explain.levels import Level, ListExplanation, Node, Retrieved, explain_list
+from leadre.explain.levels import Level, ListExplanation, Node, Retrieved, explain_list, retrieved_of
 from leadre.explain.plain import plain
 from leadre.explain.prompt import prompt_parts
 from leadre.explain.shares import beam_tree
@@ -28,5 +28,6 @@ __all__ = [
     "explain_list",
     "plain",
     "prompt_parts",
+    "retrieved_of",
     "why",
 ]

@@ -88,9 +88,10 @@ def test_an_ads_path_says_its_probability_its_rank_and_where_it_left(asked: Aske
 
 def test_an_ad_that_may_not_be_shown_says_why_and_what_it_would_have_been(asked: Asked) -> None:
     context = replace(asked.contexts[0], profile=replace(asked.contexts[0].profile, age=70, sex="female"))
-    best = asked.retriever.loaded.lists([context], inventory=asked.retriever.inventory, beam_width=96, now=asked.now)[
-        0
-    ].beams
+    (whole,) = asked.retriever.loaded.lists(
+        [context], inventory=asked.retriever.inventory, beam_width=96, now=asked.now
+    )
+    best = whole.beams[:4]
     ads = {ad.ad_id: ad for ad in asked.live.world.ads}
     changes = {
         "paused": {"live": False},
