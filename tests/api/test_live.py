@@ -119,5 +119,5 @@ def test_a_release_is_taken_by_name_and_stays_the_same(world: LiveWorld) -> None
 def test_an_engine_without_steps_retrieves_and_says_what_explains(world: LiveWorld) -> None:
     with leadre.load(settings=world.settings, engine="stub") as live:
         assert live.retrieve(1, now=world.world.now)[0].ads
-        with pytest.raises(ConfigError, match="StubEngine does not tell the steps .* LEADRE_ENGINE=auto"):
+        with pytest.raises(ConfigError, match=r"StubEngine does not tell the steps .* LEADRE_ENGINE=auto"):
             live.explain(1, now=world.world.now)
