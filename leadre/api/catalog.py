@@ -14,7 +14,7 @@ from leadre.indexing.ad_index import AdIndex
 from leadre.store.records import catalog
 from leadre.store.records.database import transaction
 from leadre.store.records.events import recent_users
-from leadre.store.records.source_ids import user_source_ids
+from leadre.store.records.source_ids import ad_source_ids, user_source_ids
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine as Database
@@ -80,6 +80,13 @@ class Ads:
         if not found:
             raise UnknownAd(f"ad {ad!r} is not in the catalog; `leadre import` loads ads")
         return found[0]
+
+    def ids(self) -> list[int | str]:
+        """Return those of the index in the order of their S-IDs, as their owner names them."""
+        ad_ids = self._index.ad_ids.tolist()
+        with transaction(self._database) as connection:
+            names = ad_source_ids(connection, ad_ids)
+        return [names.get(ad_id, ad_id) for ad_id in ad_ids]
 
     def sid(self, ad: int | str) -> SemanticId:
         """Return an ad's S-ID.
