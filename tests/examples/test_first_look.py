@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pytest
 
 from leadre.pipelines.refresh import refresh_users
 from leadre.settings import Settings
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "examples" / "first_look.ipynb"
 
 
+@pytest.mark.slow
 def test_it_runs_from_top_to_bottom(applied: Settings, environment: dict[str, str], tmp_path: Path) -> None:
     made = make_live_world(applied)
     refresh_users(applied, made.user_ids, now=made.world.now)
