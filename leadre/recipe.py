@@ -212,6 +212,8 @@ class SftRecipe(_Section, frozen=True):
     pass's weights (HR@10, then NDCG@10) are the stage's result; 0: no validation, the last weights (ours)."""
     patience: Annotated[int, Meta(ge=0)] = 0
     """Passes without a better validation after which the last stage stops; 0: all are trained (ours)."""
+    report_to: tuple[Literal["tensorboard", "mlflow", "wandb", "trackio", "comet_ml", "clearml"], ...] = ()
+    """Who is told the training curves of all stages, alignment among them, beside the release itself: none (ours)."""
     seed: int = 0
 
     @property

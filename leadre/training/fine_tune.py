@@ -20,6 +20,7 @@ from leadre.training.objectives.sft import Stage, run_stage
 from leadre.training.run.checkpoint import claim, digest
 from leadre.training.run.processes import main_first
 from leadre.training.run.progress import CurvePoint, Progress
+from leadre.training.run.reporting import Reporting
 from leadre.training.run.validation import Validation
 from leadre.training.teacher.rows import TeacherRows
 
@@ -33,6 +34,7 @@ def fine_tune(
     work: Path,
     teach: Callable[[Path, TrainingData], TeacherRows] | None = None,
     validation: Validation | None = None,
+    reporting: Reporting | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[CurvePoint], dict[str, Any]]:
     """Train the learner's model in place.
@@ -46,6 +48,7 @@ def fine_tune(
         teach: makes the teacher's rows of the main task's data in a folder, or finds them there; needed if
             `recipe.sft.taught`.
         validation: of the last stage.
+        reporting: who else is told the curves.
         progress: called after each step.
 
     Returns:
@@ -76,6 +79,7 @@ def fine_tune(
                 work=work / f"{number}-{stage.name.replace(' ', '')}",
                 teacher=teacher,
                 validation=validation if number == len(curriculum) - 1 else None,
+                reporting=reporting,
                 progress=progress,
             )
     return curves, {stage.name: _sizes(stage) for stage in curriculum}
@@ -90,10 +94,10 @@ def _sizes(stage: Stage) -> dict[str, int]:
 
 
 def _plan(recipe: Recipe, curriculum: Sequence[Stage]) -> dict[str, Any]:
-    """Return what decides the weights; how often a checkpoint is written does not."""
+    """Return what decides the weights; how often a checkpoint is written and who is told does not."""
     plain = encode_recipe(recipe)
     values = {f"{part}.{key}": value for part in ("prompt", "model", "sft") for key, value in plain[part].items()}
-    del values["sft.checkpoint_steps"]
+    del values["sft.checkpoint_steps"], values["sft.report_to"]
     if recipe.sft.validate_users:
         values |= {f"decoding.{key}": plain["decoding"][key] for key in ("score", "beam_width")}
     if recipe.sft.taught:
