@@ -16,7 +16,7 @@ _SECTIONS: dict[str, dict[str, Known]] = {
         "init": ("leadre.cli.init", "init", "Write a project to work in: feature repository, recipes, settings."),
         "demo": ("leadre.cli.demo", "demo", "Run the whole pipeline on a made-up ad world."),
         "services": ("leadre.cli.services", "services", "Start and stop the embedded PostgreSQL and Redis."),
-        # "doctor": ("leadre.cli.doctor", "doctor", "Say what is wrong here, and which command to run next."),
+        "doctor": ("leadre.cli.doctor", "doctor", "Say what is wrong here, and which command to run next."),
         "env": ("leadre.cli.services", "env", "Print the environment variables that feast, alembic and celery need."),
         "completion": ("leadre.cli.completion", "completion", "Print a script that completes commands in a shell."),
     },
@@ -94,7 +94,7 @@ def cli() -> None:
     """LLM-empowered display-ad retrieval, and ranking features from what it retrieves.
 
     Start with `leadre demo` in an empty folder. With your own data: init, services up, import, summarize, index build,
-    train, release promote; `leadre COMMAND --help` explains each.
+    train, release promote; `leadre doctor` says what comes next. `leadre COMMAND --help` explains each.
 
     Examples:
     leadre demo

@@ -53,6 +53,10 @@ class _Screen(Console):
             return found
         return ConsoleDimensions(_UNBOUNDED, found.height)
 
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self._width, self._height = new_size
+
     def on_broken_pipe(self) -> NoReturn:
         """Leave the end to who runs the command."""
         raise BrokenPipeError
