@@ -119,8 +119,8 @@ def test_every_option_says_what_it_is(path: str) -> None:
 def test_every_command_that_prints_figures_or_lists_has_json(path: str) -> None:
     options = {name for parameter in LEAVES[path].params for name in parameter.opts}
     assert "--json" in options, (
-        f"`{path}` has no --json: put @json_option of leadre.cli.terminal above it and answer with print_json; where it "
-        "prints no figures and no lists, add it to SAYS_NO_FIGURES with the reason"
+        f"`{path}` has no --json: put @json_option of leadre.cli.terminal above it and answer with print_json; "
+        "where it prints no figures and no lists, add it to SAYS_NO_FIGURES with the reason"
     )
 
 

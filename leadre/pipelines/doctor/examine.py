@@ -92,12 +92,13 @@ def _of_redis(settings: Settings) -> tuple[list[Finding], list[str]]:
             findings += servers.redis(client, settings, now=datetime.now(UTC))
             with _seen("online", findings), _connected(settings) as connection:
                 findings.append(features.online(connection, client))
-            for name, look in {
+            looks: dict[str, Callable[[], list[Finding]]] = {
                 "workers": lambda: nearline.workers(client),
                 "queue": lambda: nearline.queue(settings.redis_url),
                 "stream": lambda: nearline.stream(client, most=settings.stream_max),
                 "features": lambda: [features.quality(client, now=datetime.now(UTC))],
-            }.items():
+            }
+            for name, look in looks.items():
                 with _seen(name, findings):
                     findings += look()
     if any(it.check == "redis" and it.state == "fault" for it in findings):

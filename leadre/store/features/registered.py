@@ -47,6 +47,8 @@ def registered(feature_repo: Path, environment: Mapping[str, str]) -> str:
         return "never"
     finally:
         database.dispose()
+    import feast.cli.cli  # noqa: F401 - it changes the filters of warnings
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Feast's, of what it calls experimental
         said = run_feast(feature_repo, "plan", "--skip-source-validation")
