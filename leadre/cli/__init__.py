@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -72,15 +75,29 @@ _COMMANDS = {name: known for section in _SECTIONS.values() for name, known in se
 class _Leadre(LazyGroup):
     sections = _SECTIONS
 
-    def invoke(self, ctx: click.Context) -> object:
-        """Run the command; a reader that left ends it quietly."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            from leadre.cli.ending import READER_LEFT, silence
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the command line; `--help` writes here."""
+        with _unless_the_reader_left():
+            return super().make_context(info_name, args, parent, **extra)
 
-            silence()
-            ctx.exit(READER_LEFT)
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command."""
+        with _unless_the_reader_left():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _unless_the_reader_left() -> Iterator[None]:
+    """End the command quietly when what it writes is read no more, as by `head`."""
+    try:
+        yield
+    except BrokenPipeError:
+        from leadre.cli.ending import READER_LEFT, silence
+
+        silence()
+        sys.exit(READER_LEFT)
 
 
 @click.group(

@@ -107,12 +107,14 @@ def ingest(*, follow: bool, revive: bool, as_json: bool) -> None:
     from leadre import logs
     from leadre.pipelines.ingest import revive as put_back
     from leadre.pipelines.persister import persister_of
+    from leadre.retrieval.refresh_queue_keys import reachable
     from leadre.serving.behavior_stream import length
 
     found = settings()
     redis = Redis.from_url(found.redis_url, socket_timeout=5)
     persister = persister_of(found)
-    revived = put_back(redis) if revive else 0
+    with reachable():
+        revived = put_back(redis) if revive else 0
     if revive and not as_json:
         console.print(f"{revived:,} dead entries are back in the stream")
     if follow:
@@ -122,14 +124,16 @@ def ingest(*, follow: bool, revive: bool, as_json: bool) -> None:
             signal.signal(sign, lambda *_: stopping.set())
         persister.run(stopping)
         return
-    done = persister.drain()
+    with reachable():
+        done = persister.drain()
+        waiting = length(redis)
     if as_json:
         counts = {"new": done.new, "repeated": done.repeated, "dead": len(done.dead)}
-        print_json({"revived": revived, **counts, "waiting": length(redis)})
+        print_json({"revived": revived, **counts, "waiting": waiting})
         return
     console.print(
         f"[green]✓[/] {done.new:,} behaviors written, {done.repeated:,} were there; {len(done.dead):,} entries could "
-        f"not be written, {length(redis):,} wait"
+        f"not be written, {waiting:,} wait"
     )
 
 

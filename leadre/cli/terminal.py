@@ -133,7 +133,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         )
     for row in cells:
         table.add_row(*row)
-    console.print(table, width=max(console.width, needed), crop=False)  # the terminal breaks a line that is too long
+    if needed > console.width:
+        table.width = needed  # the terminal breaks the lines
+    console.print(table, crop=False)
     console.print()
 
 

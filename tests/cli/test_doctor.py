@@ -69,7 +69,8 @@ def test_where_the_core_alone_is_installed_it_says_what_to_install(tmp_path: Pat
 import importlib.abc, sys
 sys.argv = ["leadre", "doctor", "--json"]
 class Hidden(importlib.abc.MetaPathFinder):
-    core = {"numpy", "msgspec", "click", "rich", "leadre", "pygments", "markdown_it", "mdurl"} | set(sys.stdlib_module_names)
+    core = {"numpy", "msgspec", "click", "rich", "leadre", "pygments", "markdown_it", "mdurl"}
+    core |= set(sys.stdlib_module_names)
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] not in self.core:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
