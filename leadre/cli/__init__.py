@@ -11,17 +11,25 @@ from typing import Any
 
 import click
 
-from leadre.cli.command import Known, LazyGroup
+from leadre.cli.frame.command import Known, LazyGroup
 from leadre.threads import wait_asleep
 
 _SECTIONS: dict[str, dict[str, Known]] = {
     "Start": {
-        "init": ("leadre.cli.init", "init", "Write a project to work in: feature repository, recipes, settings."),
-        "demo": ("leadre.cli.demo", "demo", "Run the whole pipeline on a made-up ad world."),
-        "services": ("leadre.cli.services", "services", "Start and stop the embedded PostgreSQL and Redis."),
-        "doctor": ("leadre.cli.doctor", "doctor", "Say what is wrong here, and which command to run next."),
-        "env": ("leadre.cli.services", "env", "Print the environment variables that feast, alembic and celery need."),
-        "completion": ("leadre.cli.completion", "completion", "Print a script that completes commands in a shell."),
+        "init": ("leadre.cli.start.init", "init", "Write a project to work in: feature repository, recipes, settings."),
+        "demo": ("leadre.cli.start.demo", "demo", "Run the whole pipeline on a made-up ad world."),
+        "services": ("leadre.cli.start.services", "services", "Start and stop the embedded PostgreSQL and Redis."),
+        "doctor": ("leadre.cli.operations.doctor", "doctor", "Say what is wrong here, and which command to run next."),
+        "env": (
+            "leadre.cli.start.services",
+            "env",
+            "Print the environment variables that feast, alembic and celery need.",
+        ),
+        "completion": (
+            "leadre.cli.frame.completion",
+            "completion",
+            "Print a script that completes commands in a shell.",
+        ),
     },
     "Data": {
         "import": ("leadre.cli.importing", "import_", "Load ads, users and behaviors."),
@@ -94,7 +102,7 @@ def _unless_the_reader_left() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        from leadre.cli.ending import READER_LEFT, silence
+        from leadre.cli.frame.ending import READER_LEFT, silence
 
         silence()
         sys.exit(READER_LEFT)
@@ -123,6 +131,6 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours are shown instead
     wait_asleep()
     warnings.simplefilter("ignore", FutureWarning)  # libraries talking to each other
-    from leadre.cli.ending import ended
+    from leadre.cli.frame.ending import ended
 
     sys.exit(ended(lambda: cli(prog_name="leadre", standalone_mode=False)))

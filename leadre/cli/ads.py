@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from leadre.cli.command import group
+from leadre.cli.frame.command import group
 from leadre.cli.session import Instant, connection, named, now_option, settings
 from leadre.cli.terminal import console, json_option, print_json, print_table
 from leadre.domain.identity import ids_of, outward

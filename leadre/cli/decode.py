@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
-from leadre.cli.command import command
+from leadre.cli.frame.command import command
 from leadre.cli.session import connection, named, now_option, settings
 from leadre.cli.terminal import console, json_option, print_json, print_table
 from leadre.settings import EngineKind

@@ -8,7 +8,7 @@ from itertools import chain, islice
 
 import click
 
-from leadre.cli.command import group
+from leadre.cli.frame.command import group
 from leadre.cli.session import connection, settings
 from leadre.cli.terminal import print_json
 

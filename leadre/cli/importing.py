@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from leadre.cli.command import command, group
+from leadre.cli.frame.command import command, group
 from leadre.cli.session import features, now_option, settings
 from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 

@@ -10,9 +10,9 @@ from typing import Any
 import click
 from rich.markup import escape
 
-from leadre.cli.command import group
 from leadre.cli.experiments.encoders import encoders
 from leadre.cli.experiments.sweep import sweep
+from leadre.cli.frame.command import group
 from leadre.cli.session import connection, recipe_argument, set_option, settings
 from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 from leadre.errors import ConfigError

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from leadre.cli.command import command, group
+from leadre.cli.frame.command import command, group
 from leadre.cli.index import newest_version
 from leadre.cli.session import connection, now_option, recipe_argument, set_option, settings
 from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from leadre.cli.command import command
+from leadre.cli.frame.command import command
 from leadre.cli.session import SourceId, connection, features, named, now_option, settings
 from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 from leadre.domain.identity import ids_of

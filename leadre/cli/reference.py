@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from leadre.cli.command import LazyGroup, split_help
+from leadre.cli.frame.command import LazyGroup, split_help
 
 
 def reference(root: click.Group) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from leadre.cli.command import command
+from leadre.cli.frame.command import command
 from leadre.cli.session import SourceId, connection, features, now_option, settings
 from leadre.cli.terminal import console, json_option, print_json
 from leadre.errors import ConfigError, LeadreError

@@ -18,7 +18,7 @@ import click
 
 from leadre import logs
 from leadre.cli import session
-from leadre.cli.command import group
+from leadre.cli.frame.command import group
 from leadre.cli.operations.door import Door, door_options
 from leadre.errors import ConfigError, Unavailable
 from leadre.settings import EngineKind, Settings

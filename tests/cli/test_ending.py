@@ -13,7 +13,7 @@ import click
 import pytest
 
 from leadre.cli import cli, main
-from leadre.cli.ending import ended
+from leadre.cli.frame.ending import ended
 from leadre.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -225,7 +225,7 @@ def test_tab_after_leadre_imports_no_command() -> None:
     )
     count, modules = json.loads(done.stdout)
     assert count > 20
-    assert set(modules) == {"leadre.cli", "leadre.cli.command", "leadre.threads"}
+    assert set(modules) == {"leadre.cli", "leadre.cli.frame.command", "leadre.threads"}
 
 
 def test_an_import_of_every_command_loads_nothing_heavy() -> None:

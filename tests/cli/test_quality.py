@@ -14,7 +14,7 @@ import click
 import pytest
 
 from leadre.cli import _COMMANDS, cli
-from leadre.cli.command import Command, Group, split_help
+from leadre.cli.frame.command import Command, Group, split_help
 
 SAYS_NO_FIGURES = {
     "leadre init": "writes files",
@@ -65,7 +65,7 @@ def parse(words: list[str]) -> None:
 @pytest.mark.parametrize("path", TREE)
 def test_every_command_is_made_by_ours(path: str) -> None:
     assert isinstance(TREE[path], Command | Group), (
-        f"`{path}` is made by click itself: write @command() or @group() of leadre.cli.command above it, "
+        f"`{path}` is made by click itself: write @command() or @group() of leadre.cli.frame.command above it, "
         "which bring examples and hints for typing errors"
     )
 

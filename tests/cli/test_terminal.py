@@ -27,8 +27,11 @@ COLUMNS = ("release", "HR@10", "users", "index")
 def printed(width: int | None, rows: list[tuple[object, ...]], columns: tuple[str, ...]) -> str:
     """Return the table as a terminal of this width shows it; None: no terminal."""
     said = io.StringIO()
-    screen = terminal._Screen(file=said, width=width, force_terminal=width is not None, highlight=False, no_color=True)
     with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COLUMNS", raising=False)
+        screen = terminal._Screen(
+            file=said, width=width, force_terminal=width is not None, highlight=False, no_color=True
+        )
         patch.setattr(terminal, "console", screen)
         terminal.print_table("Rows", columns, rows)
     return said.getvalue()

@@ -1,8 +1,8 @@
 """`leadre dataset`: training sets for rankers, from lists as of past instants to Parquet. LEADRE §5.3."""
 
-from leadre.cli.command import group
 from leadre.cli.dataset.lists import lists
 from leadre.cli.dataset.sets import check, export, ranking
+from leadre.cli.frame.command import group
 
 
 @group()

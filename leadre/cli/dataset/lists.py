@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from leadre.cli.command import command
+from leadre.cli.frame.command import command
 from leadre.cli.session import Instant, connection, settings
 from leadre.cli.terminal import ProgressCall, aside, console, json_option, print_json, progress_bars
 from leadre.errors import ConfigError, LeadreError

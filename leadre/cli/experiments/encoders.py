@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from leadre.cli.command import command
+from leadre.cli.frame.command import command
 from leadre.cli.session import settings
 from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 

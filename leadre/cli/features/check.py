@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from leadre.cli.command import group
-from leadre.cli.ending import DONE, FAILED, UNCHECKED, say_error
+from leadre.cli.frame.command import group
+from leadre.cli.frame.ending import DONE, FAILED, UNCHECKED, say_error
 from leadre.cli.session import features as open_features
 from leadre.cli.session import now_option, settings
 from leadre.cli.terminal import console, json_option, print_json, print_table

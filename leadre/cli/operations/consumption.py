@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import click
 
-from leadre.cli.command import command
+from leadre.cli.frame.command import command
 from leadre.cli.session import Instant, connection, settings
 from leadre.cli.terminal import json_option, print_json, print_table
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from leadre.cli.command import group
+from leadre.cli.frame.command import group
 
 
 @group()

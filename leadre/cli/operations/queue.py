@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from leadre.cli.command import group
+from leadre.cli.frame.command import group
 from leadre.cli.session import connection, settings
 from leadre.cli.terminal import console, json_option, print_json, print_table
 

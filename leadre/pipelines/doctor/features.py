@@ -20,7 +20,7 @@ _APPLY = 'eval "$(leadre env)" && feast -c {repo} apply'
 
 def registry(settings: Settings) -> Finding:
     """Look whether the registry says what feature_repo says."""
-    from leadre.store.features.registered import registered
+    from leadre.store.health.registered import registered
 
     run = _APPLY.format(repo=settings.feature_repo.name)
     try:
@@ -37,7 +37,7 @@ def registry(settings: Settings) -> Finding:
 
 def materialization(connection: Connection, *, now: datetime) -> Finding:
     """Look when the view that is furthest behind was brought online."""
-    from leadre.store.records.standing import materialized
+    from leadre.store.health.standing import materialized
 
     found = materialized(connection)
     if found.oldest is None and found.started is None:
@@ -56,7 +56,7 @@ def materialization(connection: Connection, *, now: datetime) -> Finding:
 def online(connection: Connection, client: Redis) -> Finding:
     """Look whether the online store has all lists: a Redis that was wiped lacks its mark."""
     from leadre.store.features.rehydration import MARKER
-    from leadre.store.records.standing import any_rows
+    from leadre.store.health.standing import any_rows
 
     if not any_rows(connection, "online_marker"):
         return ok("online", "no worker has marked the online store yet")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import shutil
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from importlib import metadata
@@ -29,7 +30,7 @@ def extras(missing: Collection[str] | None = None) -> list[Finding]:
     """
     if missing is None:
         wanted = {module for extra in ON_ONE_MACHINE for module in EXTRAS[extra]}
-        missing = {module for module in wanted if importlib.util.find_spec(module) is None}
+        missing = {it for it in wanted if it not in sys.modules and importlib.util.find_spec(it) is None}
     lacking = {extra: [it for it in EXTRAS[extra] if it in missing] for extra in ON_ONE_MACHINE}
     lacking = {extra: modules for extra, modules in lacking.items() if modules}
     if set(lacking) >= set(_NEEDED):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def data(connection: Connection) -> list[Finding]:
     """Look whether there are ads, behaviors, and interest summaries."""
-    from leadre.store.records.standing import any_rows
+    from leadre.store.health.standing import any_rows
 
     if not any_rows(connection, "ads"):
         return [fault("data", "the catalog is empty", run="leadre import parquet FOLDER")]

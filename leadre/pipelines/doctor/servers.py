@@ -37,7 +37,7 @@ def start(*, embedded: bool, said: str) -> str:
 
 def postgres(connection: Connection, settings: Settings, *, now: datetime) -> list[Finding]:
     """Look at PostgreSQL: version, clock, rights of the role."""
-    from leadre.store.records.standing import standing
+    from leadre.store.health.standing import standing
 
     found = standing(connection)
     said = f"PostgreSQL {found.version} at {address(settings.database_url)}, as {found.role}"

@@ -56,7 +56,7 @@ def test_a_day_like_the_training_set_is_well_and_one_unlike_it_is_not(world: Wor
 
 
 @pytest.mark.parametrize("broken", [b"", b"PAR1 and no more"])
-def test_a_training_set_that_cannot_be_read_is_one_line_and_exit_code_2(
+def test_a_training_set_that_cannot_be_read_is_one_line_and_exit_code_3(
     world: World, tmp_path: Path, broken: bytes
 ) -> None:
     folder = tmp_path / "set"

@@ -6,8 +6,8 @@ import os
 import sys
 from dataclasses import asdict
 
-from leadre.cli.command import command
-from leadre.cli.ending import DONE, FAILED
+from leadre.cli.frame.command import command
+from leadre.cli.frame.ending import DONE, FAILED
 from leadre.cli.terminal import console, json_option, print_json, progress_bars
 
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "fault": ("✗", "red")}

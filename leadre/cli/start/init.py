@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.markup import escape
 
-from leadre.cli.command import command
+from leadre.cli.frame.command import command
 from leadre.cli.terminal import console
 from leadre.project.create import create_project
 

@@ -21,10 +21,10 @@ from typing import Any
 
 import click
 
-from leadre.cli.command import command
+from leadre.cli.frame.command import command
 from leadre.cli.learning import print_evaluation
-from leadre.cli.services import home
 from leadre.cli.session import connection, features, settings
+from leadre.cli.start.services import home
 from leadre.cli.terminal import console, print_table, progress_bars
 from leadre.errors import Unavailable
 from leadre.settings import Settings

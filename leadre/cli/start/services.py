@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from leadre.cli.command import command, group
+from leadre.cli.frame.command import command, group
 from leadre.cli.terminal import console, json_option, print_json, print_table
 
 

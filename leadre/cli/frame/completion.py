@@ -7,7 +7,7 @@ from typing import Literal
 import click
 from click.shell_completion import get_completion_class
 
-from leadre.cli.command import command
+from leadre.cli.frame.command import command
 
 
 @command()
