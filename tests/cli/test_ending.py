@@ -225,7 +225,7 @@ def test_tab_after_leadre_imports_no_command() -> None:
     )
     count, modules = json.loads(done.stdout)
     assert count > 20
-    assert set(modules) == {"leadre.cli", "leadre.cli.frame.command", "leadre.threads"}
+    assert set(modules) == {"leadre.cli", "leadre.cli.frame", "leadre.cli.frame.command", "leadre.threads"}
 
 
 def test_an_import_of_every_command_loads_nothing_heavy() -> None:
