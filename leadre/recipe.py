@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -379,7 +380,11 @@ def load_recipe(path: Path, *, overrides: tuple[str, ...] = ()) -> Recipe:
     try:
         content: dict[str, Any] = tomllib.loads(path.read_text())
     except FileNotFoundError:
-        raise ConfigError(f"no recipe at {path}; `leadre init DIR` writes those that ship into DIR/recipes") from None
+        near = difflib.get_close_matches(path.name, [each.name for each in path.parent.glob("*.toml")], n=1)
+        remedy = "`leadre init DIR` writes those that ship into DIR/recipes"
+        raise ConfigError(
+            f"no recipe at {path}; {f'did you mean {path.with_name(near[0])}?' if near else remedy}"
+        ) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     content.setdefault("name", path.stem)
@@ -418,10 +423,32 @@ def _refuse_unknown_keys(
     for key, value in content.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"there are {', '.join(known)}"
+            last = _last_key(key, value)
+            elsewhere = [path for path in _paths(Recipe) if path.rpartition(".")[2] == last]
+            if elsewhere:
+                hint = f"did you mean {' or '.join(elsewhere)}?"
+            elif near:
+                hint = f"did you mean {prefix}{near[0]}?"
+            else:
+                hint = f"there are {', '.join(known)}"
             raise ConfigError(f"{source}: there is no key {prefix}{key}; {hint}")
         if isinstance(value, dict) and isinstance(known[key], type) and issubclass(known[key], _Section):
             _refuse_unknown_keys(value, known[key], source=source, prefix=f"{prefix}{key}.")
+
+
+def _last_key(key: str, value: object) -> str:
+    """Return the last key of a value that lies in sections, as `--set a.b.c=1` makes them."""
+    while isinstance(value, dict) and len(value) == 1:
+        ((key, value),) = value.items()
+    return key
+
+
+def _paths(section: type[msgspec.Struct], prefix: str = "") -> Iterator[str]:
+    """Yield every key of a section, with its path."""
+    for field in msgspec.structs.fields(section):
+        yield prefix + field.name
+        if isinstance(field.type, type) and issubclass(field.type, _Section):
+            yield from _paths(field.type, f"{prefix}{field.name}.")
 
 
 def _lay_over(content: dict[str, Any], override: str) -> None:

@@ -64,7 +64,7 @@ def test_overrides_are_toml_or_bare_strings(path: Path) -> None:
         ("index.kodes=1", r"tiny\.toml: there is no key index\.kodes; did you mean index\.codes\?"),
         ("model.lora_rnk=8", r"no key model\.lora_rnk; did you mean model\.lora_rank\?"),
         ("evaluation.sasrec.wdth=8", r"no key evaluation\.sasrec\.wdth; did you mean evaluation\.sasrec\.width\?"),
-        ("indx.codes=3", r"no key indx; did you mean index\?"),
+        ("indx.codes=3", r"no key indx; did you mean index\.codes\?"),
         ("decoding.xyz=1", r"no key decoding\.xyz; there are score, beam_width, variety, seen"),
         ("index.signal=collaborative", r"index\.signal='collaborative' goes with .*'residual_kmeans', not 'rqvae'"),
         ("collaborative.weight=1.5", r"Expected `float` <= 1.*collaborative\.weight"),

@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from celery.worker.consumer import Consumer
 
 from leadre import logs, traces
 from leadre.errors import ConfigError, Unavailable
+from leadre.retrieval.presence import keep_saying
 from leadre.settings import Settings
 from leadre.threads import wait_asleep
 
@@ -179,3 +182,30 @@ def serve_metrics(sender: Consumer, **_: object) -> None:
     if RETRIEVAL in sender.app.amqp.queues.consume_from:
         REGISTRY.register(QueueCollector(resources().queue))
     logger.info("metrics_served", extra={"host": settings.worker_metrics_host, "port": server.server_port})
+
+
+def _say_here(kind: str, queues: Collection[str]) -> None:
+    """Say in Redis that this process is there: Celery's own heartbeats are off, for they end workers."""
+    from .resources import resources
+
+    held = resources()
+    threading.Thread(
+        target=keep_saying,
+        args=(held.redis, kind, queues),
+        kwargs={"stopping": held.stopping},
+        name=f"presence of {kind}",
+        daemon=True,
+    ).start()
+
+
+@signals.worker_ready.connect  # type: ignore[untyped-decorator]
+def say_worker_here(sender: Consumer, **_: object) -> None:
+    """Let `leadre doctor` know which queues this worker serves."""
+    _say_here("worker", tuple(sender.app.amqp.queues.consume_from))
+
+
+@signals.beat_init.connect  # type: ignore[untyped-decorator]
+@signals.beat_embedded_init.connect  # type: ignore[untyped-decorator]
+def say_beat_here(**_: object) -> None:
+    """Let `leadre doctor` know that there is a beat."""
+    _say_here("beat", ())

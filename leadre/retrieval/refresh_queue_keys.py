@@ -51,5 +51,5 @@ def reachable() -> Iterator[None]:
         yield
     except (RedisConnectionError, RedisTimeoutError) as error:
         raise Unavailable(
-            f"the refresh queue's Redis does not answer ({type(error).__name__}); is it running?"
+            f"Redis does not answer ({type(error).__name__}): look whether it runs; `leadre doctor` says what to do"
         ) from error

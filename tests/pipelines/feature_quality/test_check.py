@@ -138,11 +138,11 @@ def test_what_cannot_be_checked_is_told_apart_from_what_is_out_of_bounds(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = run(now="2027-01-01")
-    assert done.exit_code == 2
+    assert done.exit_code == 3
     assert "nobody had a positive behavior in the 7 days before 2027-01-01" in done.output
     monkeypatch.setenv("LEADRE_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
     done = run()
-    assert done.exit_code == 2
+    assert done.exit_code == 3
     assert "PostgreSQL does not answer" in done.output
 
 

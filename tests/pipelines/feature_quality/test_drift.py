@@ -56,17 +56,17 @@ def test_a_day_like_the_training_set_is_well_and_one_unlike_it_is_not(world: Wor
 
 
 @pytest.mark.parametrize("broken", [b"", b"PAR1 and no more"])
-def test_a_training_set_that_cannot_be_read_is_one_line_and_exit_code_2(
+def test_a_training_set_that_cannot_be_read_is_one_line_and_exit_code_3(
     world: World, tmp_path: Path, broken: bytes
 ) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
     arguments = ["features", "check", "--now", NOW.isoformat(), "--training-set", str(folder)]
     done = CliRunner().invoke(cli, arguments)
-    assert (done.exit_code, "holds no Parquet file" in done.output) == (2, True)
+    assert (done.exit_code, "holds no Parquet file" in done.output) == (3, True)
     (folder / "part-0.parquet").write_bytes(broken)
     done = CliRunner().invoke(cli, arguments)
-    assert (done.exit_code, "cannot be read as a training set" in done.output) == (2, True)
+    assert (done.exit_code, "cannot be read as a training set" in done.output) == (3, True)
 
 
 def test_of_a_large_training_set_rows_of_all_its_days_are_read_and_no_more_than_asked(tmp_path: Path) -> None:

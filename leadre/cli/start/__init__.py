@@ -1,0 +1,1 @@
+"""The first commands of a newcomer: a project, the embedded servers, the demo."""

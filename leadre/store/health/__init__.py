@@ -1,0 +1,1 @@
+"""How the servers and the registry stand, in short questions: for `leadre doctor`."""
