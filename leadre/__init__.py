@@ -4,4 +4,4 @@ An open implementation of "LEADRE: Multi-Faceted Knowledge Enhanced LLM Empowere
 Advertisement Recommender System", PVLDB 18(12), 2025.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
