@@ -17,7 +17,9 @@ from docs.site import licences
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks/README.md"])
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-LOADED = re.compile(r"""(?:<script[^>]+src|<link[^>]+href|<img[^>]+src|url\(|@import)[=\s("']*((?:https?:)?//[^"')\s]+)""")
+LOADED = re.compile(
+    r"""(?:<script[^>]+src|<link[^>]+href|<img[^>]+src|url\(|@import)[=\s("']*((?:https?:)?//[^"')\s]+)"""
+)
 PROGRAM = re.compile(r"`(leadre(?: [a-z][a-z-]*)+)")
 
 
