@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 FENCE = re.compile(r"^```(\w*)(?: +(.*))?$")
@@ -22,7 +23,7 @@ _END = "--end of a block--"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """One fenced block; `line` is that of its first fence, from 1. `not_run` is the reason, empty where there is none."""
+    """One fenced block; `line` is that of its first fence, from 1; `not_run` the reason, empty where it is run."""
 
     language: str
     title: str
@@ -92,7 +93,9 @@ class Shell:
         for line in self._process.stdout:
             if line.startswith(_END):
                 output = "".join(told).rstrip("\n") + "\n"
-                assert line.split()[-1] == "0", f"line {block.line}, exit code {line.split()[-1]}:\n{block.text}\n{output}"
+                assert line.split()[-1] == "0", (
+                    f"line {block.line}, exit code {line.split()[-1]}:\n{block.text}\n{output}"
+                )
                 return output
             told.append(line)
         raise AssertionError(f"line {block.line}: the shell ended\n{block.text}\n{''.join(told)}")
@@ -156,7 +159,7 @@ def rewritten(page: str, outputs: Mapping[int, str]) -> str:
     """
     lines = page.splitlines()
     found = blocks_of(page)
-    for block, after in reversed(list(zip(found, found[1:], strict=False))):
+    for block, after in reversed(list(pairwise(found))):
         if block.line in outputs and after.language == "text":
             begin, size = after.line, after.text.count("\n")
             lines[begin : begin + size] = outputs[block.line].rstrip("\n").splitlines()

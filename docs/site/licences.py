@@ -78,7 +78,7 @@ def _under(text: str, extra: str) -> str:
 
 
 def licence_of(name: str) -> str:
-    """Return the licence that a package states: an SPDX expression, else its classifiers, else the first line it has."""
+    """Return the licence that a package states: an SPDX expression, else classifiers, else the first line it has."""
     about = metadata.metadata(name)
     if expression := about.get("License-Expression"):
         return str(expression)
@@ -97,8 +97,9 @@ def page(licences: dict[str, tuple[str, str]]) -> str:
     lines = [
         "# Licences",
         "",
-        "leadre is Apache-2.0. What `pip install 'leadre[all,duckdb,engine,otel,scale]'` brings, as the packages state it in their metadata; written by",
-        "`python docs/site/licences.py`, which also makes a bill of materials (CycloneDX 1.6, JSON) with `--sbom FILE`. What only developers need is left out.",
+        "leadre is Apache-2.0. What `pip install 'leadre[all,duckdb,engine,otel,scale]'` brings, as the packages",
+        "state it in their metadata; written by `python docs/site/licences.py`, which also makes a bill of materials",
+        "(CycloneDX 1.6, JSON) with `--sbom FILE`. What only developers need is left out.",
         "",
         "| package | version | licence |",
         "|---|---|---|",
