@@ -89,7 +89,7 @@ class Shell:
         assert self._process.stdout is not None
         self._process.stdin.write(lines)
         self._process.stdin.flush()
-        told = []
+        told: list[str] = []
         for line in self._process.stdout:
             if line.startswith(_END):
                 output = "".join(told).rstrip("\n") + "\n"

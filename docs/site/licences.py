@@ -10,8 +10,10 @@ import json
 import re
 import sys
 import tomllib
+from email.message import Message
 from importlib import metadata
 from pathlib import Path
+from typing import cast
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -79,7 +81,7 @@ def _under(text: str, extra: str) -> str:
 
 def licence_of(name: str) -> str:
     """Return the licence that a package states: an SPDX expression, else classifiers, else the first line it has."""
-    about = metadata.metadata(name)
+    about = cast("Message", metadata.metadata(name))
     if expression := about.get("License-Expression"):
         return str(expression)
     classifiers = [

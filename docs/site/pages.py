@@ -22,7 +22,7 @@ FROM_ABOVE = {
 }
 """Page of the site -> its source, from the top of the repository."""
 
-LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]*)(#[^)\s]*)?\)")
+LINK = re.compile(r"\[([^\]\n]*)\]\((?!\w+:|#)([^)#\s]*)(#[^)\s]*)?\)")
 NAMED = re.compile(r"(?<![\w/`])docs/(adr/\d{4}|[\w/]+\.md)\b(?!\])")
 CODE = re.compile(r"(^```.*?^```|`[^`\n]*`|\[[^\]\n]*\]\([^)]*\))", re.MULTILINE | re.DOTALL)
 
@@ -48,9 +48,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         return posixpath.relpath(found, posixpath.dirname(here) or ".") if found else None
 
     def link(match: re.Match[str]) -> str:
-        path, anchor = match[1], match[2] or ""
-        found = place(posixpath.normpath(posixpath.join(posixpath.dirname(source), path)))
-        return f"]({found or path}{anchor})"
+        text, path, anchor = match[1], match[2], match[3] or ""
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
+        found = place(target)
+        if not found and not target.startswith("docs/"):
+            return text
+        return f"[{text}]({found or path}{anchor})"
 
     def name(match: re.Match[str]) -> str:
         wanted = f"docs/{match[1]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import socket
 import tempfile
 from collections import Counter
@@ -67,6 +68,7 @@ def followed() -> Iterator[Followed]:
     finally:
         if (folder / "shop").exists():
             tutorial.end(folder, environment=found)
+        shutil.rmtree(folder)
 
 
 @pytest.mark.docs
