@@ -8,7 +8,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 export LEADRE_HOME ?= .leadre
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-install check bench docs clean
+.PHONY: help setup demo test test-docs test-install check bench docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ demo: setup ## the whole pipeline on a made-up ad world, through a real worker, 
 test: $(DEVELOPED) ## run everything this machine can run
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
+test-docs: $(DEVELOPED) ## follow the tutorial and run every command of the documentation
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/docs -m 'docs or not docs'
+
 test-install: $(DEVELOPED) ## build the wheel, install it outside the checkout, and go from an empty folder to ads over HTTP
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/install -m install
 
@@ -43,11 +46,14 @@ check: $(DEVELOPED) ## formatting, lint, types, floors
 bench: $(DEVELOPED) ## all quick benchmarks
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file --quick || exit 1; done
 
-docs: setup ## write docs/walkthrough.md from the demo's world (run `make demo` first)
+docs: $(DEVELOPED) ## write the tutorial's outputs and the walkthrough (run `make demo` first), build the site into site/
 	$(BIN)/leadre services up
 	$(BIN)/leadre trace --markdown docs/walkthrough.md
+	PYTHONPATH=. $(BIN)/python docs/site/tutorial.py
+	PYTHONPATH=. $(BIN)/python docs/site/licences.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## stop the servers; remove the demo's data, the virtual environment and caches
 	-test -x $(BIN)/leadre && $(BIN)/leadre services down
-	rm -rf "$$(readlink -f '$(LEADRE_HOME)/services')" '$(LEADRE_HOME)' $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf "$$(readlink -f '$(LEADRE_HOME)/services')" '$(LEADRE_HOME)' $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

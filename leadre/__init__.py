@@ -6,7 +6,7 @@ Advertisement Recommender System", PVLDB 18(12), 2025.
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 TYPE_CHECKING = False  # a type checker takes it for true; `typing` is not worth loading for it
 if TYPE_CHECKING:

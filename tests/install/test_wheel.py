@@ -45,6 +45,13 @@ def test_the_wheel_holds_the_packages_and_the_project_and_nothing_else(built: Bu
     assert {"leadre/project/migrations/script.py.mako", "leadre_workers/app.py", "leadre/py.typed"} <= held.keys()
 
 
+def test_the_index_would_take_both_distributions(built: Built) -> None:
+    command = [sys.executable, "-m", "twine", "check", "--strict", str(built.sdist), str(built.wheel)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("PASSED") == 2
+
+
 def test_the_wheel_s_record_names_a_command_and_two_packages(built: Built) -> None:
     texts = {name.partition("/")[2]: content.decode() for name, content in members(built.wheel).items()}
     assert texts["entry_points.txt"].split("\n")[:2] == ["[console_scripts]", "leadre = leadre.cli:main"]
