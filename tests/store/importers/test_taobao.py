@@ -167,7 +167,7 @@ def test_a_missing_file_is_named(folder: Path, database_url: str) -> None:
 def test_real_rows_of_the_log_are_read(folder: Path, database_url: str) -> None:
     if not SAMPLE.is_file():
         pytest.skip(f"no sample of the public log at {SAMPLE}")
-    samples = [json.loads(line) for line in SAMPLE.open()][:60]
+    samples = [json.loads(line) for line in SAMPLE.read_text().splitlines()[:60]]
     profiles = {row["user"]["userid"]: row["user"] for row in samples}
     ads = {row["ad"]["adgroup_id"]: {**row["ad"], "price": row["ad"]["price_norm"]} for row in samples}
     shown = [
