@@ -40,7 +40,7 @@ def purchases_against_negatives(
     pairs = pairs[history.loc[pairs["user_id"]].to_numpy() < pairs["day"].to_numpy()]
     kept = pairs.iloc[np.sort(rng.permutation(len(pairs))[:sets])]
     wanted = set(zip(kept["user_id"], kept["day"], strict=True))
-    counts = {ad_id: 0 for ad_id in ad_ids}
+    counts = dict.fromkeys(ad_ids, 0)
     own: defaultdict[int, set[int]] = defaultdict(set)
     rows: list[tuple[int, int, pd.Timestamp, int]] = []
     for day, of_day in purchases.groupby(days, sort=True):

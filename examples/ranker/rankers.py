@@ -91,9 +91,19 @@ def _boost(
 ) -> lightgbm.Booster:
     leaves, rows, l2 = point
     parameters = {
-        **{"objective": "binary", "learning_rate": RATE, "num_leaves": leaves, "min_data_in_leaf": rows},
-        **{"lambda_l2": l2, "feature_fraction": 0.7, "bagging_fraction": 0.8, "bagging_freq": 1, "cat_smooth": 50},
-        **{"num_threads": 1, "seed": seed, "deterministic": True, "verbosity": -1},
+        "objective": "binary",
+        "learning_rate": RATE,
+        "num_leaves": leaves,
+        "min_data_in_leaf": rows,
+        "lambda_l2": l2,
+        "feature_fraction": 0.7,
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "cat_smooth": 50,
+        "num_threads": 1,
+        "seed": seed,
+        "deterministic": True,
+        "verbosity": -1,
     }
     data = lightgbm.Dataset(_values(train, columns), _labels(train), categorical_feature=list(coded))
     held = lightgbm.Dataset(_values(valid, columns), _labels(valid), reference=data)
@@ -213,7 +223,7 @@ def _squeezed(values: Array) -> Array:
 def _kept(train: pd.DataFrame, columns: Sequence[str], codes: Sequence[str]) -> tuple[str, ...]:
     """Return the columns that say anything of the training rows, codes of few values only."""
     return tuple(
-        name for name in columns if 1 < (count := train[name].nunique()) and (name not in codes or count <= MOST_CODES)
+        name for name in columns if (count := train[name].nunique()) > 1 and (name not in codes or count <= MOST_CODES)
     )
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from examples.ranker import baseline, walk, worlds
+from examples.ranker.lists import Ready, Say
 from examples.ranker.measures import auc, compare, gauc, log_loss
 from examples.ranker.rankers import Ranker, boosted, deep_cross
 from leadre.store.features.client import FeatureClient
@@ -37,7 +39,7 @@ SHARES = (0.6, 0.15)
 SKEW_ROWS, CANDIDATES = 10_000, 20
 
 
-def measure(ready: worlds.Ready, *, seed: int, networks: bool, skew_rows: int, say: worlds.Say) -> dict[str, Any]:
+def measure(ready: Ready, *, seed: int, networks: bool, skew_rows: int, say: Say) -> dict[str, Any]:
     """Return all figures of a world: rankers with and without LEADRE's features, and the skew.
 
     Args:
@@ -59,7 +61,7 @@ def measure(ready: worlds.Ready, *, seed: int, networks: bool, skew_rows: int, s
         trained, figures = _rankers(table, seed=seed, networks=networks)
         say("online")
         walk.go_online(client, at=ready.serve_at)
-        candidates = _candidates(ready, rows, count=skew_rows // CANDIDATES, seed=seed)
+        candidates = _candidates(client, rows, count=skew_rows // CANDIDATES, seed=seed)
         skew = walk.skew(client, ranking, candidates, at=ready.serve_at)
         served = _served(client, ranking, past, trained, candidates, ready)
     finally:
@@ -127,16 +129,18 @@ def _rankers(table: pd.DataFrame, *, seed: int, networks: bool) -> tuple[Ranker,
     }
 
 
-def _candidates(ready: worlds.Ready, rows: pd.DataFrame, *, count: int, seed: int) -> dict[int, list[int]]:
-    """Return users with candidate ads each: those with a fresh list first, then others, whose features are neutral."""
+def _candidates(client: FeatureClient, rows: pd.DataFrame, *, count: int, seed: int) -> dict[int, list[int]]:
+    """Return users with candidates each, half of them from the online list: those shown an ad last come first."""
     rng = np.random.default_rng(seed)
-    newest = rows.drop_duplicates("user_id", keep="last").sort_values("event_timestamp", ascending=False)
+    users = rows.drop_duplicates("user_id", keep="last").sort_values("event_timestamp", kind="stable")["user_id"]
+    chosen = [int(user_id) for user_id in users.to_numpy()[::-1][:count]]
     ad_ids = rows["ad_id"].unique()
-    size = min(CANDIDATES, len(ad_ids))
-    return {
-        int(user_id): rng.choice(ad_ids, size, replace=False).tolist()
-        for user_id in newest["user_id"].to_numpy()[:count]
-    }
+    candidates = {}
+    for user_id, listed in zip(chosen, client.retrieval_lists(chosen), strict=True):
+        first = [int(ad_id) for ad_id in listed.ad_ids[: CANDIDATES // 2]] if listed is not None else []
+        others = rng.permutation(ad_ids[~np.isin(ad_ids, first)])
+        candidates[user_id] = [*first, *others.tolist()][:CANDIDATES]
+    return candidates
 
 
 def _served(
@@ -145,7 +149,7 @@ def _served(
     past: baseline.Past,
     ranker: Ranker,
     candidates: dict[int, list[int]],
-    ready: worlds.Ready,
+    ready: Ready,
 ) -> int:
     """Return for how many candidates the ranker says something else online than offline; it should be none."""
     rows = pd.DataFrame(
@@ -169,6 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--home", type=Path, help="where everything is kept; default .leadre-ranker-<data>")
     parser.add_argument("--release", help="a release that makes the lists; without it some are trained")
     parser.add_argument("--users", type=int, default=2000, help="of the made-up world, or of Taobao (2000)")
+    parser.add_argument("--every-hours", type=int, default=1, help="how old a list may be (1; Beauty: a day)")
     parser.add_argument("--sets", type=int, default=4000, help="candidate sets of Beauty (4000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-networks", action="store_true", help="LightGBM alone")
@@ -183,13 +188,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             told[0] = time.monotonic()
             print(f"[{time.monotonic() - began:5.0f} s] {what}", file=sys.stderr)
 
+    every = timedelta(hours=given.every_hours)
     settings = worlds.open_home(given.home or Path(f".leadre-ranker-{given.data}"))
     if given.data == "synthetic":
         ready = worlds.synthetic(
-            settings, users=given.users, seed=given.seed + 7, release=given.release, recipe=None, say=say
+            settings, users=given.users, seed=given.seed + 7, release=given.release, every=every, say=say
         )
     elif given.data == "taobao":
-        ready = worlds.taobao(settings, given.folder, users=given.users, release=given.release, say=say)
+        ready = worlds.taobao(settings, given.folder, users=given.users, release=given.release, every=every, say=say)
     else:
         ready = worlds.beauty(settings, given.folder, sets=given.sets, seed=given.seed, release=given.release, say=say)
     figures = measure(ready, seed=given.seed, networks=not given.no_networks, skew_rows=SKEW_ROWS, say=say)
@@ -205,7 +211,7 @@ def _print(figures: dict[str, Any]) -> None:
         f"\n{figures['data']}{made_up}: {figures['rows']}, {figures['positives']} positives, {figures['lists']:,} lists"
     )
     print(
-        f"of positives {figures['hits_of_positives']:.3f} were retrieved, of negatives {figures['hits_of_negatives']:.3f}"
+        f"retrieved: {figures['hits_of_positives']:.3f} of positives, {figures['hits_of_negatives']:.3f} of negatives"
     )
     for kind in ("lightgbm", "dcn"):
         for name, of in figures.get(kind, {}).get("by_set", {}).items():
@@ -215,7 +221,8 @@ def _print(figures: dict[str, Any]) -> None:
             print(f"  {kind:9s} {name:10s} {said}{more}")
     skew = figures["skew_of"]
     print(
-        f"skew: {figures['skew']} of {skew['values']:,} values of {skew['rows']:,} rows differ; {skew['neutral']} are neutral"
+        f"skew: {figures['skew']} of {skew['values']:,} values of {skew['rows']:,} rows differ, "
+        f"{skew['neutral']:,} of them neutral; {figures['scores_that_differ']} scores differ"
     )
 
 
