@@ -94,7 +94,7 @@ def read_past(database: Engine, *, until: datetime) -> Past:
     advertisers = pd.factorize(ads["advertiser_id"])[0]
     ad_columns = (ads["first_category"].map(firsts), ads["second_category"].map(seconds), advertisers, ads["bid"])
     codes = [pd.factorize(users[name])[0] for name in ("sex", "residence", "consumption_level", "occupation")]
-    user_columns = (users["age"].fillna(-1.0).astype(float), users["arpu"], *codes)
+    user_columns = (pd.to_numeric(users["age"]).fillna(-1.0), users["arpu"], *codes)
     of_content = {name: (seconds.get(name, -1), firsts.get(name, -1)) for name in contents["category"].unique()}
     return Past(
         events=tuple(events[name].to_numpy(np.int64) for name in ("at", "kind", "user_id", "item_id")),
