@@ -36,8 +36,6 @@ MOST_CODES = 100
 class Ranker(Protocol):
     """Foretells labels from columns by name."""
 
-    columns: tuple[str, ...]
-
     def predict(self, rows: pd.DataFrame) -> Array:
         """Return a probability for each row."""
 
@@ -53,7 +51,7 @@ class Boosted:
     def predict(self, rows: pd.DataFrame) -> Array:
         """Return a probability for each row."""
         values = rows[list(self.columns)].to_numpy(np.float64)
-        return np.mean([model.predict(values, num_threads=1) for model in self.models], axis=0)
+        return np.asarray(np.mean([model.predict(values, num_threads=1) for model in self.models], axis=0))
 
 
 def boosted(
@@ -70,7 +68,8 @@ def boosted(
     """
     kept = _kept(train, columns, codes)
     coded = [place for place, name in enumerate(kept) if name in codes]
-    best, chosen, models = np.inf, GRID[0], ()
+    best, chosen = np.inf, GRID[0]
+    models: tuple[lightgbm.Booster, ...] = ()
     for point in GRID:
         model = _boost(train, valid, kept, coded, point, seed=seed)
         loss = log_loss(np.asarray(model.predict(_values(valid, kept))), _labels(valid))
@@ -152,6 +151,7 @@ class _Network(nn.Module):
 
     def __init__(self, numbers: int, sizes: Sequence[int], *, width: int = 8, layers: int = 2) -> None:
         super().__init__()
+        self.sizes = tuple(sizes)
         self.embeddings = nn.ModuleList([nn.Embedding(size, width) for size in sizes])
         inputs = numbers + width * len(sizes)
         self.cross = nn.ModuleList([nn.Linear(inputs, inputs) for _ in range(layers)])
@@ -160,7 +160,8 @@ class _Network(nn.Module):
 
     def forward(self, dense: torch.Tensor, coded: torch.Tensor) -> torch.Tensor:
         """Return logits [R] of numbers [R, N] and codes [R, C]."""
-        codes = [of(coded[:, place].clamp(0, of.num_embeddings - 1)) for place, of in enumerate(self.embeddings)]
+        sized = enumerate(zip(self.embeddings, self.sizes, strict=True))
+        codes = [of(coded[:, place].clamp(0, size - 1)) for place, (of, size) in sized]
         first = crossed = torch.cat([dense, *codes], dim=1)
         for layer in self.cross:
             crossed = first * layer(crossed) + crossed
@@ -189,7 +190,7 @@ def _fit(
     best, kept, waited = np.inf, network.state_dict(), 0
     for _ in range(DCN_EPOCHS):
         network.train()
-        for batch in torch.randperm(len(labels), generator=order).split(DCN_BATCH):
+        for batch in torch.split(torch.randperm(len(labels), generator=order), DCN_BATCH):
             loss = nn.functional.binary_cross_entropy_with_logits(network(dense[batch], coded[batch]), labels[batch])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -228,8 +229,8 @@ def _kept(train: pd.DataFrame, columns: Sequence[str], codes: Sequence[str]) -> 
 
 
 def _values(rows: pd.DataFrame, columns: Sequence[str]) -> Array:
-    return rows[list(columns)].to_numpy(np.float64)
+    return np.asarray(rows[list(columns)].to_numpy(np.float64))
 
 
 def _labels(rows: pd.DataFrame) -> Array:
-    return rows["label"].to_numpy(np.float64)
+    return np.asarray(rows["label"].to_numpy(np.float64))

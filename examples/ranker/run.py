@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -89,7 +89,7 @@ def _rankers(table: pd.DataFrame, *, seed: int, networks: bool) -> tuple[Ranker,
     valid = table[(table["event_timestamp"] >= cuts[0]) & (table["event_timestamp"] < cuts[1])]
     test = table[table["event_timestamp"] >= cuts[1]]
     labels, users = test["label"].to_numpy(np.float64), test["user_id"].to_numpy(np.int64)
-    kinds = {"lightgbm": boosted, **({"dcn": deep_cross} if networks else {})}
+    kinds: dict[str, Callable[..., Ranker]] = {"lightgbm": boosted, **({"dcn": deep_cross} if networks else {})}
     figures: dict[str, Any] = {
         "rows": {"train": len(train), "validation": len(valid), "test": len(test)},
         "users": {"test": len(np.unique(users))},
