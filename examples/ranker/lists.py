@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sqlalchemy import Engine
 
 from leadre.pipelines.dataset.backfill import PastDecoder, choose_existing, plan
@@ -24,6 +25,8 @@ from leadre.store.records.database import connect
 
 DAY = timedelta(days=1)
 TICK = timedelta(microseconds=1)
+SERVED = 450
+"""Users who have a fresh list where the walk goes online (ours)."""
 Say = Callable[[str], None]
 
 
@@ -82,6 +85,7 @@ def with_lists(settings: Settings, rows: pd.DataFrame, making: Making) -> Ready:
     of_instant = rows["event_timestamp"].dt.floor(making.every)
     wanted = {at.to_pydatetime(): of["user_id"].unique() for at, of in rows.groupby(of_instant)}
     instants = sorted(wanted)
+    wanted[instants[-1]] = np.union1d(wanted[instants[-1]], newest_users(rows)[:SERVED])
     with connected(settings) as database:
         if making.release is None:
             version = _index(settings, instants[0], making.recipe)
@@ -97,7 +101,7 @@ def with_lists(settings: Settings, rows: pd.DataFrame, making: Making) -> Ready:
             chosen = choose_existing(database, instants, release=making.release)
         decoder = PastDecoder(settings, database=database)
         for number, (at, by) in enumerate(chosen, start=1):
-            plan(database, [(at, by)], user_ids=wanted[at].astype(np.int64))
+            plan(database, [(at, by)], user_ids=np.asarray(wanted[at], np.int64))
             decoder.work_off()
             making.say(f"lists of {number}/{len(chosen)} instants")
     return Ready(
@@ -108,6 +112,12 @@ def with_lists(settings: Settings, rows: pd.DataFrame, making: Making) -> Ready:
         serve_at=instants[-1],
         index=settings.indexes / chosen[-1][1].row.index_version,
     )
+
+
+def newest_users(rows: pd.DataFrame) -> NDArray[np.int64]:
+    """Return the users of rows, those with the latest row first, int64[U]."""
+    newest = rows.sort_values("event_timestamp", kind="stable").drop_duplicates("user_id", keep="last")
+    return np.asarray(newest["user_id"], np.int64)[::-1]
 
 
 @contextmanager

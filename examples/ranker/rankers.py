@@ -21,7 +21,7 @@ from torch import nn
 from examples.ranker.measures import log_loss
 
 Array = NDArray[np.float64]
-GRID = tuple(itertools.product((7, 31), (40, 200), (0.0, 10.0)))
+GRID = tuple(itertools.product((7, 15, 31), (40, 200), (10.0,)))
 """Leaves, rows of a leaf, L2 (ours)."""
 ROUNDS, PATIENCE, RATE = 600, 30, 0.05
 SEEDS = 3

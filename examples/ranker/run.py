@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from examples.ranker import baseline, walk, worlds
-from examples.ranker.lists import Ready, Say
+from examples.ranker.lists import Ready, Say, newest_users
 from examples.ranker.measures import auc, compare, gauc, log_loss
 from examples.ranker.rankers import Ranker, boosted, deep_cross
 from leadre.store.features.client import FeatureClient
@@ -27,11 +27,14 @@ from leadre.store.features.ranking import RankingFeatures
 from leadre.store.records.database import connect
 
 USER_SIDE = tuple(name for name in walk.NAMES if name not in walk.ITEM_SIDE)
+PLACEBO = tuple(f"other_{name}" for name in USER_SIDE)
+"""User-side features of another user: a lift of these would be no merit of the lists."""
 SETS: dict[str, tuple[str, ...]] = {
     "without": baseline.NAMES,
     "user_side": (*baseline.NAMES, *USER_SIDE),
     "item_side": (*baseline.NAMES, *walk.ITEM_SIDE),
     "with": (*baseline.NAMES, *walk.NAMES),
+    "placebo": (*baseline.NAMES, *PLACEBO),
 }
 """Columns of the rankers that are compared."""
 SHARES = (0.6, 0.15)
@@ -56,7 +59,9 @@ def measure(ready: Ready, *, seed: int, networks: bool, skew_rows: int, say: Say
     try:
         say(f"features of {len(rows):,} rows, each as of its own time")
         past = baseline.read_past(database, until=rows["event_timestamp"].iloc[-1].to_pydatetime())
-        table = pd.concat([rows, baseline.features(past, rows), walk.historical(client, rows)], axis=1)
+        features = walk.historical(client, rows)
+        others = _of_others(rows, features[list(USER_SIDE)], seed=seed)
+        table = pd.concat([rows, baseline.features(past, rows), features, others], axis=1)
         say("rankers")
         trained, figures = _rankers(table, seed=seed, networks=networks)
         say("online")
@@ -129,11 +134,18 @@ def _rankers(table: pd.DataFrame, *, seed: int, networks: bool) -> tuple[Ranker,
     }
 
 
+def _of_others(rows: pd.DataFrame, features: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+    """Return for each row the features that another user, always the same one, has first: columns `PLACEBO`."""
+    users, first = np.unique(rows["user_id"], return_index=True)
+    other = np.random.default_rng(seed).permutation(first)
+    of_row = other[np.searchsorted(users, rows["user_id"])]
+    return features.iloc[of_row].set_axis(list(PLACEBO), axis=1).reset_index(drop=True)
+
+
 def _candidates(client: FeatureClient, rows: pd.DataFrame, *, count: int, seed: int) -> dict[int, list[int]]:
     """Return users with candidates each, half of them from the online list: those shown an ad last come first."""
     rng = np.random.default_rng(seed)
-    users = rows.drop_duplicates("user_id", keep="last").sort_values("event_timestamp", kind="stable")["user_id"]
-    chosen = [int(user_id) for user_id in users.to_numpy()[::-1][:count]]
+    chosen = newest_users(rows)[:count].tolist()
     ad_ids = rows["ad_id"].unique()
     candidates = {}
     for user_id, listed in zip(chosen, client.retrieval_lists(chosen), strict=True):
@@ -173,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--home", type=Path, help="where everything is kept; default .leadre-ranker-<data>")
     parser.add_argument("--release", help="a release that makes the lists; without it some are trained")
     parser.add_argument("--users", type=int, default=2000, help="of the made-up world, or of Taobao (2000)")
-    parser.add_argument("--every-hours", type=int, default=1, help="how old a list may be (1; Beauty: a day)")
+    parser.add_argument("--every-hours", type=int, default=6, help="how old a list may be (6; Beauty: a day)")
     parser.add_argument("--sets", type=int, default=4000, help="candidate sets of Beauty (4000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-networks", action="store_true", help="LightGBM alone")
