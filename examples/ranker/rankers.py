@@ -23,7 +23,7 @@ from examples.ranker.measures import log_loss
 Array = NDArray[np.float64]
 GRID = tuple(itertools.product((7, 15, 31), (40, 200), (10.0,)))
 """Leaves, rows of a leaf, L2 (ours)."""
-ROUNDS, PATIENCE, RATE = 600, 30, 0.05
+ROUNDS, PATIENCE, RATE = 400, 20, 0.1
 SEEDS = 3
 """Trainings whose mean is served: one is noisier than what is measured (ours)."""
 DCN_GRID = ((1e-3, 1e-4), (1e-3, 1e-2), (3e-3, 1e-3))
