@@ -60,6 +60,7 @@ class Ready:
         releases: who made them.
         serve_at: an instant at which lists are fresh: where the walk goes online.
         index: the folder of their index.
+        every: how old they may be.
     """
 
     settings: Settings
@@ -68,6 +69,7 @@ class Ready:
     releases: tuple[str, ...]
     serve_at: datetime
     index: Path
+    every: timedelta
 
 
 def with_lists(settings: Settings, rows: pd.DataFrame, making: Making) -> Ready:
@@ -111,6 +113,7 @@ def with_lists(settings: Settings, rows: pd.DataFrame, making: Making) -> Ready:
         releases=tuple(sorted({by.row.release for _, by in chosen})),
         serve_at=instants[-1],
         index=settings.indexes / chosen[-1][1].row.index_version,
+        every=making.every,
     )
 
 

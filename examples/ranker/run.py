@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -37,12 +37,15 @@ SETS: dict[str, tuple[str, ...]] = {
     "placebo": (*baseline.NAMES, *PLACEBO),
 }
 """Columns of the rankers that are compared."""
+AsOf = Literal["row", "list"]
 SHARES = (0.6, 0.15)
 """Of the rows, by time: for training and for validation; the rest is the test (ours)."""
 SKEW_ROWS, CANDIDATES = 10_000, 20
 
 
-def measure(ready: Ready, *, seed: int, networks: bool, skew_rows: int, say: Say) -> dict[str, Any]:
+def measure(
+    ready: Ready, *, seed: int, networks: bool, skew_rows: int, say: Say, baseline_as_of: AsOf = "row"
+) -> dict[str, Any]:
     """Return all figures of a world: rankers with and without LEADRE's features, and the skew.
 
     Args:
@@ -51,6 +54,7 @@ def measure(ready: Ready, *, seed: int, networks: bool, skew_rows: int, say: Say
         networks: train the networks too.
         skew_rows: rows whose features are compared offline and online.
         say: told what is being done.
+        baseline_as_of: until when the baseline's features see what happened: the row's own instant, or its list's.
     """
     settings, rows = ready.settings, ready.rows.sort_values("event_timestamp", kind="stable", ignore_index=True)
     client = FeatureClient(settings.feature_repo, settings.feast_environment())
@@ -61,7 +65,9 @@ def measure(ready: Ready, *, seed: int, networks: bool, skew_rows: int, say: Say
         past = baseline.read_past(database, until=rows["event_timestamp"].iloc[-1].to_pydatetime())
         features = walk.historical(client, rows)
         others = _of_others(rows, features[list(USER_SIDE)], seed=seed)
-        table = pd.concat([rows, baseline.features(past, rows), features, others], axis=1)
+        at = rows["event_timestamp"] if baseline_as_of == "row" else rows["event_timestamp"].dt.floor(ready.every)
+        own = baseline.features(past, rows.assign(event_timestamp=at))
+        table = pd.concat([rows, own, features, others], axis=1)
         say("rankers")
         trained, figures = _rankers(table, seed=seed, networks=networks)
         say("online")
@@ -186,6 +192,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--release", help="a release that makes the lists; without it some are trained")
     parser.add_argument("--users", type=int, default=2000, help="of the made-up world, or of Taobao (2000)")
     parser.add_argument("--every-hours", type=int, default=6, help="how old a list may be (6; Beauty: a day)")
+    parser.add_argument(
+        "--baseline-as-of", choices=["row", "list"], default="row", help="list: it is as stale as lists"
+    )
     parser.add_argument("--sets", type=int, default=4000, help="candidate sets of Beauty (4000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-networks", action="store_true", help="LightGBM alone")
@@ -210,7 +219,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ready = worlds.taobao(settings, given.folder, users=given.users, release=given.release, every=every, say=say)
     else:
         ready = worlds.beauty(settings, given.folder, sets=given.sets, seed=given.seed, release=given.release, say=say)
-    figures = measure(ready, seed=given.seed, networks=not given.no_networks, skew_rows=SKEW_ROWS, say=say)
+    figures = measure(
+        ready,
+        seed=given.seed,
+        networks=not given.no_networks,
+        skew_rows=SKEW_ROWS,
+        say=say,
+        baseline_as_of=given.baseline_as_of,
+    )
     figures = {"data": given.data, "made_up": given.data == "synthetic", **figures, "seconds": time.monotonic() - began}
     _print(figures)
     if given.json:
