@@ -46,7 +46,7 @@ def test_nothing_imports_the_feature_repo_and_it_holds_no_test() -> None:
 FOLDERS = sorted(
     {
         path.parent
-        for top in ("leadre", "workers", "feature_repo", "migrations", "benchmarks")
+        for top in ("leadre", "workers", "feature_repo", "migrations", "benchmarks", "examples")
         for path in (ROOT / top).rglob("*.py")
     }
 )
@@ -69,7 +69,7 @@ def test_the_architecture_page_says_what_belongs_into_every_room(folder: Path) -
     assert room in listed or f"| `{room}` |" in page
 
 
-NAMED = re.compile(r"`((?:leadre|tests|benchmarks|workers|feature_repo|migrations|recipes|docs)/[\w/.-]*\w)`")
+NAMED = re.compile(r"`((?:leadre|tests|benchmarks|examples|workers|feature_repo|migrations|recipes|docs)/[\w/.-]*\w)`")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -17,6 +17,7 @@ from leadre.cli.terminal import console, json_option, print_json, print_table, p
 
 if TYPE_CHECKING:
     from leadre.store.importers.load import ImportCounts, Progress
+    from leadre.store.importers.tabular.rejected import Kind
 
 _NEXT = "Next:  leadre summarize   and   leadre index build RECIPE"
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -125,15 +126,12 @@ def parquet(
             progress=progress,
         )
     if as_json:
-        left_out = [
-            {"table": table, "kind": kind, "rows": rows} for (table, kind), rows in sorted(done.rejected.items())
-        ]
         print_json(
             {
                 "rows": asdict(done.counts),
                 "facts": done.facts,
                 "became_content": done.became_content,
-                "left_out": left_out,
+                "left_out": _left_out(done.rejected),
                 "rejected": rejected if done.rejected else None,
             }
         )
@@ -143,10 +141,7 @@ def parquet(
     _print_counts(done.counts, str(folder))
     if done.became_content:
         console.print(f"{done.became_content:,} behaviors of unknown ads became ones of the content domain.")
-    if done.rejected:
-        rows = [(table, kind.value, count) for (table, kind), count in sorted(done.rejected.items())]
-        print_table("Left out", ("table", "kind", "rows"), rows)
-        console.print(f"Each with its reason:  {rejected}", markup=False, soft_wrap=True)
+    _print_rejected(done.rejected, rejected)
     console.print(_NEXT)
 
 
@@ -169,6 +164,71 @@ def amazon(folder: Path, *, content: Path | None, now: datetime, as_json: bool) 
         str(folder),
         as_json=as_json,
     )
+
+
+@import_.command()
+@click.argument("folder", type=_FOLDER)
+@click.option(
+    "--limit-users",
+    type=click.IntRange(1),
+    help="Of the users who were shown ads import so many, drawn by a hash of their ids; by default all.",
+)
+@click.option(
+    "--on-bad-row",
+    type=click.Choice(["stop", "skip"]),
+    default="skip",
+    show_default=True,
+    help="At a bad row stop, or leave it out: counted by kind, and listed in rejected.csv.",
+)
+@click.option(
+    "--max-bad-share",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    help="With a larger share of bad rows in any table nothing is imported.",
+)
+@now_option
+@json_option
+def taobao(
+    folder: Path,
+    *,
+    limit_users: int | None,
+    on_bad_row: Literal["stop", "skip"],
+    max_bad_share: float,
+    now: datetime,
+    as_json: bool,
+) -> None:
+    """Load the public Taobao display-ad log: raw_sample, ad_feature, user_profile and behavior_log.
+
+    Example: leadre import taobao Ali_Display_Ad_Click --limit-users 20000 --now 2017-05-14
+    """
+    from leadre.store.importers.taobao.folder import import_taobao
+
+    found = settings()
+    rejected = found.home / "imports" / _folder_name(folder) / "rejected.csv"
+    with progress_bars() as progress:
+        done = import_taobao(
+            folder,
+            database_url=found.database_url,
+            now=now,
+            rejected=rejected,
+            limit_users=limit_users,
+            on_bad_row=on_bad_row,
+            max_bad_share=max_bad_share,
+            progress=progress,
+        )
+    if as_json:
+        print_json(
+            {
+                "rows": asdict(done.counts),
+                "left_out": _left_out(done.rejected),
+                "rejected": rejected if done.rejected else None,
+            }
+        )
+        return
+    _print_counts(done.counts, str(folder))
+    _print_rejected(done.rejected, rejected)
+    console.print(_NEXT)
 
 
 @import_.command()
@@ -312,3 +372,14 @@ def _run(load: Callable[[str, Progress], ImportCounts], source: str, *, as_json:
 
 def _print_counts(counts: ImportCounts, source: str) -> None:
     print_table(f"Imported {source}", ("table", "rows"), list(asdict(counts).items()))
+
+
+def _left_out(rejected: Mapping[tuple[str, Kind], int]) -> list[dict[str, object]]:
+    return [{"table": table, "kind": kind, "rows": rows} for (table, kind), rows in sorted(rejected.items())]
+
+
+def _print_rejected(counts: Mapping[tuple[str, Kind], int], path: Path) -> None:
+    if counts:
+        rows = [(table, kind.value, count) for (table, kind), count in sorted(counts.items())]
+        print_table("Left out", ("table", "kind", "rows"), rows)
+        console.print(f"Each with its reason:  {path}", markup=False, soft_wrap=True)

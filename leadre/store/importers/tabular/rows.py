@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,10 @@ class TableReader:
         options: how to read them.
         rejected: takes the bad rows.
         check: what else may be wrong with a row.
+        wanted: which rows of a batch as the file has it are read at all, bool[R]; None: all.
 
     Attributes:
-        rows_read: good and bad ones.
+        rows_read: good and bad ones, of those that are wanted.
         marks: how many rows of which column were read otherwise than they stand, by (column, what was done).
     """
 
@@ -61,11 +62,12 @@ class TableReader:
         options: ImportOptions,
         rejected: Rejected,
         check: RowCheck | None = None,
+        wanted: Callable[[pa.RecordBatch], pa.BooleanArray] | None = None,
     ) -> None:
         self.rows_read = 0
         self.marks: Counter[tuple[str, str]] = Counter()
         self._table, self._paths, self._rules = table, paths, rules
-        self._options, self._rejected, self._check = options, rejected, check
+        self._options, self._rejected, self._check, self._wanted = options, rejected, check, wanted
         self._layouts: dict[str, None] = {}
         self._theirs: dict[str, str] = {}
 
@@ -97,9 +99,9 @@ class TableReader:
                 said = str(error).splitlines()[0]
                 problem = f"cannot be read after row {self.rows_read - before}: {said}"
                 raise InvalidInput(problem, source=str(path)) from None
-            if self.rows_read == before and len(self._paths) == 1:
+            if self.rows_read == before and len(self._paths) == 1 and self._wanted is None:
                 raise InvalidInput("holds no rows; fill it, or remove it if it is optional", source=str(path))
-        if self.rows_read == 0:
+        if self.rows_read == 0 and self._wanted is None:
             raise InvalidInput("holds no rows; fill it, or remove it", source=str(self._paths[0].parent))
 
     def _batches_of(self, part: int, path: Path) -> Iterator[Batch]:
@@ -123,6 +125,9 @@ class TableReader:
             number = int(rows[-1]) if len(rows) else number
             passed = [row for row in wrong if row.row <= number]  # those further on have been read ahead
             wrong[:] = [row for row in wrong if row.row > number]
+            if self._wanted is not None:
+                keep = self._wanted(batch)
+                batch, rows = batch.filter(keep), rows[keep.to_numpy(zero_copy_only=False)]
             yield self._parsed(part, path, batch, rows, passed, theirs)
         if file is not None:
             self._refuse_all([self._wrong(path, row) for row in file.wrong])
