@@ -6,9 +6,11 @@ The same `ContextBuilder` that training and evaluation use; in production the fe
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leadre.domain.behavior import Behavior, Domain
 from leadre.domain.users import Context
@@ -31,9 +33,8 @@ class Journal:
     def __init__(self, observed: Observed, *, recipe: PromptRecipe, until: datetime | None = None) -> None:
         self._users = len(observed.profiles)
         self._rows = _rows(each for each in observed.behaviors if until is None or each.occurred_at < until)
-        ads, content = enumerate(observed.ads), enumerate(observed.content_items)
-        named = [(ad.name, ad.second_category or ad.first_category, ad.spu) for _, ad in ads]
-        watched = [(item.title or item.category, item.category, item.spu) for _, item in content]
+        named = [(ad.name, ad.second_category or ad.first_category, ad.spu) for ad in observed.ads]
+        watched = [(item.title or item.category, item.category, item.spu) for item in observed.content_items]
         texts = [
             (dict(enumerate(of_ads)), dict(enumerate(of_content)))
             for of_ads, of_content in zip(zip(*named, strict=True), zip(*watched, strict=True), strict=True)
@@ -77,15 +78,31 @@ class Journal:
         users, counts = np.unique(new["user"], return_counts=True)
         return dict(zip(users.tolist(), counts.tolist(), strict=True))
 
-    def contexts(self, users: Sequence[int], *, now: datetime) -> list[Context]:
-        """Return what is known of users at `now`, from behaviors not later than that."""
+    def contexts(self, users: Sequence[int], *, now: datetime | Sequence[datetime]) -> list[Context]:
+        """Return what is known of users at `now`, one instant for all or one each, from behaviors not later than it."""
+        builder, lengths = self._current()
+        instants = [now] * len(users) if isinstance(now, datetime) else now
+        return [builder.context(user, int(lengths[user]), at) for user, at in zip(users, instants, strict=True)]
+
+    def clicks(self) -> tuple[list[Context], NDArray[np.int64]]:
+        """Return what was known of the user before each click, and the ads that were clicked, int64[n]."""
+        builder, _ = self._current()
+        found = self.sequences
+        contexts, ads = [], []
+        for user in range(self._users):
+            first, end = int(found.offsets[user]), int(found.offsets[user + 1])
+            for at in range(first, end):
+                if found.domains[at] == DOMAINS.index(Domain.AD):
+                    now = datetime.fromtimestamp(float(found.occurred_at_s[at]), UTC)
+                    contexts.append(builder.context(user, at - first, now))
+                    ads.append(int(found.item_ids[at]))
+        return contexts, np.array(ads, np.int64)
+
+    def _current(self) -> tuple[ContextBuilder, NDArray[np.int64]]:
+        """Return the builder over all behaviors, and how many each user has."""
         if not self._fresh:
             self._builder, self._fresh = self._builder.over(self.sequences), True
-        lengths = np.diff(self._builder_offsets())
-        return [self._builder.context(user, int(lengths[user]), now) for user in users]
-
-    def _builder_offsets(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        return np.searchsorted(np.sort(self._rows["user"]), np.arange(self._users + 1))
+        return self._builder, np.bincount(self._rows["user"], minlength=self._users)
 
 
 _ROW = np.dtype(
@@ -93,7 +110,7 @@ _ROW = np.dtype(
 )
 
 
-def _rows(behaviors: Iterable[Behavior]) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+def _rows(behaviors: Iterable[Behavior]) -> NDArray[Any]:
     return np.array(
         [
             (

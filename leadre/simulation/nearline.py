@@ -26,7 +26,8 @@ from leadre.store.records.distribution.histories import NewestAds
 
 Policy = Literal["all", "arrival", "adaptive"]
 """Who is refreshed: everyone who waits; with a budget, who has waited longest; with a budget, by Adaptive Resource
-Distribution."""
+Distribution. Without a budget it makes no difference when a user who waits is refreshed before the next visit, so the
+simulation does it then, and leaves out the lists that nobody would have read."""
 _AT_ONCE = 64
 
 
@@ -72,11 +73,11 @@ class Nearline:
         for user, unseen in users.items():
             self._waiting[user] = self._waiting.get(user, 0) + unseen
 
-    def work(self, journal: Journal, *, now: datetime) -> None:
+    def work(self, journal: Journal, *, now: datetime, visitors: Sequence[int]) -> None:
         """Refresh who waits, as far as the budget of a tick goes. What is left of it is kept for one more tick."""
         waiting = list(self._waiting)
         if self._policy == "all":
-            chosen, cheap = waiting, []
+            chosen, cheap = [user for user in visitors if user in self._waiting], []
         else:
             budget = int(self._saved + self._capacity)
             ordered, cheap = self._by_claim(waiting, budget) if self._policy == "adaptive" else (waiting, [])

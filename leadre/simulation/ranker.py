@@ -28,6 +28,8 @@ _PRIOR = 20.0
 _SPENDING = {"low": 0.0, "medium": 1.0, "high": 2.0}
 USER_SIDE = ("retrieved_count", "top_probability", "entropy", "category_concentration", "expected_ecpm")
 """The user-side features that are one number each."""
+ITEM_SIDE = tuple(name for name in NEUTRAL if name != "list_age_s")
+"""All match scores but the list's age: lists of the past are decoded all at once, so their ages mean nothing."""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -159,6 +161,6 @@ def leadre_features(lists: Lists, table: AdTable, *, users: Ints, ads: Ints, now
     )
     alive, _ = living(lists, np.arange(len(lists)), request_time_s=np.nan, ttl_s=np.inf)
     numbers = user_numbers(lists, alive)
-    return np.stack([*(found[name] for name in NEUTRAL), *(numbers[name][users] for name in USER_SIDE)], axis=1).astype(
+    return np.stack([*(found[name] for name in ITEM_SIDE), *(numbers[name][users] for name in USER_SIDE)], axis=1).astype(
         np.float64
     )

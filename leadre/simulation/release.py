@@ -8,16 +8,21 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leadre import services
+from leadre.decoding.engine import Engine
 from leadre.decoding.load import load_engine
+from leadre.domain.retrieval import Beam
+from leadre.domain.targeting import EVERYBODY
 from leadre.indexing.ad_index import AdIndex
+from leadre.indexing.trie import LiveMask
 from leadre.pipelines.index.build import add_new_ads, build_index
 from leadre.pipelines.learning.train import train
 from leadre.pipelines.summarize import summarize
@@ -28,7 +33,6 @@ from leadre.simulation.observed import Observed
 from leadre.store.importers.load import load
 from leadre.store.records.database import scratch_database
 from leadre.store.records.inventory.rows import InventoryRows
-from leadre.domain.targeting import EVERYBODY
 from leadre.training.learner.release_folder import load_prompt_encoder, seen_of
 
 Progress = Callable[[str, int, int | None], None]
@@ -81,12 +85,49 @@ class WorldRelease:
         folder = self.folder if dpo else self.sft_folder
         return LoadedRelease(
             release=folder.name,
-            engine=load_engine(folder, index=self.index),
+            engine=Remembering(load_engine(folder, index=self.index)),
             encoder=load_prompt_encoder(folder),
             index=self.index,
             recipe=load_recipe(folder / "recipe.toml"),
             seen=seen_of(folder),
         )
+
+
+class Remembering:
+    """An engine that answers what it was asked before from memory: arms of one world ask much the same.
+
+    Args:
+        engine: what answers first.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self.index_version = engine, engine.index_version
+        self._known: dict[tuple[tuple[int, ...], int, bytes], list[Beam]] = {}
+
+    def over(self, index: AdIndex) -> Engine:
+        """Return the engine itself over another revision, with nothing remembered."""
+        return self._engine.over(index)
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        beam_width: int,
+        filters: Sequence[LiveMask | None] | None = None,
+    ) -> list[list[Beam]]:
+        """Answer as the engine would."""
+        masks = list(filters) if filters is not None else [None] * len(prompts)
+        keys = [
+            (tuple(prompt), beam_width, b"" if mask is None else mask.words.tobytes())
+            for prompt, mask in zip(prompts, masks, strict=True)
+        ]
+        new = [at for at, key in enumerate(keys) if key not in self._known]
+        if new:
+            found = self._engine.generate(
+                [prompts[at] for at in new], beam_width=beam_width, filters=[masks[at] for at in new]
+            )
+            self._known.update(zip([keys[at] for at in new], found, strict=True))
+        return [self._known[key] for key in keys]
 
 
 class OwnServers:
@@ -190,15 +231,15 @@ def _train(
     return index.version
 
 
-def inventory_of(index: AdIndex, observed: Observed) -> Inventory:
-    """Return the ads that may be shown in the experiment, as the catalog would say it."""
+def inventory_of(index: AdIndex, live: NDArray[np.bool_]) -> Inventory:
+    """Return which ads may be shown, bool[A], as the catalog would say it."""
     inventory = Inventory(index)
-    ads = len(observed.ads)
+    ads = len(live)
     bounds = np.iinfo(np.int64)
     inventory.apply(
         InventoryRows(
             ad_ids=np.arange(ads),
-            on=observed.live,
+            on=live,
             starts_us=np.full(ads, bounds.min),
             ends_us=np.full(ads, bounds.max),
             targetings=(EVERYBODY,),
@@ -208,17 +249,6 @@ def inventory_of(index: AdIndex, observed: Observed) -> Inventory:
         )
     )
     return inventory
-
-
-def launched_inventory_of(index: AdIndex, observed: Observed) -> Inventory:
-    """Return the ads that could be shown before the experiment."""
-    return inventory_of(index, _before(observed))
-
-
-def _before(observed: Observed) -> Observed:
-    from dataclasses import replace
-
-    return replace(observed, live=observed.launched)
 
 
 def _key(observed: Observed, recipe: Recipe) -> str:
