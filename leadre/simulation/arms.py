@@ -34,6 +34,9 @@ class Arm:
     luck: int = 0
 
 
+SUMS = ("gmv", "expected_gmv", "revenue", "impressions", "clicks", "conversions", "exclusive")
+"""Those of `Measured` that are sums, by user."""
+
 CONTROL = Arm(name="without LEADRE", leadre=False)
 AGAIN = Arm(name="without LEADRE, other luck", leadre=False, luck=1)
 BRANCH = Arm(name="LEADRE as a branch")

@@ -5,6 +5,7 @@ The same `ContextBuilder` that training and evaluation use; in production the fe
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -70,6 +71,12 @@ class Journal:
         of_ads = found.domains == DOMAINS.index(Domain.AD)
         counts = np.append(0, np.cumsum(of_ads))
         return Histories(offsets=counts[found.offsets], items=found.item_ids[of_ads])
+
+    def copy(self, *, without: Sequence[int]) -> Journal:
+        """Return a journal that goes on by itself, in which some users have done nothing so far."""
+        made = copy.copy(self)
+        made._rows, made._fresh = self._rows[~np.isin(self._rows["user"], without)], False
+        return made
 
     def add(self, behaviors: Iterable[Behavior]) -> dict[int, int]:
         """Take behaviors in; return how many positive ones each user has now more."""

@@ -5,8 +5,10 @@ LEADRE §4.4.1, §5.3. The one place where what the system decides meets the tru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +17,16 @@ from leadre.derivation import Lists
 from leadre.derivation.neutral import LIST_TTL_S
 from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.domain.retrieval import RetrievalList
-from leadre.recipe import PromptRecipe
 from leadre.retrieval.loaded_release import LoadedRelease
 from leadre.serving.mixer.merging import MixedAd, merge
-from leadre.simulation.arms import Arm, Measured
+from leadre.simulation.arms import SUMS, Arm, Measured
 from leadre.simulation.journal import Journal
 from leadre.simulation.market import run_auctions
-from leadre.simulation.nature import Nature
+from leadre.simulation.nature import Nature, instant
 from leadre.simulation.nearline import Nearline
 from leadre.simulation.parameters import Parameters
 from leadre.simulation.ranker import leadre_features
-from leadre.simulation.system import System
+from leadre.simulation.system import Log, System, derived_lists
 
 QUOTAS = {"leadre": 2, "two_tower": 2, "covisitation": 1, "popular": 1}
 """Ads a round of the merge, in order of turns: the Mixer's default, and the two-tower branch as LEADRE's equal."""
@@ -35,80 +36,99 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
+@dataclass(slots=True, kw_only=True)
+class State:
+    """Where an arm stands: what users have done, and their lists.
+
+    Args:
+        journal: of the arm.
+        nearline: keeps its lists; None without LEADRE.
+    """
+
+    journal: Journal
+    nearline: Nearline | None
+
+
 def run_arm(
     arm: Arm,
     nature: Nature,
     system: System,
+    state: State,
     *,
     parameters: Parameters,
-    recipe: PromptRecipe,
+    ticks: range,
     release: LoadedRelease | None = None,
-    nearline: Nearline | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Measured:
-    """Run the experiment for one arm.
+) -> tuple[Measured, Log]:
+    """Run some ticks for one arm, from a state that goes on with it.
 
     Args:
         arm: which.
         nature: the truth: gives visits and outcomes.
         system: branches and rankers.
+        state: where the arm stands.
         parameters: of the simulation.
-        recipe: of prompts, for contexts.
+        ticks: which.
         release: LEADRE's, where the arm has it.
-        nearline: keeps its lists.
-        progress: called with the ticks done, and how many there are.
+
+    Returns:
+        What it brought, and its impressions as a ranker may learn from them.
     """
     observed, visits = system.observed, nature.visits
-    journal = Journal(observed, recipe=recipe)
-    users = len(observed.profiles)
-    sums = {name: np.zeros(users) for name in Measured.__dataclass_fields__ if name not in _NOT_SUMS}
-    categories = np.full((len(visits.users), parameters.slots), -1, np.int64)
+    journal, nearline = state.journal, state.nearline
+    sums = {name: np.zeros(len(observed.profiles)) for name in SUMS}
+    some = np.flatnonzero((visits.ticks >= ticks.start) & (visits.ticks < ticks.stop))
+    categories = np.full((len(some), parameters.slots), -1, np.int64)
     ever = np.zeros(len(observed.ads), np.bool_)
-    for tick in range(parameters.ticks):
-        now = observed.now + timedelta(days=(tick + 1) * parameters.days / parameters.ticks)
+    logs = []
+    for tick in ticks:
+        now = instant(tick, observed=observed, parameters=parameters)
         here = np.flatnonzero(visits.ticks == tick)
         visitors = visits.users[here]
         new = journal.add(each for visit in here.tolist() for each in visits.content[visit])
         if nearline is not None:
             nearline.mark(new)
             nearline.work(journal, now=now, visitors=visitors.tolist())
-        decided = _decide(arm, journal, system, visitors, now=now, parameters=parameters, lists=_of(nearline, release))
-        ads, paid, alone = _sell(decided, system, nature.market[here])
+        decided = decide(arm, journal, system, visitors, now=now, parameters=parameters, lists=_of(nearline, release))
+        ads, paid, places = _sell(decided, system, nature.market[here])
         clicked, converted = nature.outcomes(here, ads)
         shown = ads >= 0
-        worth = nature.value(ads)
         for name, values in (
-            ("gmv", np.where(converted, worth, 0.0)),
+            ("gmv", np.where(converted, nature.value(ads), 0.0)),
             ("expected_gmv", nature.expected_value(here, ads)),
             ("revenue", paid),
             ("impressions", shown),
             ("clicks", clicked),
             ("conversions", converted),
-            ("exclusive", alone),
+            ("exclusive", shown & np.take_along_axis(decided.alone, places, axis=1)),
         ):
             np.add.at(sums[name], visitors, values.sum(axis=1))
-        categories[here] = np.where(shown, observed.second_category[np.maximum(ads, 0)], -1)
+        categories[here - some[0]] = np.where(shown, observed.second_category[np.maximum(ads, 0)], -1)
         ever[ads[shown]] = True
+        logs.append(decided.log(places, shown, clicked))
         clicks = journal.add(_clicks(visitors, ads, clicked, converted, now=now))
         if nearline is not None:
             nearline.mark(dict.fromkeys(visitors.tolist(), 0) | clicks)  # a request marks its user
-        if progress is not None:
-            progress(tick + 1, parameters.ticks)
-    return Measured(
+    measured = Measured(
         **sums,
         categories=categories,
         ads_shown=int(ever.sum()),
         lists_llm=nearline.made["llm"] if nearline else 0,
         lists_cheap=nearline.made["cheap"] if nearline else 0,
     )
+    return measured, reduce(Log.and_then, logs)
 
 
-_NOT_SUMS = ("categories", "ads_shown", "lists_llm", "lists_cheap")
 _Stored = tuple[Mapping[int, RetrievalList], LoadedRelease]
 
 
-class _Decided:
-    """Merged lists of n visits with their expected click probabilities, padded to one length, -1 and 0."""
+class Decided:
+    """Merged lists of n visits, padded to one length, with what the ranker made of them.
+
+    Attributes:
+        ads: int64[n, limit], -1 where there is none.
+        alone: bool[n, limit], whether LEADRE alone found the ad.
+        probability: float64[n, limit], of a click.
+    """
 
     def __init__(self, merged: Sequence[Sequence[MixedAd]], limit: int) -> None:
         self.ads = np.full((len(merged), limit), -1, np.int64)
@@ -117,13 +137,26 @@ class _Decided:
             self.ads[row, : len(mixed)] = [ad.ad_id for ad in mixed]
             self.alone[row, : len(mixed)] = [ad.branches == ("leadre",) for ad in mixed]
         self.probability = np.zeros(self.ads.shape)
+        self.base, self.leadre = np.empty((0, 0)), np.empty((0, 0))
+
+    @property
+    def rows(self) -> tuple[Ints, Ints]:
+        """Visits and places of all candidates, in the order of `base` and `leadre`."""
+        return np.nonzero(self.ads >= 0)
+
+    def log(self, places: Ints, shown: NDArray[np.bool_], clicked: NDArray[np.bool_]) -> Log:
+        """Return the impressions of some places, [n, slots] each, with their features."""
+        number = np.full(self.ads.shape, -1)
+        number[self.rows] = np.arange(len(self.base))
+        chosen = np.take_along_axis(number, places, axis=1)[shown]
+        return Log(base=self.base[chosen], leadre=self.leadre[chosen], clicked=clicked[shown])
 
 
 def _of(nearline: Nearline | None, release: LoadedRelease | None) -> _Stored | None:
     return None if nearline is None or release is None else (nearline.lists, release)
 
 
-def _decide(
+def decide(
     arm: Arm,
     journal: Journal,
     system: System,
@@ -132,7 +165,7 @@ def _decide(
     now: datetime,
     parameters: Parameters,
     lists: _Stored | None,
-) -> _Decided:
+) -> Decided:
     """Retrieve, merge and rank for everyone who is here. Nothing of the truth comes in."""
     observed = system.observed
     contexts = journal.contexts(visitors.tolist(), now=now)
@@ -156,18 +189,18 @@ def _decide(
         )
         for row in range(len(visitors))
     ]
-    decided = _Decided(merged, parameters.limit)
-    rows, places = np.nonzero(decided.ads >= 0)
-    if not len(rows):
-        return decided
+    decided = Decided(merged, parameters.limit)
+    rows, places = decided.rows
     ads = decided.ads[rows, places]
-    features = system.features(contexts, vectors, rows, ads)
-    ranker = system.ranker
-    if arm.features and lists is not None and system.leadre_ranker is not None:
+    decided.base = system.features(contexts, vectors, rows, ads)
+    decided.leadre = np.zeros((len(rows), system.log.leadre.shape[1]))
+    if lists is not None:
         derived, of_visit = _derived(stored, system, lists[1])
-        more = leadre_features(derived, system.table, users=of_visit[rows], ads=ads, now_s=now.timestamp())
-        features, ranker = np.hstack([features, more]), system.leadre_ranker
-    decided.probability[rows, places] = ranker.click_probability(features)
+        decided.leadre = leadre_features(
+            derived, system.table, users=of_visit[rows], ads=ads, now_s=now.timestamp()
+        )
+    features = np.hstack([decided.base, decided.leadre]) if arm.features else decided.base
+    decided.probability[rows, places] = system.rankers[arm.features].click_probability(features)
     return decided
 
 
@@ -184,17 +217,16 @@ def _derived(stored: Sequence[RetrievalList | None], system: System, release: Lo
     )
     places = np.cumsum([each is not None for each in stored]) - 1
     absent = np.array([each is None for each in stored], np.bool_)
-    return system.derived([*there, empty], release), np.where(absent, len(there), places)
+    return derived_lists([*there, empty], release, ecpm=system.ecpm), np.where(absent, len(there), places)
 
 
-def _sell(decided: _Decided, system: System, market: Floats) -> tuple[Ints, Floats, NDArray[np.bool_]]:
-    """Return the ads shown in each slot, -1 where the market won, what was paid, and whether LEADRE alone found them."""
+def _sell(decided: Decided, system: System, market: Floats) -> tuple[Ints, Floats, Ints]:
+    """Return the ads shown in each slot, -1 where the market won, what was paid, and their places among candidates."""
     bids = system.observed.bids[np.maximum(decided.ads, 0)]
     ecpm = np.where(decided.ads >= 0, 1000 * decided.probability * bids, -np.inf)
     winners, paid = run_auctions(ecpm, market)
-    place, won = np.maximum(winners, 0), winners >= 0
-    ads = np.where(won, np.take_along_axis(decided.ads, place, axis=1), -1)
-    return ads, paid, won & np.take_along_axis(decided.alone, place, axis=1)
+    places = np.maximum(winners, 0)
+    return np.where(winners >= 0, np.take_along_axis(decided.ads, places, axis=1), -1), paid, places
 
 
 def _clicks(

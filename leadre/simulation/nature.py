@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visits:
-    """What anybody can see of the experiment's visits, in order of time; user and tick say which.
+    """What anybody can see of the visits of rehearsal and experiment, in order of time.
 
     Args:
         users: int64[V].
@@ -128,7 +128,7 @@ def make_nature(parameters: Parameters, *, seed: int, luck: int = 0) -> tuple[Na
     factor = bids / np.array([ad.bid for ad in world.ads])
     rng = np.random.default_rng((seed, 0))
     order = rng.permutation(parameters.users)
-    cold = set(order[: round(parameters.cold * parameters.users)].tolist())
+    cold: set[int] = set(order[: round(parameters.cold * parameters.users)].tolist())
     old = parameters.ads - unlaunched
     changed = round(parameters.churn * old)
     launched = np.arange(parameters.ads) < old
@@ -150,6 +150,7 @@ def make_nature(parameters: Parameters, *, seed: int, luck: int = 0) -> tuple[Na
         behaviors=tuple(each for each in world.behaviors if each.user_id not in cold),
         impressions=impressions,
         learn_until=times[int(len(times) * (1 - parameters.ranker_share))],
+        cold=tuple(sorted(cold)),
         now=world.now,
     )
     reference = float(np.median([shown.ecpm for shown in impressions]))
@@ -165,13 +166,25 @@ def make_nature(parameters: Parameters, *, seed: int, luck: int = 0) -> tuple[Na
     return nature, observed
 
 
+def instant(tick: int, *, observed: Observed, parameters: Parameters) -> datetime:
+    """Return the simulated time at which a tick's visitors are shown ads."""
+    return observed.now + timedelta(days=(tick + 1) * parameters.days / parameters.ticks)
+
+
 def _arrivals(rng: np.random.Generator, parameters: Parameters) -> tuple[Ints, Ints]:
     """Return users and ticks of all visits, by tick: each user at as many different ticks as it has visits."""
-    keys = rng.random((parameters.users, parameters.ticks))
-    ticks = np.argsort(keys, axis=1)[:, : parameters.visits].ravel()
-    users = np.repeat(np.arange(parameters.users), parameters.visits)
-    order = np.lexsort((users, ticks))
-    return users[order], ticks[order].astype(np.int64)
+    blocks, first = [], 0
+    for ticks, visits in (
+        (parameters.rehearsal_ticks, parameters.rehearsal),
+        (parameters.ticks, parameters.visits),
+    ):
+        keys = rng.random((parameters.users, ticks))
+        blocks.append(first + np.argsort(keys, axis=1)[:, :visits])
+        first += ticks
+    ticks_of = np.hstack(blocks)
+    users = np.repeat(np.arange(parameters.users), ticks_of.shape[1])
+    order = np.lexsort((users, ticks_of.ravel()))
+    return users[order], ticks_of.ravel()[order].astype(np.int64)
 
 
 def _wants(
@@ -186,10 +199,10 @@ def _wants(
     """Return the product each visitor has in mind, and the content that shows it: the history's dice, thrown on."""
     products = len(truth.follow_up)
     order = np.lexsort((ticks, users))  # a user's visits beside each other
-    by_user = order.reshape(parameters.users, parameters.visits)
+    by_user = order.reshape(parameters.users, -1)
     wanted, alone = np.empty(len(users), np.int64), np.empty(len(users), np.bool_)
     intent = truth.last_intent
-    for number in range(parameters.visits):
+    for number in range(by_user.shape[1]):
         intent = truth.next_intent(rng, intent)
         stray, product = rng.random(parameters.users), rng.integers(0, products, parameters.users)
         wanted[by_user[:, number]] = np.where(stray < parameters.noise, product, intent)
@@ -199,7 +212,7 @@ def _wants(
     others = rng.integers(0, products, len(users))
     content = []
     for visit, (user, tick) in enumerate(zip(users.tolist(), ticks.tolist(), strict=True)):
-        at = observed.now + timedelta(days=(tick + 1) * parameters.days / parameters.ticks)
+        at = instant(tick, observed=observed, parameters=parameters)
         seen = []
         if watched[visit] and not alone[visit]:
             topic = int(topics[0, visit])

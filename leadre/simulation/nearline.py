@@ -43,6 +43,7 @@ class Nearline:
         unseen_discount: d of the claim order.
         arpu: float64[U], what each user brings.
         cheap: makes the lists of users below the cut; needed with "adaptive".
+        lists: what there is already, by user.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Nearline:
         unseen_discount: float,
         arpu: NDArray[np.float64],
         cheap: CheapLists | None = None,
+        lists: Mapping[int, RetrievalList] | None = None,
     ) -> None:
         self._release, self._inventory, self._width = release, inventory, beam_width
         self._policy, self._capacity, self._discount, self._cheap = policy, capacity, unseen_discount, cheap
@@ -65,7 +67,7 @@ class Nearline:
         self._values = group_values(means, users, smoothing=1.0)
         self._waiting: dict[int, int] = {}  # user -> behaviors that the list does not know; who waits longest first
         self._saved, self._cut = 0.0, 0
-        self.lists: dict[int, RetrievalList] = {}
+        self.lists: dict[int, RetrievalList] = dict(lists or {})
         self.made = {"llm": 0, "cheap": 0}
 
     def mark(self, users: Mapping[int, int]) -> None:

@@ -19,7 +19,7 @@ from leadre.domain.users import Profile
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """A world as its system sees it when the experiment begins. Ids of ads, users and content items count from 0.
+    """A world as its system sees it when its history ends. Ids of ads, users and content items count from 0.
 
     Args:
         ads: all, by id; those that `launched` says no of have never been shown.
@@ -29,8 +29,9 @@ class Observed:
         content_items: by id.
         behaviors: of the history, all domains.
         impressions: of the history; eCPM is simulated.
+        cold: users of whom nothing is known when the experiment begins.
         learn_until: what the two-tower model and the LLM learn from is before this; the ranker learns from the rest.
-        now: when the experiment begins.
+        now: when the history ends and the rehearsal begins.
     """
 
     ads: tuple[Ad, ...]
@@ -40,6 +41,7 @@ class Observed:
     content_items: tuple[ContentItem, ...]
     behaviors: tuple[Behavior, ...]
     impressions: tuple[Impression, ...]
+    cold: tuple[int, ...]
     learn_until: datetime
     now: datetime
 

@@ -43,7 +43,7 @@ RECIPE = decode_recipe(
     {
         "name": "simulation",
         "index": {"encoder": "minilm", "levels": 3, "codes": 32, "width": 8, "epochs": 120},
-        "prompt": {"template": "one_pass", "budget_tokens": 384},
+        "prompt": {"template": "one_pass", "budget_tokens": 256},
         "model": {
             "architecture": "qwen2",
             "hidden_size": 96,

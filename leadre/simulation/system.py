@@ -6,7 +6,7 @@ it, each with features as of its visit: rates, co-visitation and lists that know
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -35,6 +35,36 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Log:
+    """Impressions with the features that a ranker had, or could have had, when they were shown.
+
+    Args:
+        base: float64[n, m], without LEADRE.
+        leadre: float64[n, k], LEADRE's; k is 0 where the world has no release.
+        clicked: bool[n].
+    """
+
+    base: Floats
+    leadre: Floats
+    clicked: NDArray[np.bool_]
+
+    def and_then(self, other: Log) -> Log:
+        """Return both."""
+        return Log(
+            base=np.concatenate([self.base, other.base]),
+            leadre=np.concatenate([self.leadre, other.leadre]),
+            clicked=np.concatenate([self.clicked, other.clicked]),
+        )
+
+    def rankers(self, *, seed: int) -> dict[bool, Ranker]:
+        """Return a ranker without LEADRE's features, and one with them where there are any."""
+        found = {False: Ranker(self.base, self.clicked, seed=seed)}
+        if self.leadre.shape[1]:
+            found[True] = Ranker(np.hstack([self.base, self.leadre]), self.clicked, seed=seed)
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class System:
     """What is the same in every arm.
 
@@ -42,8 +72,8 @@ class System:
         observed: the world.
         branches: besides LEADRE.
         features: of every ranker.
-        ranker: without LEADRE's features.
-        leadre_ranker: with them; None where the world has no release.
+        rankers: without LEADRE's features, and with them where the world has a release.
+        log: what they have learned from.
         table: of the release's index.
         ecpm: what each ad earned, float64[A], for the expected eCPM of lists.
     """
@@ -51,8 +81,8 @@ class System:
     observed: Observed
     branches: Branches
     features: BaseFeatures
-    ranker: Ranker
-    leadre_ranker: Ranker | None
+    rankers: Mapping[bool, Ranker]
+    log: Log
     table: AdTable
     ecpm: Floats
 
@@ -61,12 +91,6 @@ class System:
         towers = self.branches.two_tower.over(observed)
         return replace(
             self, observed=observed, branches=Branches(observed, visits=self.branches.visits, two_tower=towers)
-        )
-
-    def derived(self, lists: Sequence[RetrievalList], release: LoadedRelease) -> Lists:
-        """Return lists with their user-side features, as a nearline worker writes them."""
-        return derive_lists(
-            lists, index=release.index, ecpm_of=lambda rows: self.ecpm[release.index.ad_ids[rows]]
         )
 
 
@@ -91,25 +115,31 @@ def build_system(
     contexts = journal.contexts(users, now=instants)
     learned_by = BaseFeatures(observed, learning, rates_until_s=observed.learn_until.timestamp())
     features = learned_by(contexts, two_tower.users(contexts, observed), visit_of_row, ads)
-    system = System(
+    more = np.empty((len(ads), 0))
+    table, ecpm = AdTable.of(release.index) if release else AdTable.empty(), _earned(observed)
+    if release is not None:
+        inventory = inventory_of(release.index, observed.launched)
+        lists: list[RetrievalList] = []
+        for start in range(0, len(contexts), _AT_ONCE):
+            part = contexts[start : start + _AT_ONCE]
+            lists += release.lists(part, inventory=inventory, beam_width=beam_width, now=instants[start])
+        derived = derived_lists(lists, release, ecpm=ecpm)
+        more = leadre_features(derived, table, users=visit_of_row, ads=ads, now_s=np.nan)
+    log = Log(base=features, leadre=more, clicked=clicked)
+    return System(
         observed=observed,
         branches=serving,
         features=BaseFeatures(observed, serving, rates_until_s=observed.now.timestamp()),
-        ranker=Ranker(features, clicked, seed=seed),
-        leadre_ranker=None,
-        table=AdTable.of(release.index) if release else AdTable.empty(),
-        ecpm=_earned(observed),
+        rankers=log.rankers(seed=seed),
+        log=log,
+        table=table,
+        ecpm=ecpm,
     )
-    if release is None:
-        return system
-    inventory = inventory_of(release.index, observed.launched)
-    lists: list[RetrievalList] = []
-    for start in range(0, len(contexts), _AT_ONCE):
-        part = contexts[start : start + _AT_ONCE]
-        lists += release.lists(part, inventory=inventory, beam_width=beam_width, now=instants[start])
-    derived = system.derived(lists, release)
-    more = leadre_features(derived, system.table, users=visit_of_row, ads=ads, now_s=np.nan)
-    return replace(system, leadre_ranker=Ranker(np.hstack([features, more]), clicked, seed=seed))
+
+
+def derived_lists(lists: Sequence[RetrievalList], release: LoadedRelease, *, ecpm: Floats) -> Lists:
+    """Return lists with their user-side features, as a nearline worker writes them."""
+    return derive_lists(lists, index=release.index, ecpm_of=lambda rows: ecpm[release.index.ad_ids[rows]])
 
 
 def _logged(
