@@ -112,9 +112,7 @@ class Journal:
         return self._builder, np.bincount(self._rows["user"], minlength=self._users)
 
 
-_ROW = np.dtype(
-    [("user", "i8"), ("at", "f8"), ("ordinal", "i8"), ("item", "i8"), ("domain", "u1"), ("action", "u1")]
-)
+_ROW = np.dtype([("user", "i8"), ("at", "f8"), ("ordinal", "i8"), ("item", "i8"), ("domain", "u1"), ("action", "u1")])
 
 
 def _rows(behaviors: Iterable[Behavior]) -> NDArray[Any]:

@@ -174,7 +174,9 @@ def decide(
     retrieved = system.branches.retrieve(contexts, vectors, count)
     stored: list[RetrievalList | None] = [None] * len(visitors)
     if lists is not None:
-        fresh = {user: each for user, each in lists[0].items() if (now - each.generated_at).total_seconds() < LIST_TTL_S}
+        fresh = {
+            user: each for user, each in lists[0].items() if (now - each.generated_at).total_seconds() < LIST_TTL_S
+        }
         stored = [fresh.get(user) for user in visitors.tolist()]
         ads_of = [[beam.ad_id for beam in each.beams] if each else [] for each in stored]
         retrieved = {"leadre": [ads[:count] for ads in ads_of], **retrieved}
@@ -196,9 +198,7 @@ def decide(
     decided.leadre = np.zeros((len(rows), system.log.leadre.shape[1]))
     if lists is not None:
         derived, of_visit = _derived(stored, system, lists[1])
-        decided.leadre = leadre_features(
-            derived, system.table, users=of_visit[rows], ads=ads, now_s=now.timestamp()
-        )
+        decided.leadre = leadre_features(derived, system.table, users=of_visit[rows], ads=ads, now_s=now.timestamp())
     features = np.hstack([decided.base, decided.leadre]) if arm.features else decided.base
     decided.probability[rows, places] = system.rankers[arm.features].click_probability(features)
     return decided

@@ -87,9 +87,7 @@ class Nearline:
             self._saved = min(self._saved + self._capacity - len(chosen), self._capacity)
         for start in range(0, len(chosen), _AT_ONCE):
             contexts = journal.contexts(chosen[start : start + _AT_ONCE], now=now)
-            self._keep(
-                self._release.lists(contexts, inventory=self._inventory, beam_width=self._width, now=now), "llm"
-            )
+            self._keep(self._release.lists(contexts, inventory=self._inventory, beam_width=self._width, now=now), "llm")
         if cheap and self._cheap is not None:
             asked = [_newest(context) for context in journal.contexts(cheap, now=now)]
             self._keep(self._cheap.lists(asked, inventory=self._inventory, now=now), "cheap")

@@ -161,6 +161,6 @@ def leadre_features(lists: Lists, table: AdTable, *, users: Ints, ads: Ints, now
     )
     alive, _ = living(lists, np.arange(len(lists)), request_time_s=np.nan, ttl_s=np.inf)
     numbers = user_numbers(lists, alive)
-    return np.stack([*(found[name] for name in ITEM_SIDE), *(numbers[name][users] for name in USER_SIDE)], axis=1).astype(
-        np.float64
-    )
+    return np.stack(
+        [*(found[name] for name in ITEM_SIDE), *(numbers[name][users] for name in USER_SIDE)], axis=1
+    ).astype(np.float64)

@@ -197,9 +197,7 @@ def release_of(
     )
 
 
-def _train(
-    observed: Observed, *, url: str, folder: Path, name: str, recipe: Recipe, progress: Progress | None
-) -> str:
+def _train(observed: Observed, *, url: str, folder: Path, name: str, recipe: Recipe, progress: Progress | None) -> str:
     known = [ad for ad, launched in zip(observed.ads, observed.launched, strict=True) if launched]
     until = observed.learn_until
     begin = min(ad.created_at for ad in known)
@@ -211,9 +209,7 @@ def _train(
     }
     load(url, ads=known, profiles_at=begin, arrived_at=until, **everything)  # type: ignore[arg-type]
     summarize(url, now=until)
-    index = build_index(
-        database_url=url, indexes=folder / "indexes", recipe=recipe.index, now=until, progress=progress
-    )
+    index = build_index(database_url=url, indexes=folder / "indexes", recipe=recipe.index, now=until, progress=progress)
     train(
         database_url=url,
         releases=folder / "releases",
