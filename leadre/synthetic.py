@@ -142,7 +142,8 @@ class Truth:
             + 1.6 * brand_match
             + self.quality[ads]
         )
-        return 1.0 / (1.0 + np.exp(-logits))
+        probability: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-logits))
+        return probability
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from leadre.cli.terminal import console, print_json, print_table, progress_bars
 
 if TYPE_CHECKING:
     from leadre.evaluation.bootstrap import Interval
-    from leadre.simulation.result import Simulation
+    from leadre.simulation.measure.result import Simulation
 
 _SMALLEST = {"users": 60, "visits": 2, "ticks": 4, "rehearsal": 1}
 _LIFTS = {
@@ -86,7 +86,7 @@ def simulate(
     path = found.write(folder)
     written = []
     if plots is not None:
-        from leadre.simulation.plots import write_plots
+        from leadre.simulation.measure.plots import write_plots
 
         written = write_plots(found, plots)
     if as_json:
@@ -98,7 +98,7 @@ def simulate(
 
 def print_simulation(found: Simulation) -> None:
     """Print arms, lifts and the sweep."""
-    from leadre.simulation.result import PAPER
+    from leadre.simulation.measure.result import PAPER
 
     worlds = f"{len(found.seeds)} made-up world{'s' * (len(found.seeds) > 1)}"
     console.print(f"[bold yellow]SIMULATION[/] of {worlds} with {found.parameters.users} users each.\n")

@@ -25,8 +25,8 @@ from leadre.simulation.market import run_auctions
 from leadre.simulation.nature import Nature, instant
 from leadre.simulation.nearline import Nearline
 from leadre.simulation.parameters import Parameters
-from leadre.simulation.ranker import leadre_features
-from leadre.simulation.system import Log, System, derived_lists
+from leadre.simulation.rivals.ranker import leadre_features
+from leadre.simulation.rivals.system import Log, System, derived_lists
 
 QUOTAS = {"leadre": 2, "two_tower": 2, "covisitation": 1, "popular": 1}
 """Ads a round of the merge, in order of turns: the Mixer's default, and the two-tower branch as LEADRE's equal."""
@@ -142,7 +142,8 @@ class Decided:
     @property
     def rows(self) -> tuple[Ints, Ints]:
         """Visits and places of all candidates, in the order of `base` and `leadre`."""
-        return np.nonzero(self.ads >= 0)
+        rows, places = np.nonzero(self.ads >= 0)
+        return rows.astype(np.int64), places.astype(np.int64)
 
     def log(self, places: Ints, shown: NDArray[np.bool_], clicked: NDArray[np.bool_]) -> Log:
         """Return the impressions of some places, [n, slots] each, with their features."""

@@ -1,4 +1,4 @@
-"""The auction: candidates of ours against a competing price, slot by slot, second price. Ours; see docs/simulation.md."""
+"""The auction: candidates of ours against a competing price, slot by slot, second price. Ours."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from leadre.retrieval.distribution import adaptive_cut, claim_index, group_value
 from leadre.retrieval.inventory import Inventory
 from leadre.retrieval.loaded_release import LoadedRelease
 from leadre.retrieval.priority import GROUPS, arpu_groups
-from leadre.simulation.branches import newest_ads
 from leadre.simulation.journal import Journal
+from leadre.simulation.rivals.branches import newest_ads
 from leadre.store.records.distribution.histories import NewestAds
 
 Policy = Literal["all", "arrival", "adaptive"]
@@ -77,12 +77,14 @@ class Nearline:
 
     def work(self, journal: Journal, *, now: datetime, visitors: Sequence[int]) -> None:
         """Refresh who waits, as far as the budget of a tick goes. What is left of it is kept for one more tick."""
-        waiting = list(self._waiting)
+        waiting, cheap = list(self._waiting), list[int]()
         if self._policy == "all":
-            chosen, cheap = [user for user in visitors if user in self._waiting], []
+            chosen = [user for user in visitors if user in self._waiting]
         else:
             budget = int(self._saved + self._capacity)
-            ordered, cheap = self._by_claim(waiting, budget) if self._policy == "adaptive" else (waiting, [])
+            ordered = waiting
+            if self._policy == "adaptive":
+                ordered, cheap = self._by_claim(waiting, budget)
             chosen = ordered[:budget]
             self._saved = min(self._saved + self._capacity - len(chosen), self._capacity)
         for start in range(0, len(chosen), _AT_ONCE):

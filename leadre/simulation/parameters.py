@@ -81,6 +81,10 @@ class Parameters:
         if min(self.bid_spread, self.market_spread, self.competition, self.days) <= 0:
             raise InvalidInput("bid_spread, market_spread, competition and days are above 0")
 
+    def changed(self, name: str, value: float) -> Parameters:
+        """Return the parameters with one of them changed; raises InvalidInput as when they are made."""
+        return Parameters(**{**self.to_json(), name: value})
+
     @property
     def all_ticks(self) -> int:
         """Ticks of rehearsal and experiment; the rehearsal's come first, a tick for each of two visits of a user."""

@@ -8,21 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leadre import services
-from leadre.decoding.engine import Engine
 from leadre.decoding.load import load_engine
-from leadre.domain.retrieval import Beam
 from leadre.domain.targeting import EVERYBODY
 from leadre.indexing.ad_index import AdIndex
-from leadre.indexing.trie import LiveMask
 from leadre.pipelines.index.build import add_new_ads, build_index
 from leadre.pipelines.learning.train import train
 from leadre.pipelines.summarize import summarize
@@ -30,13 +25,13 @@ from leadre.recipe import Recipe, decode_recipe, encode_recipe, load_recipe
 from leadre.retrieval.inventory import Inventory
 from leadre.retrieval.loaded_release import LoadedRelease
 from leadre.simulation.observed import Observed
+from leadre.simulation.remembering import Remembering
 from leadre.store.importers.load import load
 from leadre.store.records.database import scratch_database
 from leadre.store.records.inventory.rows import InventoryRows
 from leadre.training.learner.release_folder import load_prompt_encoder, seen_of
 
 Progress = Callable[[str, int, int | None], None]
-SERVERS = "servers"
 _NOTE = "world.json"
 
 RECIPE = decode_recipe(
@@ -69,7 +64,7 @@ RECIPE = decode_recipe(
     source="leadre.simulation",
 )
 """How a world's release is trained: recipes/demo.toml, smaller, and the LLM alone as in the paper: no collaborative
-signal, no variety. Almost nothing is held out, because the experiment itself is the evaluation. Every number is ours."""
+signal, no variety. Almost nothing is held out: the experiment itself is the evaluation. Every number is ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,76 +86,6 @@ class WorldRelease:
             recipe=load_recipe(folder / "recipe.toml"),
             seen=seen_of(folder),
         )
-
-
-class Remembering:
-    """An engine that answers what it was asked before from memory: arms of one world ask much the same.
-
-    Args:
-        engine: what answers first.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine, self.index_version = engine, engine.index_version
-        self._known: dict[tuple[tuple[int, ...], int, bytes], list[Beam]] = {}
-
-    def over(self, index: AdIndex) -> Engine:
-        """Return the engine itself over another revision, with nothing remembered."""
-        return self._engine.over(index)
-
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        *,
-        beam_width: int,
-        filters: Sequence[LiveMask | None] | None = None,
-    ) -> list[list[Beam]]:
-        """Answer as the engine would."""
-        masks = list(filters) if filters is not None else [None] * len(prompts)
-        keys = [
-            (tuple(prompt), beam_width, b"" if mask is None else mask.words.tobytes())
-            for prompt, mask in zip(prompts, masks, strict=True)
-        ]
-        new = [at for at, key in enumerate(keys) if key not in self._known]
-        if new:
-            found = self._engine.generate(
-                [prompts[at] for at in new], beam_width=beam_width, filters=[masks[at] for at in new]
-            )
-            self._known.update(zip([keys[at] for at in new], found, strict=True))
-        return [self._known[key] for key in keys]
-
-
-class OwnServers:
-    """PostgreSQL and Redis of the simulation's own, started when first asked for.
-
-    Args:
-        home: the simulation's folder.
-    """
-
-    def __init__(self, home: Path) -> None:
-        self._home = home / SERVERS
-        self._up: services.Services | None = None
-
-    def __call__(self) -> services.Services:
-        """Return them running."""
-        if self._up is None:
-            self._up = services.up(self._home, durable=False)
-        return self._up
-
-    def stop(self) -> None:
-        """Stop them if they were started here."""
-        if self._up is not None:
-            services.down(self._home)
-
-
-@contextmanager
-def own_servers(home: Path) -> Iterator[OwnServers]:
-    """Give the simulation's servers, which end with it."""
-    servers = OwnServers(home)
-    try:
-        yield servers
-    finally:
-        servers.stop()
 
 
 def release_of(

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from leadre.errors import InvalidInput
 from leadre.simulation.market import log_spread, run_auctions
+from leadre.simulation.measure.statistics import cuped, paired_lift, randomised_lift
 from leadre.simulation.parameters import SWEPT, Parameters
-from leadre.simulation.statistics import cuped, paired_lift, randomised_lift
 from leadre.store.importers.prices import MarketPrices
 
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import PercentFormatter
 
 from leadre.evaluation.bootstrap import Interval
 from leadre.plot_style import INK, MUTED, OURS, STYLE
-from leadre.simulation.result import PAPER, Simulation
+from leadre.simulation.measure.result import PAPER, Simulation
 
 _NAMES = {
     "branch": "LEADRE as a branch",

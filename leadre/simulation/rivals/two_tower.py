@@ -59,13 +59,13 @@ class TwoTower:
         launched = torch.from_numpy(observed.launched)
         optimizer = torch.optim.AdamW(towers.parameters(), lr=4e-3, weight_decay=0.02)
         for _ in range(_EPOCHS):
-            for rows in torch.randperm(len(clicked), generator=generator).split(_BATCH):
+            for rows in torch.randperm(len(clicked), generator=generator).split(_BATCH):  # type: ignore[no-untyped-call]
                 known = launched & (torch.rand(len(launched), generator=generator) >= _UNKNOWN)
                 scores = towers.users(*(part[rows] for part in inputs)) @ towers.ads(known).T
                 scores = scores.masked_fill(~launched, -torch.inf)
                 loss = nn.functional.cross_entropy(scores, targets[rows])
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         return cls(towers, observed)
 
@@ -90,7 +90,7 @@ class _Towers(nn.Module):
     def __init__(self, observed: Observed) -> None:
         super().__init__()
         facts = np.stack([observed.first_category, observed.second_category, observed.advertiser, observed.product])
-        self.register_buffer("facts", torch.from_numpy(facts))
+        self._facts = torch.from_numpy(facts)
         self.ad_ids = nn.Embedding(len(observed.ads), WIDTH)
         self.of_facts = nn.ModuleList(nn.Embedding(int(column.max()) + 1, WIDTH) for column in facts)
         self.content = nn.Embedding(len(observed.content_items) + 1, WIDTH, padding_idx=0)
@@ -104,12 +104,12 @@ class _Towers(nn.Module):
     def ads(self, known: torch.Tensor) -> torch.Tensor:
         """Return the vectors of all ads, [A, WIDTH]; of an ad that is not `known` its id counts for nothing."""
         vectors = self.ad_ids.weight * known[:, None]
-        for column, embedding in zip(self.facts, self.of_facts, strict=True):
+        for column, embedding in zip(self._facts, self.of_facts, strict=True):
             vectors = vectors + embedding(column)
         return vectors
 
     def users(self, profiles: torch.Tensor, ads: torch.Tensor, content: torch.Tensor) -> torch.Tensor:
-        """Return user vectors, [n, WIDTH], from profiles [n, 4] and newest ads and content [n, NEWEST], newest first."""
+        """Return user vectors, [n, WIDTH], of profiles [n, 4] and newest ads and content, newest first, [n, NEWEST]."""
         parts = [self.profile(profiles)]
         for items, embedding in ((ads, self.read_ads), (content, self.content)):
             vectors = embedding(items)

@@ -15,7 +15,7 @@ from leadre.domain.behavior import Domain
 from leadre.domain.users import Context
 from leadre.retrieval.cheap_lane import HISTORY, Visits
 from leadre.simulation.observed import Observed
-from leadre.simulation.two_tower import TwoTower
+from leadre.simulation.rivals.two_tower import TwoTower
 
 Ints = NDArray[np.int64]
 

@@ -20,8 +20,8 @@ from leadre.derivation.user_side import user_numbers
 from leadre.domain.behavior import Domain
 from leadre.domain.users import Context
 from leadre.indexing.ad_table import AdTable
-from leadre.simulation.branches import Branches, newest_ads
 from leadre.simulation.observed import Observed
+from leadre.simulation.rivals.branches import Branches, newest_ads
 
 _PRIOR = 20.0
 """Impressions at the mean click rate that every rate begins with (ours)."""

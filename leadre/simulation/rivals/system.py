@@ -19,12 +19,12 @@ from leadre.indexing.ad_table import AdTable
 from leadre.recipe import PromptRecipe
 from leadre.retrieval.cheap_lane import Visits
 from leadre.retrieval.loaded_release import LoadedRelease
-from leadre.simulation.branches import Branches
 from leadre.simulation.journal import Journal
 from leadre.simulation.observed import Observed
-from leadre.simulation.ranker import BaseFeatures, Ranker, leadre_features
 from leadre.simulation.release import inventory_of
-from leadre.simulation.two_tower import TwoTower
+from leadre.simulation.rivals.branches import Branches
+from leadre.simulation.rivals.ranker import BaseFeatures, Ranker, leadre_features
+from leadre.simulation.rivals.two_tower import TwoTower
 from leadre.store.features.list_writer import derive_lists
 
 _SAME_VISIT = timedelta(hours=1)

@@ -73,7 +73,8 @@ def cuped(values: Floats, before: Floats, group: NDArray[np.bool_]) -> Floats:
             within[side] -= before[side].mean()
     spread = float(within @ within)
     slope = float(within @ centred_value) / spread if spread > 0 else 0.0
-    return values - slope * centred
+    adjusted: Floats = values - slope * centred
+    return adjusted
 
 
 def _over_worlds(means: Floats, drawn: Floats, rng: np.random.Generator) -> Interval:
