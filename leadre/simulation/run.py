@@ -72,8 +72,29 @@ def simulate(
                     of_value.setdefault(arm.name, []).append(run_in(world, arm, changed))
                     done += 1
                     _tell(progress, done, total)
+    return tell(base, measured, spent, seeds=seeds, sweep_seeds=sweep_seeds, swept=swept)
+
+
+def tell(
+    parameters: Parameters,
+    measured: Mapping[str, Sequence[Measured]],
+    spent: Sequence[Floats],
+    *,
+    seeds: Sequence[int],
+    sweep_seeds: Sequence[int],
+    swept: Mapping[tuple[str, float], Mapping[str, Sequence[Measured]]],
+) -> Simulation:
+    """Return what arms brought as figures and lifts.
+
+    Args:
+        parameters: of the simulation.
+        measured: name of an arm -> what it brought in each world.
+        spent: of each world, what each user's clicks were worth before.
+        seeds, sweep_seeds: of the worlds, and of those that were swept.
+        swept: parameter and value -> name of an arm -> what it brought in each world that was swept.
+    """
     return Simulation(
-        parameters=base,
+        parameters=parameters,
         seeds=tuple(seeds),
         sweep_seeds=tuple(sweep_seeds),
         arms=tuple(_row(arm, measured) for arm in ARMS),
