@@ -90,7 +90,8 @@ def tell(
         parameters: of the simulation.
         measured: name of an arm -> what it brought in each world.
         spent: of each world, what each user's clicks were worth before.
-        seeds, sweep_seeds: of the worlds, and of those that were swept.
+        seeds: of the worlds.
+        sweep_seeds: of those that were swept.
         swept: parameter and value -> name of an arm -> what it brought in each world that was swept.
     """
     return Simulation(

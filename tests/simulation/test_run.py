@@ -67,7 +67,10 @@ def test_a_result_is_written_whole_and_drawn(told: Simulation, tmp_path: Path) -
     assert len(written) == 4
 
 
-def test_the_tables_say_that_it_is_a_simulation(told: Simulation, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tables_say_that_it_is_a_simulation(
+    told: Simulation, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_width", 160)
     print_simulation(told)
     printed = capsys.readouterr().out
     assert "SIMULATION" in printed
@@ -82,7 +85,8 @@ def test_help_has_an_example() -> None:
 def test_a_tiny_simulation_runs_from_end_to_end_and_trains_a_world_once(home: Path) -> None:
     plain = encode_recipe(RECIPE)
     plain["index"] |= {"encoder": "hashed", "epochs": 5, "codes": 16}
-    plain["model"] |= {"hidden_size": 32, "layers": 1, "heads": 2, "feed_forward": 64, "text_vocabulary": 400}
+    plain["prompt"] |= {"budget_tokens": 512}
+    plain["model"] |= {"hidden_size": 32, "layers": 1, "heads": 2, "feed_forward": 64}
     plain["sft"] |= {"epochs": [0.5, 0.1, 1.0]}
     plain["dpo"] |= {"max_pairs": 32}
     recipe = decode_recipe(plain, source="test")
