@@ -38,7 +38,7 @@ class Parameters:
         market_spread: the same of competing prices per 1,000 impressions. 0.96: the mean of iPinYou's nine campaigns,
             which lie between 0.84 and 1.15.
         competition: the median competing price, as a multiple of the median eCPM of the ads shown in the history
-            (ours; swept): with 8, an arm without LEADRE wins about five slots of six. iPinYou's currency has no meaning
+            (ours; swept): with 8, an arm without LEADRE wins some seven slots of ten. iPinYou's currency has no meaning
             in a made-up world; its spread does.
         llm_budget: lists that the LLM can make, as a share of visits, in the arms with a limited budget (ours; swept).
         unseen_discount: as `LEADRE_UNSEEN_DISCOUNT` (ours).

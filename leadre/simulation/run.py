@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ from numpy.typing import NDArray
 from leadre.evaluation.bootstrap import Interval
 from leadre.recipe import Recipe
 from leadre.simulation.arms import ADAPTIVE, AGAIN, ARMS, ARRIVAL, BRANCH, CONTROL, FEATURES, SFT, Arm, Measured
+from leadre.simulation.kept import measured_once
 from leadre.simulation.measure.result import ArmRow, Simulation, SweepRow
 from leadre.simulation.measure.statistics import paired_lift, randomised_lift
+from leadre.simulation.nature import make_nature
 from leadre.simulation.parameters import SWEPT, Parameters
 from leadre.simulation.release import RECIPE, Progress
 from leadre.simulation.servers import own_servers
-from leadre.simulation.worlds import make_world, run_in
+from leadre.simulation.worlds import World, make_world, run_in, spent_before
 
 Floats = NDArray[np.float64]
 
@@ -51,25 +54,39 @@ def simulate(
     done = 0
     with own_servers(home) as servers:
         for seed in dict.fromkeys([*seeds, *sweep_seeds]):
-            world = make_world(
-                base,
-                seed=seed,
-                home=home,
-                database_url=lambda: servers().database_url,
-                recipe=recipe,
-                progress=progress,
+            world = _Lazily(
+                partial(
+                    make_world,
+                    base,
+                    seed=seed,
+                    home=home,
+                    database_url=lambda: servers().database_url,
+                    recipe=recipe,
+                    progress=progress,
+                )
             )
+
+            def brought(arm: Arm, parameters: Parameters, *, seed: int = seed, world: _Lazily = world) -> Measured:
+                return measured_once(
+                    home / "arms",
+                    arm,
+                    seed=seed,
+                    parameters=parameters,
+                    base=base,
+                    recipe=recipe,
+                    measure=lambda: run_in(world(), arm, parameters),
+                )
+
             if seed in seeds:
-                spent.append(world.spent)
+                spent.append(spent_before(make_nature(base, seed=seed)[1]))
                 for arm in ARMS:
-                    measured[arm.name].append(run_in(world, arm, base))
+                    measured[arm.name].append(brought(arm, base))
                     done += 1
                     _tell(progress, done, total)
             if seed in sweep_seeds:
                 for name, value, arm in _sweep():
-                    changed = base.changed(name, value)
                     of_value = swept.setdefault((name, value), {})
-                    of_value.setdefault(arm.name, []).append(run_in(world, arm, changed))
+                    of_value.setdefault(arm.name, []).append(brought(arm, base.changed(name, value)))
                     done += 1
                     _tell(progress, done, total)
     return tell(base, measured, spent, seeds=seeds, sweep_seeds=sweep_seeds, swept=swept)
@@ -104,6 +121,18 @@ def tell(
         ab_randomised=_ab(measured, spent, seeds),
         sweep=tuple(_sweep_row(name, value, arms) for (name, value), arms in swept.items()),
     )
+
+
+class _Lazily:
+    """A world that is made when the first arm needs it: of a run that was stopped, most are not."""
+
+    def __init__(self, make: Callable[[], World]) -> None:
+        self._make, self._made = make, list[World]()
+
+    def __call__(self) -> World:
+        if not self._made:
+            self._made.append(self._make())
+        return self._made[0]
 
 
 def _sweep() -> Iterator[tuple[str, float, Arm]]:

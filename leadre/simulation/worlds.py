@@ -38,7 +38,6 @@ class World:
         seed: of the world.
         system: branches and rankers.
         releases: after DPO and before it, by `Arm.dpo`.
-        spent: float64[U], what each user's clicks were worth in the history: what CUPED takes out.
         journal: what users have done until the rehearsal's end.
         lists: LEADRE's of that time, by user.
     """
@@ -46,7 +45,6 @@ class World:
     seed: int
     system: System
     releases: Mapping[bool, LoadedRelease]
-    spent: Floats
     journal: Journal
     lists: Mapping[int, RetrievalList]
 
@@ -87,7 +85,6 @@ def make_world(
         seed=seed,
         system=replace(system, log=log, rankers=log.rankers(seed=seed)),
         releases=releases,
-        spent=_spent(observed),
         journal=state.journal,
         lists=dict(state.nearline.lists) if state.nearline else {},
     )
@@ -130,7 +127,7 @@ def _nearline(
         policy=arm.policy,
         capacity=parameters.llm_budget * parameters.users * parameters.visits / parameters.ticks,
         unseen_discount=parameters.unseen_discount,
-        arpu=_spent(observed),
+        arpu=spent_before(observed),
         cheap=CheapLists(
             release.index,
             system.branches.visits,
@@ -142,7 +139,7 @@ def _nearline(
     )
 
 
-def _spent(observed: Observed) -> Floats:
+def spent_before(observed: Observed) -> Floats:
     """Return what each user's clicks were worth before the experiment, float64[U]."""
     spent = np.zeros(len(observed.profiles))
     for each in observed.behaviors:

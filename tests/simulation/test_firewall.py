@@ -21,7 +21,7 @@ from leadre.simulation.rivals.system import System, build_system
 from leadre.synthetic import Truth
 
 FOLDER = Path(simulation.__file__).parent
-KNOWING = {"nature.py", "loop.py", "worlds.py"}
+KNOWING = {"nature.py", "loop.py", "worlds.py", "run.py"}
 """Who may import the truth: its own module, the loop in which users answer, and who makes worlds."""
 SMALL = Parameters(users=60, ads=140, history_visits=6, visits=2, ticks=4, rehearsal=1)
 RECIPE = PromptRecipe()
