@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,10 +48,10 @@ def measured_once(
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
         with unfinished.open("wb") as file:
-            np.savez(file, **{each.name: np.asarray(getattr(found, each.name)) for each in fields(Measured)})
+            arrays: dict[str, Any] = {each.name: getattr(found, each.name) for each in fields(Measured)}
+            np.savez(file, **arrays)
         unfinished.replace(path)
         return found
     with np.load(path, allow_pickle=False) as stored:
-        values = {each.name: stored[each.name] for each in fields(Measured)}
-    numbers = {name: int(values.pop(name)) for name in ("ads_shown", "lists_llm", "lists_cheap")}
-    return Measured(**values, **numbers)
+        values: dict[str, Any] = {each.name: stored[each.name] for each in fields(Measured)}
+    return Measured(**{name: value if value.ndim else int(value) for name, value in values.items()})

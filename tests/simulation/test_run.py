@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from leadre.cli.simulate import print_simulation
 from leadre.cli.simulate import simulate as command
+from leadre.cli.terminal import console
 from leadre.recipe import decode_recipe, encode_recipe
 from leadre.simulation.arms import ARMS, BRANCH, CONTROL, FEATURES, SUMS, Measured
 from leadre.simulation.measure.plots import write_plots
@@ -95,6 +96,8 @@ def test_a_tiny_simulation_runs_from_end_to_end_and_trains_a_world_once(home: Pa
     assert rows[CONTROL.name]["consumption_ratio"] == 0 < rows[BRANCH.name]["consumption_ratio"]
     assert rows[BRANCH.name]["lists_llm"] > 0
     trained = list((home / "worlds").glob("*/world.json"))
+    for path in sorted((home / "arms").glob("*.npz"))[::2]:  # as if it had been stopped on the way
+        path.unlink()
     again = simulate(home=home, parameters=TINY, seeds=(1,), recipe=recipe)
     assert list((home / "worlds").glob("*/world.json")) == trained
     assert again.to_json() == found.to_json()

@@ -90,6 +90,8 @@ class Simulation:
             "worlds": len(self.seeds),
             "gmv_lift_branch": self.lifts["branch"]["gmv"].to_json(),
             "gmv_lift_features": self.lifts["features"]["gmv"].to_json(),
+            "expected_gmv_lift_branch": self.lifts["branch"]["expected_gmv"].to_json(),
+            "expected_gmv_lift_features": self.lifts["features"]["expected_gmv"].to_json(),
             "consumption_ratio": branch["consumption_ratio"],
             "aa_lift": self.aa_randomised.to_json(),
             "aa_lift_other_luck": self.lifts["aa"]["gmv"].to_json(),
