@@ -189,8 +189,8 @@ def make_world(
     products = _products()
     if ads - unlaunched < len(products) or min(users, sessions, slate, days) < 1 or unlaunched < 0:
         raise InvalidInput(
-            f"{ads} ads, {unlaunched} of them not launched, {users} users: a world needs at least {len(products)} "
-            "launched ads and sizes of at least 1"
+            f"{ads} ads, {unlaunched} of them not launched, {users} users: a world needs at least {len(products)} ads "
+            "that are launched, and sizes of at least 1"
         )
     rng = np.random.default_rng(seed)
     inventory, ad_product, ad_brand, quality, bids = _make_ads(rng, ads, products, now - timedelta(days=days))

@@ -32,7 +32,7 @@ _COMMANDS = {
         "experiment",
         "Run the paper's offline experiments here.",
     ),
-    "simulate": ("leadre.cli.simulate", "simulate", "Simulate an A/B test of LEADRE on made-up worlds."),
+    "simulate": ("leadre.cli.experiments.simulate", "simulate", "Simulate an A/B test of LEADRE on made-up worlds."),
     "release": ("leadre.cli.learning", "release", "List, promote and roll back releases."),
     "ids": ("leadre.cli.ids", "ids", "Your ids as the 64-bit numbers of Feast, and back."),
     "ingest": ("leadre.cli.nearline", "ingest", "Write reported behaviors from the stream to PostgreSQL."),

@@ -54,4 +54,5 @@ def measured_once(
         return found
     with np.load(path, allow_pickle=False) as stored:
         values: dict[str, Any] = {each.name: stored[each.name] for each in fields(Measured)}
-    return Measured(**{name: value if value.ndim else int(value) for name, value in values.items()})
+    numbers: dict[str, Any] = {name: int(value) for name, value in values.items() if not value.ndim}
+    return Measured(**{**values, **numbers})

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from leadre.cli.simulate import print_simulation
-from leadre.cli.simulate import simulate as command
+from leadre.cli.experiments.simulate import print_simulation
+from leadre.cli.experiments.simulate import simulate as command
 from leadre.cli.terminal import console
 from leadre.recipe import decode_recipe, encode_recipe
 from leadre.simulation.arms import ARMS, BRANCH, CONTROL, FEATURES, SUMS, Measured
