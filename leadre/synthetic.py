@@ -8,7 +8,7 @@ decides which of the ads shown are clicked and converted. So whoever reads both 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -80,12 +80,22 @@ _WORK = ("Internet industry", "education", "manufacturing", "healthcare", "retai
 _SPENDING = ("low", "medium", "high")
 
 
+CONVERSIONS_A_CLICK = 0.25
+"""Share of clicks that convert, whatever the ad. So an ad's bid a click is a quarter of what a conversion is worth."""
+TOPICS_A_PRODUCT = 6
+"""Content items of each product; the first is a search, the others are watched."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
     """What the world knows and a recommender does not.
 
     Args:
         ad_product: int64[A], the product each ad sells.
+        ad_brand: int64[A], whose it is.
+        product_first: int64[P], the first-level category of each product.
+        product_second: int64[P], the second-level one.
+        follow_up: int64[P], "after this, that": phone -> charger.
         interests: float64[U, P], each user's distribution over products.
         favourite_brand: int64[U, F], the brand each user prefers in each first-level category.
         last_intent: int64[U], the product each user last had in mind.
@@ -93,10 +103,47 @@ class Truth:
     """
 
     ad_product: NDArray[np.int64]
+    ad_brand: NDArray[np.int64]
+    product_first: NDArray[np.int64]
+    product_second: NDArray[np.int64]
+    follow_up: NDArray[np.int64]
     interests: NDArray[np.float64]
     favourite_brand: NDArray[np.int64]
     last_intent: NDArray[np.int64]
     quality: NDArray[np.float64]
+
+    def next_intent(self, rng: np.random.Generator, intent: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return what each user has in mind at the next visit, int64[U]: the same, what follows it, or something new.
+
+        Args:
+            rng: draws two numbers a user.
+            intent: int64[U], of the visit before.
+        """
+        mood = rng.random(len(intent))
+        new = _sample_rows(rng, self.interests)
+        return np.where(mood < 0.3, intent, np.where(mood < 0.55, self.follow_up[intent], new))
+
+    def click_probability(
+        self, users: NDArray[np.int64], intent: NDArray[np.int64], ads: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Return how likely each shown ad is clicked, float64[n, k].
+
+        Args:
+            users: int64[n], positions.
+            intent: int64[n], the product each has in mind.
+            ads: int64[n, k], positions of the ads shown.
+        """
+        product = self.ad_product[ads]
+        brand_match = self.ad_brand[ads] == self.favourite_brand[users[:, None], self.product_first[product]]
+        logits = (
+            -5.0
+            + 4.2 * (product == intent[:, None])
+            + 1.2 * (self.product_second[product] == self.product_second[intent][:, None])
+            + 1.6 * brand_match
+            + self.quality[ads]
+        )
+        probability: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-logits))
+        return probability
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +168,7 @@ def make_world(
     sessions: int = 9,
     slate: int = 6,
     days: int = 85,
+    unlaunched: int = 0,
     now: datetime = datetime(2025, 6, 1, tzinfo=UTC),
 ) -> World:
     """Make a world. The same arguments give the same world.
@@ -132,15 +180,17 @@ def make_world(
         sessions: visits of each user; in each one intent, some content and one slate of ads.
         slate: ads shown in a visit.
         days: length of the history in days, ending at `now`.
+        unlaunched: the last so many ads have never been shown yet.
         now: the end of the history.
 
     Raises:
         InvalidInput: fewer ads than products, or a size below 1.
     """
     products = _products()
-    if ads < len(products) or min(users, sessions, slate, days) < 1:
+    if ads - unlaunched < len(products) or min(users, sessions, slate, days) < 1 or unlaunched < 0:
         raise InvalidInput(
-            f"{ads} ads, {users} users: a world needs at least {len(products)} ads and sizes of at least 1"
+            f"{ads} ads, {unlaunched} of them not launched, {users} users: a world needs at least {len(products)} ads "
+            "that are launched, and sizes of at least 1"
         )
     rng = np.random.default_rng(seed)
     inventory, ad_product, ad_brand, quality, bids = _make_ads(rng, ads, products, now - timedelta(days=days))
@@ -150,27 +200,31 @@ def make_world(
     product_second = np.array([second for _, second, _ in products])
     follow_up = rng.permutation(len(products))  # a fixed "after this, that": phone -> charger
     popularity = rng.permutation(1.0 / (np.arange(ads) + 8.0))
+    popularity[ads - unlaunched :] = 0.0
     popularity /= popularity.sum()
+    truth = Truth(
+        ad_product=ad_product,
+        ad_brand=ad_brand,
+        product_first=product_first,
+        product_second=product_second,
+        follow_up=follow_up.astype(np.int64),
+        interests=interests,
+        favourite_brand=favourite,
+        last_intent=np.zeros(users, np.int64),
+        quality=quality,
+    )
+    everyone = np.arange(users)
 
     behaviors: list[Behavior] = []
     impressions: list[Impression] = []
     intent = _sample_rows(rng, interests)
     starts = np.sort(rng.uniform(0.3, days, (users, sessions)), axis=1)[:, ::-1]  # days before now, oldest first
     for visit in range(sessions):
-        mood = rng.random(users)
-        intent = np.where(mood < 0.3, intent, np.where(mood < 0.55, follow_up[intent], _sample_rows(rng, interests)))
+        intent = truth.next_intent(rng, intent)
         shown = _slates(rng, intent, ad_product, product_second, popularity, slate)
-        brand_match = ad_brand[shown] == favourite[np.arange(users)[:, None], product_first[ad_product[shown]]]
-        logits = (
-            -5.0
-            + 4.2 * (ad_product[shown] == intent[:, None])
-            + 1.2 * (product_second[ad_product[shown]] == product_second[intent][:, None])
-            + 1.6 * brand_match
-            + quality[shown]
-        )
-        click_probability = 1.0 / (1.0 + np.exp(-logits))
+        click_probability = truth.click_probability(everyone, intent, shown)
         clicked = rng.random(shown.shape) < click_probability
-        converted = clicked & (rng.random(shown.shape) < 0.25)
+        converted = clicked & (rng.random(shown.shape) < CONVERSIONS_A_CLICK)
         ecpm = 1000.0 * click_probability * bids[shown] * rng.lognormal(0.0, 0.1, shown.shape)
         watched, distraction = rng.random(users) < 0.85, rng.random(users) < 0.3
         topic, other_topic = rng.integers(0, len(_TOPICS), (2, users))
@@ -200,9 +254,6 @@ def make_world(
                 if hit:
                     action = Action.CONVERSION if bought else Action.CLICK
                     behaviors.append(_behavior(user, Domain.AD, action, ad, then, visit))
-    truth = Truth(
-        ad_product=ad_product, interests=interests, favourite_brand=favourite, last_intent=intent, quality=quality
-    )
     return World(
         seed=seed,
         now=now,
@@ -211,7 +262,7 @@ def make_world(
         content_items=content,
         behaviors=tuple(behaviors),
         impressions=tuple(impressions),
-        truth=truth,
+        truth=replace(truth, last_intent=intent),
     )
 
 
@@ -326,7 +377,8 @@ def _slates(
     same_product = ad_product[None, :] == intent[:, None]
     same_second = product_second[ad_product][None, :] == product_second[intent][:, None]
     weight = popularity[None, :] * (1.0 + 60.0 * same_product + 12.0 * same_second)
-    keys = rng.exponential(size=weight.shape) / weight  # exponential races draw without replacement
+    races = rng.exponential(size=weight.shape)  # exponential races draw without replacement
+    keys = np.divide(races, weight, out=np.full_like(weight, np.inf), where=weight > 0)
     order: NDArray[np.int64] = np.argpartition(keys, slate - 1, axis=1)[:, :slate]
     return order
 

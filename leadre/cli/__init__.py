@@ -52,6 +52,11 @@ _SECTIONS: dict[str, dict[str, Known]] = {
             "experiment",
             "Run the paper's offline experiments here.",
         ),
+        "simulate": (
+            "leadre.cli.experiments.simulate",
+            "simulate",
+            "Simulate an A/B test of LEADRE on made-up worlds.",
+        ),
     },
     "Serve": {
         "serve": ("leadre.cli.serve", "serve", "Run the User Server, the Mixer or an engine."),

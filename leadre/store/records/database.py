@@ -151,6 +151,37 @@ def _errors_of_ours(engine: Engine) -> Iterator[None]:
         raise Unavailable("all connections to PostgreSQL are taken; try again, or ask less of it at once") from error
 
 
+@contextmanager
+def scratch_database(database_url: str, name: str) -> Iterator[str]:
+    """Give a new migrated database on the same server, which is dropped at the end; one of that name before it as well.
+
+    Args:
+        database_url: of any database there, by a role that may create databases.
+        name: of the new one: letters, digits and underscores.
+
+    Raises:
+        Unavailable: PostgreSQL does not answer.
+    """
+    engine = connect(database_url).execution_options(isolation_level="AUTOCOMMIT")  # CREATE runs in no transaction
+    quoted = engine.dialect.identifier_preparer.quote(name)
+
+    def run(statement: str) -> None:
+        with _errors_of_ours(engine), engine.connect() as connection:
+            connection.exec_driver_sql(statement)
+
+    try:
+        run(f"DROP DATABASE IF EXISTS {quoted} WITH (FORCE)")
+        run(f"CREATE DATABASE {quoted}")
+        url = make_url(database_url).set(database=name).render_as_string(hide_password=False)
+        try:
+            migrate(url)
+            yield url
+        finally:
+            run(f"DROP DATABASE IF EXISTS {quoted} WITH (FORCE)")
+    finally:
+        engine.dispose()
+
+
 def migrate(database_url: str) -> None:
     """Bring the database to the newest schema, as `alembic upgrade head` does. Several at once wait for each other.
 

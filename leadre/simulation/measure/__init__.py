@@ -1,0 +1,1 @@
+"""What a simulation is told by: lifts with intervals, plain figures, pictures. Ours."""
