@@ -123,6 +123,7 @@ app = Application(
             *("retrieval", "distribution", "ingest", "indexing", "training", "materialization", "dataset", "features"),
             "doorbell",
             "upkeep",
+            "presence",
         )
     ],
     set_as_current=True,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
+from leadre.cli.command import command
 from leadre.cli.session import connection, named, now_option, settings
-from leadre.cli.terminal import console, print_json, print_table
+from leadre.cli.terminal import console, json_option, print_json, print_table
 from leadre.settings import EngineKind
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from leadre.pipelines.decode import Prepared
 
 
-@click.command()
+@command()
 @named("users", metavar="USER...")
 @click.option("--beam-width", type=click.IntRange(1, 1024), help="Ads a user. Default: LEADRE_BEAM_WIDTH.")
 @click.option("--filter/--all", "filtered", default=True, help="Only ads that run and accept the user, or every ad.")
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True, help="Of weights.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads of the engine. Default: torch's.")
 @now_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def decode(
     users: tuple[int | str, ...],
     *,

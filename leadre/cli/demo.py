@@ -21,6 +21,7 @@ from typing import Any
 
 import click
 
+from leadre.cli.command import command
 from leadre.cli.learning import print_evaluation
 from leadre.cli.services import home
 from leadre.cli.session import connection, features, settings
@@ -34,12 +35,17 @@ CANDIDATES = 20
 SHOWN = ("hit", "rank", "probability", "prefix_mass_1", "max_cosine")
 
 
-@click.command()
+@command()
 @click.option("--keep", is_flag=True, help="Leave PostgreSQL and Redis running afterwards.")
 def demo(*, keep: bool) -> None:
     """Run the whole pipeline on a made-up ad world: data, index, training, a real worker, ranker features, report.
 
-    In an empty folder it writes a project first, as `leadre init` does.
+    In an empty folder it writes a project first, as `leadre init` does. What is there is not made again, so a second
+    run is short.
+
+    Examples:
+    leadre demo
+    leadre demo --keep && leadre trace
     """
     from leadre import services
     from leadre.project.create import create_project

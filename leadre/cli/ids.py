@@ -8,6 +8,7 @@ from itertools import chain, islice
 
 import click
 
+from leadre.cli.command import group
 from leadre.cli.session import connection, settings
 from leadre.cli.terminal import print_json
 
@@ -17,11 +18,13 @@ _given = click.argument("given", metavar="ID...", nargs=-1, required=True)
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON: an object a line.")
 
 
-@click.group()
+@group()
 def ids() -> None:
     """Translate between your ids and the 64-bit ids of Feast's entities and of the tables: for joins on your side.
 
     A whole number is its own id. What prints a table prints tabs between its columns.
+
+    Example: leadre ids encode SKU-1 user_5
     """
 
 

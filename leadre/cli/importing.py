@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from leadre.cli.command import command, group
 from leadre.cli.session import features, now_option, settings
-from leadre.cli.terminal import console, print_table, progress_bars
+from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 
 if TYPE_CHECKING:
     from leadre.store.importers.load import ImportCounts, Progress
@@ -21,11 +22,13 @@ _NEXT = "Next:  leadre summarize   and   leadre index build RECIPE"
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
-@click.group("import")
+@group("import")
 def import_() -> None:
     """Load ads, users and behaviors.
 
     Importing again changes nothing; a bad row stops the import (or is left out, if you say so), and nothing is kept.
+
+    Example: leadre import parquet my_data/
     """
 
 
@@ -75,6 +78,7 @@ def import_() -> None:
     help="Names of the file's columns by ours: user_id=uid,item_id=ad, or of one table, behaviors.user_id=uid.",
 )
 @now_option
+@json_option
 def parquet(
     folder: Path,
     *,
@@ -87,6 +91,7 @@ def parquet(
     encoding: str | None,
     columns: tuple[str, ...],
     now: datetime,
+    as_json: bool,
 ) -> None:
     """Load your own data: a folder of ads, users, behaviors (and content_items, impressions), CSV or Parquet.
 
@@ -119,6 +124,20 @@ def parquet(
             options=options,
             progress=progress,
         )
+    if as_json:
+        left_out = [
+            {"table": table, "kind": kind, "rows": rows} for (table, kind), rows in sorted(done.rejected.items())
+        ]
+        print_json(
+            {
+                "rows": asdict(done.counts),
+                "facts": done.facts,
+                "became_content": done.became_content,
+                "left_out": left_out,
+                "rejected": rejected if done.rejected else None,
+            }
+        )
+        return
     for fact in done.facts:
         console.print(fact, markup=False, soft_wrap=True)
     _print_counts(done.counts, str(folder))
@@ -135,7 +154,8 @@ def parquet(
 @click.argument("folder", type=_FOLDER)
 @click.option("--content", type=_FOLDER, help="Folder of another department that plays the content domain.")
 @now_option
-def amazon(folder: Path, *, content: Path | None, now: datetime) -> None:
+@json_option
+def amazon(folder: Path, *, content: Path | None, now: datetime, as_json: bool) -> None:
     """Load an Amazon review data set: items play the ads, reviews play conversions.
 
     Example: leadre import amazon amazon_beauty --content amazon_crossdomain
@@ -147,32 +167,49 @@ def amazon(folder: Path, *, content: Path | None, now: datetime) -> None:
             folder, database_url=url, now=now, content_folder=content, progress=progress
         ),
         str(folder),
+        as_json=as_json,
     )
 
 
 @import_.command()
-@click.option("--seed", default=7, show_default=True)
-@click.option("--ads", default=400, show_default=True)
-@click.option("--users", default=2000, show_default=True)
+@click.option("--seed", default=7, help="Another one makes another world.")
+@click.option("--ads", type=click.IntRange(1), default=400, help="How many.")
+@click.option("--users", type=click.IntRange(1), default=2000, help="How many.")
 @now_option
-def synthetic(seed: int, *, ads: int, users: int, now: datetime) -> None:
-    """Load a made-up ad world whose right answers are known."""
+@json_option
+def synthetic(seed: int, *, ads: int, users: int, now: datetime, as_json: bool) -> None:
+    """Load a made-up ad world whose right answers are known.
+
+    Example: leadre import synthetic --ads 1000 --users 5000
+    """
     from leadre.store.importers.synthetic import import_world
     from leadre.synthetic import make_world
 
     world = make_world(seed=seed, ads=ads, users=users, now=now)
-    _run(lambda url, progress: import_world(world, database_url=url, progress=progress), f"made-up world {seed}")
+    _run(
+        lambda url, progress: import_world(world, database_url=url, progress=progress),
+        f"made-up world {seed}",
+        as_json=as_json,
+    )
 
 
-@click.command()
+@command()
 @now_option
 @click.option(
     "--window-days",
     type=click.IntRange(1),
     help="Days before an instant whose behaviors count at it; without it as the live release's recipe says, or 90.",
 )
-def summarize(now: datetime, *, window_days: int | None) -> None:
-    """Turn behaviors into interest summaries and sequences; group users by ARPU, once a day. Beat runs it hourly."""
+@json_option
+def summarize(now: datetime, *, window_days: int | None, as_json: bool) -> None:
+    """Turn behaviors into interest summaries and sequences; group users by ARPU, once a day. Beat runs it hourly.
+
+    On an old log say which instant is the present.
+
+    Examples:
+    leadre summarize
+    leadre summarize --now 2014-07-23
+    """
     from leadre.errors import InvalidInput
     from leadre.pipelines.summarize import summarize as run
 
@@ -183,21 +220,27 @@ def summarize(now: datetime, *, window_days: int | None) -> None:
         )
     with progress_bars() as progress:
         counts = run(settings().database_url, now=now, window_days=window_days, progress=progress)
-    print_table("Written", ("table", "rows"), list(asdict(counts).items()))
+    if as_json:
+        print_json(asdict(counts))
+    else:
+        print_table("Written", ("table", "rows"), list(asdict(counts).items()))
 
 
-@click.command()
+@command()
 @click.option("--views", help="Only these, e.g. user_profile,ad_features; without it, all.")
 @click.option("--full", is_flag=True, help="Everything, not what is new: when the online store's keys were lost.")
 @click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="On this machine.")
 @now_option
-def materialize(*, views: str | None, full: bool, processes: int, now: datetime) -> None:
+@json_option
+def materialize(*, views: str | None, full: bool, processes: int, now: datetime, as_json: bool) -> None:
     """Copy what is new in the feature views' sources to the online store. Beat runs it every five minutes.
 
     New is what was written since the last time, whatever its event time: late events and imports of old logs count. A
     killed one goes on where it was.
 
-    Example: leadre materialize --views retrieved_ads --full --processes 4
+    Examples:
+    leadre materialize
+    leadre materialize --views retrieved_ads --full --processes 4
     """
     from leadre.pipelines.materialize import materialize as run
 
@@ -208,13 +251,16 @@ def materialize(*, views: str | None, full: bool, processes: int, now: datetime)
             done = run(opened, now=now, views=names, full=full, processes=processes, progress=progress)
     finally:
         opened.close()
+    if as_json:
+        print_json({"read": done.read, "written": done.written, "said": done.said})
+        return
     for line in done.said:
         console.print(f"[yellow]![/] {line}", soft_wrap=True)
     rows = [(view, read, done.written[view]) for view, read in done.read.items()]
     print_table("Materialized", ("view", "rows", "newer than online"), rows)
 
 
-@click.command()
+@command()
 @click.option("--days", type=click.IntRange(min=30), help="Retention; default: LEADRE_RETENTION_DAYS.")
 @click.option(
     "--export",
@@ -222,7 +268,8 @@ def materialize(*, views: str | None, full: bool, processes: int, now: datetime)
     help="Folder for Parquet files of what is dropped; default: LEADRE_RETENTION_EXPORT.",
 )
 @now_option
-def retention(days: int | None, *, export: Path | None, now: datetime) -> None:
+@json_option
+def retention(days: int | None, *, export: Path | None, now: datetime, as_json: bool) -> None:
     """Drop months of lists, summaries and sequences that are older than some days. Beat runs it daily.
 
     Example: leadre retention --days 400 --export /archive/leadre
@@ -239,8 +286,11 @@ def retention(days: int | None, *, export: Path | None, now: datetime) -> None:
         months = drop_old_months(database, now=now, days=days, export=export)
     finally:
         database.dispose()
+    if as_json:
+        print_json([asdict(month) for month in months])
+        return
     rows = [(it.name, "kept" if it.still_valid else "dropped", it.still_valid, it.exported or "") for it in months]
-    print_table(f"Months older than {days} days", ("month", "", "rows that hold now", "file"), rows)
+    print_table(f"Months older than {days} days", ("month", "what became of it", "rows that hold now", "file"), rows)
 
 
 def _folder_name(folder: Path) -> str:
@@ -249,10 +299,13 @@ def _folder_name(folder: Path) -> str:
     return f"{whole.name}-{blake2b(str(whole).encode(), digest_size=4).hexdigest()}"
 
 
-def _run(load: Callable[[str, Progress], ImportCounts], source: str) -> None:
+def _run(load: Callable[[str, Progress], ImportCounts], source: str, *, as_json: bool) -> None:
     found = settings()
     with progress_bars() as progress:
         counts = load(found.database_url, progress)
+    if as_json:
+        print_json({"rows": asdict(counts)})
+        return
     _print_counts(counts, source)
     console.print(_NEXT)
 

@@ -10,10 +10,11 @@ from typing import Any
 import click
 from rich.markup import escape
 
+from leadre.cli.command import group
 from leadre.cli.experiments.encoders import encoders
 from leadre.cli.experiments.sweep import sweep
-from leadre.cli.session import connection, settings
-from leadre.cli.terminal import console, print_json, print_table, progress_bars
+from leadre.cli.session import connection, recipe_argument, set_option, settings
+from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 from leadre.errors import ConfigError
 from leadre.recipe import load_recipe
 from leadre.settings import Settings
@@ -42,9 +43,12 @@ def newest_version(found: Settings) -> str:
     return version
 
 
-@click.group()
+@group()
 def index() -> None:
-    """Build and inspect the ad index."""
+    """Build and inspect the ad index: which S-ID each ad has.
+
+    Example: leadre index show
+    """
 
 
 index.add_command(encoders)
@@ -52,17 +56,20 @@ index.add_command(sweep)
 
 
 @index.command()
-@click.argument("recipe", type=click.Path(path_type=Path), default=Path("recipes/demo.toml"))
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one value of the recipe.")
+@recipe_argument
+@set_option
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes, on Ray Data.")
 @click.option("--ray-address", help="A running Ray cluster, for example auto; Ray starts on this machine without.")
-def build(recipe: Path, overrides: tuple[str, ...], *, workers: int, ray_address: str | None) -> None:
+@json_option
+def build(recipe: Path, overrides: tuple[str, ...], *, workers: int, ray_address: str | None, as_json: bool) -> None:
     """Give every ad of the catalog an S-ID: describe, encode, quantise, disambiguate.
 
     Building again from the same ads and recipe finds the index there; with other codebooks, the embeddings. Several
     workers give the same index as one; on a cluster they must all see LEADRE_HOME.
 
-    Example: leadre index build recipes/amazon_beauty.toml --set index.codes=512
+    Examples:
+    leadre index build
+    leadre index build recipes/amazon_beauty.toml --set index.codes=512
     """
     from leadre.pipelines.index.build import build_index
 
@@ -90,14 +97,20 @@ def build(recipe: Path, overrides: tuple[str, ...], *, workers: int, ray_address
                 ray_address=ray_address,
                 progress=progress,
             )
-    print_quality(built.version, built.quality)
+    if as_json:
+        print_json({"version": built.version, **built.quality})
+    else:
+        print_quality(built.version, built.quality)
 
 
 @index.command()
 @click.argument("version", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def show(version: str | None, *, as_json: bool) -> None:
-    """Print the quality report of an index (the newest one unless named): Table 5's figures, and each level's."""
+    """Print the quality report of an index (the newest one unless named): Table 5's figures, and each level's.
+
+    Example: leadre index show
+    """
     from leadre.indexing.ad_index import AdIndex
 
     found = settings()
@@ -111,8 +124,12 @@ def show(version: str | None, *, as_json: bool) -> None:
 
 @index.command()
 @click.argument("version", required=False)
-def add(version: str | None) -> None:
-    """Give S-IDs to the catalog's new ads, from the frozen codebooks; workers pick them up between batches."""
+@json_option
+def add(version: str | None, *, as_json: bool) -> None:
+    """Give S-IDs to the catalog's new ads, from the frozen codebooks; workers pick them up between batches.
+
+    Example: leadre index add
+    """
     from leadre.pipelines.index.build import add_new_ads
 
     found, began = settings(), time.monotonic()
@@ -125,6 +142,11 @@ def add(version: str | None) -> None:
             progress=progress,
         )
     grown, seconds = added.index, time.monotonic() - began
+    if as_json:
+        left_out = {"nameless": added.nameless, "crowded": added.crowded}
+        counts = {"added": added.ads, "ads": len(grown), "seconds": seconds}
+        print_json({"version": grown.version, "revision": grown.revision, **counts, **left_out})
+        return
     console.print(
         f"[green]✓[/] {added.ads:,} ads added in {seconds:.1f} s; index {grown.version} holds {len(grown):,} ads "
         f"(revision {grown.revision})"
@@ -144,14 +166,23 @@ def add(version: str | None) -> None:
 
 @index.command()
 @click.argument("version", required=False)
-def check(version: str | None) -> None:
-    """Verify an index's files against the SHA-256 sums of its manifest."""
+@json_option
+def check(version: str | None, *, as_json: bool) -> None:
+    """Verify an index's files (the newest one's unless named) against the SHA-256 sums of its manifest.
+
+    Exit code 1: a file is missing or was altered, and which.
+
+    Example: leadre index check
+    """
     from leadre.artifacts import open_artifact
 
     found = settings()
     version = version or newest_version(found)
     open_artifact((found.indexes / version).resolve(), kind="index", verify=True)
-    console.print(f"[green]✓[/] index {version} is whole")
+    if as_json:
+        print_json({"version": version, "whole": True})
+    else:
+        console.print(f"[green]✓[/] index {version} is whole")
 
 
 def print_quality(version: str, quality: dict[str, Any]) -> None:

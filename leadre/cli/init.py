@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 from rich.markup import escape
 
+from leadre.cli.command import command
 from leadre.cli.terminal import console
 from leadre.project.create import create_project
 
 
-@click.command()
+@command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def init(folder: Path) -> None:
     """Write a project into DIR: feature_repo/, recipes/, workers/, alembic.ini, .env.example, README.md; yours to edit.

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from leadre.cli.command import command, group
 from leadre.cli.index import newest_version
-from leadre.cli.session import connection, now_option, settings
-from leadre.cli.terminal import console, print_json, print_table, progress_bars
+from leadre.cli.session import connection, now_option, recipe_argument, set_option, settings
+from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 from leadre.errors import ConfigError
 from leadre.recipe import load_recipe
 
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
 SHOWN_METRICS = ("HR@1", "HR@4", "HR@8", "HR@10", "NDCG@4", "NDCG@8", "NDCG@10")
 
 
-@click.command()
-@click.argument("recipe", type=click.Path(path_type=Path), default=Path("recipes/demo.toml"))
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one value of the recipe.")
+@command()
+@recipe_argument
+@set_option
 @click.option("--base-model", help="Hugging Face name or local path of a causal LM; same as --set model.base_model=…")
 @click.option("--name", help="Name of the release; by default the recipe's name and the time.")
 @click.option("--index", "version", help="Index version; by default the newest.")
 @now_option
+@json_option
 def train(
     recipe: Path,
     overrides: tuple[str, ...],
@@ -36,12 +38,16 @@ def train(
     name: str | None,
     version: str | None,
     now: datetime,
+    as_json: bool,
 ) -> None:
     """Train a release: EX → IM → Main, then DPO on eCPM; then evaluate and record it as a candidate.
 
-    Example: leadre train recipes/demo.toml --set sft.seed=1 --base-model Qwen/Qwen2.5-0.5B
+    The last example trains on several GPUs.
 
-    On several GPUs: accelerate launch -m leadre train recipes/paper.toml
+    Examples:
+    leadre train
+    leadre train recipes/demo.toml --set sft.seed=1 --base-model Qwen/Qwen2.5-0.5B
+    accelerate launch -m leadre train recipes/paper.toml
     """
     from leadre.indexing.ad_index import AdIndex
     from leadre.pipelines.learning.release import make_release
@@ -70,13 +76,21 @@ def train(
             device=found.device,
             progress=progress,
         )
+    if as_json:
+        print_json({"release": made.release, **made.metrics})
+        return
     print_evaluation(made.release, made.metrics)
     console.print(f"Recorded as a candidate. Next:  leadre release promote {made.release}")
 
 
-@click.command()
+@command()
 @click.argument("release", required=False)
-@click.option("--score", type=click.Choice(["raw", "level", "valid"]), help="What a code's probability is over.")
+@click.option(
+    "--score",
+    type=click.Choice(["raw", "level", "valid"]),
+    help="What a code's probability is over: the vocabulary, the codes of its level, or those that lead to a live ad; "
+    "by default as the release's recipe says.",
+)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", help="Of weights and activations.")
 @click.option(
     "--collaborative-weight",
@@ -89,7 +103,7 @@ def train(
     help="Share of a list's probability for the best ad of each category; 0: the order of the scores.",
 )
 @now_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def evaluate(
     release: str | None,
     *,
@@ -133,18 +147,39 @@ def evaluate(
         print_evaluation(row.release, measured.to_json())
 
 
-@click.group()
+@group()
 def release() -> None:
-    """List, promote and roll back releases. Exactly one is live; workers swap between batches."""
+    """List, promote and roll back releases. Exactly one is live; workers swap between batches.
+
+    Example: leadre release list
+    """
 
 
 @release.command("list")
-def list_() -> None:
-    """List the releases, newest first."""
+@json_option
+def list_(*, as_json: bool) -> None:
+    """List the releases, newest first.
+
+    Example: leadre release list
+    """
     from leadre.store.release.records import list_releases
 
     with connection(settings()) as connected:
         rows = list_releases(connected)
+    if as_json:
+        print_json(
+            [
+                {
+                    "release": row.release,
+                    "status": _standing(row),
+                    "index": row.index_version,
+                    "HR@10": _figure(row.metrics, "HR@10"),
+                    "promoted_at": row.promoted_at and row.promoted_at.isoformat(),
+                }
+                for row in rows
+            ]
+        )
+        return
     print_table(
         "Releases",
         ("release", "status", "index", "HR@10", "promoted"),
@@ -153,7 +188,7 @@ def list_() -> None:
                 row.release,
                 _standing(row),
                 row.index_version,
-                f"{_figure(row.metrics, 'HR@10'):.4f}",
+                _figure(row.metrics, "HR@10"),
                 f"{row.promoted_at:%Y-%m-%d %H:%M}" if row.promoted_at else "",
             )
             for row in rows
@@ -164,10 +199,15 @@ def list_() -> None:
 @release.command()
 @click.argument("name", required=False)
 @click.option("--force", is_flag=True, help="Promote even if its figures fall.")
-def promote(name: str | None, *, force: bool) -> None:
+@json_option
+def promote(name: str | None, *, force: bool, as_json: bool) -> None:
     """Make a release (the newest unless named) the live one; atomic and reversible.
 
     Refused when hit ratio, mean eCPM or diversity fall short of the live release's.
+
+    Examples:
+    leadre release promote
+    leadre release promote demo-2025-06-01 --force
     """
     from leadre.store.records.database import connect, transaction
     from leadre.store.release.promotion import promote_guarded
@@ -188,17 +228,27 @@ def promote(name: str | None, *, force: bool) -> None:
         promote_guarded(database, name, force=force)
     finally:
         database.dispose()
-    console.print(f"[green]✓[/] release {name} is live")
+    if as_json:
+        print_json({"live": name})
+    else:
+        console.print(f"[green]✓[/] release {name} is live")
 
 
 @release.command()
-def rollback() -> None:
-    """Make the release live that was live before."""
+@json_option
+def rollback(*, as_json: bool) -> None:
+    """Make the release live that was live before.
+
+    Example: leadre release rollback
+    """
     from leadre.store.release.records import rollback as roll_back
 
     with connection(settings()) as connected:
         live = roll_back(connected)
-    console.print(f"[green]✓[/] release {live.release} is live again")
+    if as_json:
+        print_json({"live": live.release})
+    else:
+        console.print(f"[green]✓[/] release {live.release} is live again")
 
 
 def print_evaluation(name: str, evaluation: Mapping[str, Any]) -> None:

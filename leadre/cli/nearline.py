@@ -9,15 +9,16 @@ from pathlib import Path
 
 import click
 
+from leadre.cli.command import command
 from leadre.cli.session import SourceId, connection, features, named, now_option, settings
-from leadre.cli.terminal import console, print_json, print_table, progress_bars
+from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 from leadre.domain.identity import ids_of
 
 
-@click.command()
+@command()
 @named("users", metavar="USER...")
 @now_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def refresh(users: tuple[int | str, ...], *, now: datetime, as_json: bool) -> None:
     """Retrieve ads for users now, in this process, and write their lists and features.
 
@@ -45,41 +46,61 @@ def refresh(users: tuple[int | str, ...], *, now: datetime, as_json: bool) -> No
     print_table(f"Retrieval lists, release {lists[0].release}", ("user", "ads", "first"), rows)
 
 
-@click.command()
+@command()
 @click.argument("user", metavar="[USER]", type=SourceId(), required=False)
 @named("ads", metavar="[AD]...", required=False)
 @click.option(
     "--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Write the walk to this file instead."
 )
 @now_option
-def trace(user: int | str | None, ads: tuple[int | str, ...], *, markdown: Path | None, now: datetime) -> None:
+@json_option
+def trace(
+    user: int | str | None, ads: tuple[int | str, ...], *, markdown: Path | None, now: datetime, as_json: bool
+) -> None:
     """Follow one user through every step: events, context, prompt, beams, list, features for the given ads.
 
     Without arguments: the user with the newest behavior, and some of the ads retrieved. It prints personal data.
 
-    Example: leadre trace user_5 SKU-1 90
+    Examples:
+    leadre trace
+    leadre trace user_5 SKU-1 90
     """
-    from rich.markdown import Markdown
-
     from leadre.report.trace import as_markdown, trace_user
 
-    text = as_markdown(trace_user(settings(), user, ads=ads, now=now))
+    walk = trace_user(settings(), user, ads=ads, now=now)
+    if as_json:
+        retrieved = [
+            {"ad": walk.ad_name(beam.ad_id), "sid": str(beam.sid), "log_probability": beam.log_probability}
+            for beam in walk.retrieved.beams
+        ]
+        asked = {"ads": [walk.ad_name(ad) for ad in walk.target_ads], "features": walk.features}
+        made = {"release": walk.retrieved.release, "prompt_tokens": walk.prompt_tokens, "retrieved": retrieved}
+        print_json({"user": walk.user, "now": walk.now.isoformat(), **made, **asked})
+        return
+    text = as_markdown(walk)
     if markdown:
         markdown.write_text(text)
         console.print(f"[green]✓[/] wrote {markdown}")
-    else:
+    elif console.is_terminal:
+        from rich.markdown import Markdown
+
         console.print(Markdown(text))
+    else:
+        click.echo(text)
 
 
-@click.command()
+@command()
 @click.option("--follow", is_flag=True, help="Go on until it is stopped (SIGTERM, Ctrl-C).")
 @click.option("--revive", is_flag=True, help="First put back the entries that could not be written.")
-def ingest(*, follow: bool, revive: bool) -> None:
+@json_option
+def ingest(*, follow: bool, revive: bool, as_json: bool) -> None:
     """Write reported behaviors from the Redis stream to PostgreSQL, and mark their users for a refresh.
 
     Workers that serve the queue `ingest` do the same, and any number may work at once.
 
-    Example: leadre ingest --follow
+    Examples:
+    leadre ingest
+    leadre ingest --follow
     """
     from redis import Redis
 
@@ -91,8 +112,9 @@ def ingest(*, follow: bool, revive: bool) -> None:
     found = settings()
     redis = Redis.from_url(found.redis_url, socket_timeout=5)
     persister = persister_of(found)
-    if revive:
-        console.print(f"{put_back(redis):,} dead entries are back in the stream")
+    revived = put_back(redis) if revive else 0
+    if revive and not as_json:
+        console.print(f"{revived:,} dead entries are back in the stream")
     if follow:
         logs.configure()
         stopping = threading.Event()
@@ -101,19 +123,26 @@ def ingest(*, follow: bool, revive: bool) -> None:
         persister.run(stopping)
         return
     done = persister.drain()
+    if as_json:
+        counts = {"new": done.new, "repeated": done.repeated, "dead": len(done.dead)}
+        print_json({"revived": revived, **counts, "waiting": length(redis)})
+        return
     console.print(
         f"[green]✓[/] {done.new:,} behaviors written, {done.repeated:,} were there; {len(done.dead):,} entries could "
         f"not be written, {length(redis):,} wait"
     )
 
 
-@click.command()
+@command()
 @now_option
-def rehydrate(now: datetime) -> None:
+@json_option
+def rehydrate(now: datetime, *, as_json: bool) -> None:
     """Bring all lists, features and waiting users back to Redis, whatever is there.
 
     Workers do so by themselves within seconds where Redis was wiped. This is for a Redis that was restored from an old
     copy. Nothing newer that is there is set back; a killed run goes on where it was.
+
+    Example: leadre rehydrate
     """
     from leadre.pipelines.materialize import materialize
     from leadre.pipelines.rehydrate import Rehydrator
@@ -137,6 +166,9 @@ def rehydrate(now: datetime) -> None:
         rehydrator.close()
         opened.close()
         database.dispose()
+    if as_json:
+        print_json(None if done is None else {"lists": done.lists, "marked": done.marked, "seconds": done.seconds})
+        return
     if done is None:
         console.print("[yellow]![/] a worker has begun to bring the lists back, and goes on")
         return

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from leadre.cli.command import command
 from leadre.cli.session import SourceId, connection, features, now_option, settings
-from leadre.cli.terminal import console
+from leadre.cli.terminal import console, json_option, print_json
 from leadre.errors import ConfigError, LeadreError
 from leadre.settings import Settings
 
@@ -18,14 +19,21 @@ if TYPE_CHECKING:
     from leadre.pipelines.feature_quality.check import FeatureQuality
 
 
-@click.command()
+@command()
 @click.argument("release", required=False)
 @click.option("--user", type=SourceId(), help="Whose walk to show; by default a user with many behaviors.")
 @now_option
-def report(release: str | None, *, user: int | str | None, now: datetime) -> None:
-    """Write report.html on a release (the live one unless named): index, training, quality, one user's walk."""
+@json_option
+def report(release: str | None, *, user: int | str | None, now: datetime, as_json: bool) -> None:
+    """Write report.html on a release (the live one unless named): index, training, quality, one user's walk.
+
+    Example: leadre report --user user_5
+    """
     path = make_report(settings(), release, user=user, now=now)
-    console.print(f"[green]✓[/] wrote {path}")
+    if as_json:
+        print_json({"path": path})
+    else:
+        console.print(f"[green]✓[/] wrote {path}", soft_wrap=True)
 
 
 def make_report(found: Settings, release: str | None, *, user: int | str | None, now: datetime) -> Path:

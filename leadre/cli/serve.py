@@ -18,6 +18,7 @@ import click
 
 from leadre import logs
 from leadre.cli import session
+from leadre.cli.command import group
 from leadre.cli.operations.door import Door, door_options
 from leadre.errors import ConfigError, Unavailable
 from leadre.settings import EngineKind, Settings
@@ -39,9 +40,12 @@ _ADMIN_PORT = click.option(
 _ADMIN_HOST = click.option("--admin-host", default="127.0.0.1", show_default=True, help="Address of --admin-port.")
 
 
-@click.group()
+@group()
 def serve() -> None:
-    """Run the User Server, the Mixer, or an engine. The first two fail open: they answer while no other server does."""
+    """Run the User Server, the Mixer, or an engine. The first two fail open: they answer while no other server does.
+
+    Example: leadre serve user-server
+    """
 
 
 @serve.command("user-server")
@@ -52,9 +56,9 @@ def serve() -> None:
 @_ADMIN_HOST
 @door_options
 def user_server(host: str, port: int, *, workers: int, admin_port: int | None, admin_host: str, door: Door) -> None:
-    """Serve stored retrieval lists and take in behaviors.
+    """Serve stored retrieval lists and take in behaviors. Then: curl localhost:8010/v1/users/user_5/ads.
 
-    Example: curl localhost:8010/v1/users/user_5/ads
+    Example: leadre serve user-server --workers 4 --admin-port 9010
     """
     found = session.settings()
 
@@ -90,7 +94,9 @@ def user_server(host: str, port: int, *, workers: int, admin_port: int | None, a
 def mixer(host: str, port: int, *, workers: int, admin_port: int | None, admin_host: str, door: Door) -> None:
     """Serve the merged candidates of the branches: LEADRE's, co-visitation, popularity, and those of packages.
 
-    Example: curl localhost:8020/v1/users/user_5/candidates
+    Then: curl localhost:8020/v1/users/user_5/candidates.
+
+    Example: leadre serve mixer --port 8020
     """
     found = session.settings()
 
@@ -129,7 +135,7 @@ def engine(
 
     With --release NAME it needs neither PostgreSQL nor Redis nor Feast, only LEADRE_HOME.
 
-    Example: leadre serve engine --port 8031
+    Example: leadre serve engine --port 8031 --release live
     """
     found = engine_settings(kind, needs_servers=release == "live")
     (listening,) = _bound(host, port)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from leadre.cli.terminal import console, print_table
+from leadre.cli.command import command, group
+from leadre.cli.terminal import console, json_option, print_json, print_table
 
 
 def home() -> Path:
@@ -16,18 +17,23 @@ def home() -> Path:
     return Path(os.environ.get("LEADRE_HOME", ".leadre")).absolute()
 
 
-@click.group()
+@group()
 def services() -> None:
     """Start and stop the embedded PostgreSQL and Redis.
 
     They listen on loopback only, keep their data in LEADRE_HOME, and need no root. To use your own servers, set
     LEADRE_DATABASE_URL and LEADRE_REDIS_URL instead.
+
+    Example: leadre services up
     """
 
 
 @services.command()
 def up() -> None:
-    """Start both servers (does nothing to those that run) and bring the database schema up to date."""
+    """Start both servers (does nothing to those that run) and bring the database schema up to date.
+
+    Example: leadre services up
+    """
     from leadre import services as embedded
     from leadre.settings import Settings
     from leadre.store.records.database import migrate
@@ -41,7 +47,10 @@ def up() -> None:
 
 @services.command()
 def down() -> None:
-    """Stop both servers; their data stays."""
+    """Stop both servers; their data stays.
+
+    Example: leadre services down
+    """
     from leadre import services as embedded
 
     embedded.down(home())
@@ -49,11 +58,18 @@ def down() -> None:
 
 
 @services.command()
-def status() -> None:
-    """Say which servers run, and where their data is."""
+@json_option
+def status(*, as_json: bool) -> None:
+    """Say which servers run, and where their data is.
+
+    Example: leadre services status
+    """
     from leadre import services as embedded
 
     state = embedded.status(home())
+    if as_json:
+        print_json({"folder": state.folder, "postgres_process": state.postgres_pid, "redis_process": state.redis_pid})
+        return
     rows = [
         (name, f"up, process {pid}" if pid else "down")
         for name, pid in (("PostgreSQL", state.postgres_pid), ("Redis", state.redis_pid))
@@ -62,9 +78,12 @@ def status() -> None:
     console.print(f"Their data: {state.folder}")
 
 
-@click.command()
+@command()
 def env() -> None:
-    """Print the environment variables that feast, alembic and celery need: eval "$(leadre env)"."""
+    """Print the environment variables that feast, alembic and celery need. They hold passwords.
+
+    Example: eval "$(leadre env)"
+    """
     from leadre.settings import Settings
 
     settings = Settings.from_environment()

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -106,3 +107,18 @@ def now_option(command: Any) -> Any:
         show_default="the present",
         help="Act as of this instant.",
     )(command)
+
+
+recipe_argument = click.argument(
+    "recipe", type=click.Path(path_type=Path, dir_okay=False), default=Path("recipes/demo.toml")
+)
+"""A recipe's file; by default the demo's."""
+
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Change a value of the recipe; repeatable.",
+)
+"""Values laid over the recipe."""

@@ -178,7 +178,7 @@ def test_releases_are_listed_as_a_table_even_when_there_are_none(typed: None) ->
 def test_a_taken_release_name_is_one_line_not_a_traceback(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def taken(*, standalone_mode: bool) -> None:
+    def taken(*, prog_name: str, standalone_mode: bool) -> None:
         raise FileExistsError("releases/tiny exists; give the new one its own name")
 
     monkeypatch.setattr("leadre.cli.cli", taken)

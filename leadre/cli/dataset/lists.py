@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from leadre.cli.command import command
 from leadre.cli.session import Instant, connection, settings
-from leadre.cli.terminal import ProgressCall, console, progress_bars
+from leadre.cli.terminal import ProgressCall, aside, console, json_option, print_json, progress_bars
 from leadre.errors import ConfigError, LeadreError
 from leadre.settings import Settings
 
@@ -58,7 +59,7 @@ class Users(click.ParamType):  # type: ignore[type-arg]
         return int(value)
 
 
-@click.command()
+@command()
 @click.option("--from", "since", type=Instant(), required=True, help="The first instant.")
 @click.option("--to", "until", type=Instant(), required=True, help="Instants end before this one.")
 @click.option("--every", type=Duration(), default="1d", show_default=True, help="From one instant to the next.")
@@ -91,6 +92,7 @@ class Users(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Users decoded at once.")
 @click.option("--dry-run", is_flag=True, help="Say what it would cost, and stop.")
+@json_option
 def lists(
     *,
     since: datetime,
@@ -105,6 +107,7 @@ def lists(
     workers: int,
     batch: int,
     dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Make lists as of past instants, and write them into the retrieval log under those instants.
 
@@ -132,14 +135,26 @@ def lists(
         _say_releases(chosen, instants)
         seconds = PastDecoder(found, database=database, batch=batch).seconds_each(chosen, user_ids)
         _say_cost(users=len(user_ids), instants=len(chosen), seconds=seconds, workers=workers)
+        plain = {
+            "users": len(user_ids),
+            "instants": dict(Counter(release.row.release for _, release in chosen)),
+            "left_out": sorted({at.isoformat() for at in instants} - {at.isoformat() for at, _ in chosen}),
+            "seconds_at_most": len(user_ids) * len(chosen) * seconds / max(1, workers),
+        }
         if dry_run:
+            if as_json:
+                print_json(plain)
             return
         waiting = plan(database, chosen, user_ids=user_ids)
         began = time.monotonic()
         if waiting.lists:
             with progress_bars() as progress:
                 _work_off(found, database, total=waiting.lists, workers=workers, batch=batch, progress=progress)
-        console.print(f"[green]✓[/] {len(user_ids) * len(chosen):,} lists in the log, {time.monotonic() - began:.0f} s")
+        lists_there, took_s = len(user_ids) * len(chosen), time.monotonic() - began
+        if as_json:
+            print_json({**plain, "lists": lists_there, "seconds": took_s})
+        else:
+            console.print(f"[green]✓[/] {lists_there:,} lists in the log, {took_s:.0f} s")
     finally:
         database.dispose()
 
@@ -159,7 +174,7 @@ def _rolling(
     from leadre.cli.index import newest_version
     from leadre.pipelines.dataset.rolling import rolling_releases, trainings
 
-    console.print(f"{trainings(instants, every)} trainings, each on what happened before")
+    aside.print(f"{trainings(instants, every)} trainings, each on what happened before")
     with progress_bars() as progress:
         return rolling_releases(
             found,
@@ -193,9 +208,9 @@ def _say_releases(chosen: Chosen, instants: Sequence[datetime]) -> None:
             f"every release has seen all of the {len(instants)} instants: train one that has not, or `--models rolling`"
         )
     for name, count in Counter(release.row.release for _, release in chosen).items():
-        console.print(f"  {count:,} instants by [bold]{name}[/]")
+        aside.print(f"  {count:,} instants by [bold]{name}[/]")
     if left_out:
-        console.print(
+        aside.print(
             f"[yellow]{len(left_out):,} of {len(instants):,} instants are left out[/], {left_out[0]} to {left_out[-1]}:"
             " all releases have seen them; `--models rolling` trains some that have not",
         )
@@ -203,12 +218,12 @@ def _say_releases(chosen: Chosen, instants: Sequence[datetime]) -> None:
 
 def _say_cost(*, users: int, instants: int, seconds: float, workers: int) -> None:
     whole = timedelta(seconds=round(users * instants * seconds / max(1, workers)))
-    console.print(
+    aside.print(
         f"{users:,} users x {instants:,} instants x {seconds * 1000:.1f} ms"
         f"{f' / {workers} processes' if workers > 1 else ''}: at most about [bold]{whole}[/]; what is in the log "
         "already is not made again"
     )
-    console.print(
+    aside.print(
         "[dim]Not known of the past: which ads were paused or out of budget (none counts as such); profiles and bids "
         "are today's.[/]"
     )

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from leadre.cli.command import command
 from leadre.cli.session import Instant, settings
-from leadre.cli.terminal import console, print_json, progress_bars
+from leadre.cli.terminal import console, json_option, print_json, progress_bars
 from leadre.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def _days(command: Any) -> Any:
     return since(until(command))
 
 
-@click.command()
+@command()
 @_days
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the set.")
 @click.option(
@@ -36,7 +37,10 @@ def _days(command: Any) -> Any:
     show_default=True,
     help="What joins: PostgreSQL, or DuckDB over Parquet files exported for it.",
 )
-def ranking(*, since: datetime, until: datetime, out: Path, engine: Literal["postgres", "duckdb"]) -> None:
+@json_option
+def ranking(
+    *, since: datetime, until: datetime, out: Path, engine: Literal["postgres", "duckdb"], as_json: bool
+) -> None:
     """Write impressions with their labels and the features of their own time: Parquet, a folder a day.
 
     No row sees a list generated after it. A day that is there is not written again; remove its folder to have it anew.
@@ -55,6 +59,10 @@ def ranking(*, since: datetime, until: datetime, out: Path, engine: Literal["pos
         written = write_ranking_set(
             settings(), out, since=since.date(), until=until.date(), engine=engine, progress=progress
         )
+    if as_json:
+        counts = {"written_rows": written.rows, "written_days": written.days, "kept_days": written.kept}
+        print_json({**counts, **_plain(check_set(out))})
+        return
     console.print(
         f"[green]✓[/] {written.rows:,} rows of {written.days:,} days in {out}, {time.monotonic() - began:.1f} s"
         + (f"; {written.kept:,} days were there" if written.kept else "")
@@ -62,44 +70,35 @@ def ranking(*, since: datetime, until: datetime, out: Path, engine: Literal["pos
     _print_report(check_set(out))
 
 
-@click.command()
+@command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def check(folder: Path, *, as_json: bool) -> None:
     """Look for leakage in a training set: a line for each finding, and exit code 1 if there is any.
 
     Lists generated after their impressions, releases that had seen them, behaviors that followed, labels among the
     features, rows that are there twice, days that are missing.
+
+    Example: leadre dataset check training
     """
     from leadre.pipelines.dataset.check import check as check_set
 
     report = check_set(folder)
     if as_json:
-        print_json(
-            {
-                "rows": report.rows,
-                "neutral_share": report.neutral_share,
-                "neutral": report.neutral,
-                "hit": {
-                    "clicked": report.clicked.to_json(),
-                    "not_clicked": report.not_clicked.to_json(),
-                    "difference": report.difference.to_json(),
-                },
-                "findings": report.findings,
-            }
-        )
+        print_json(_plain(report))
     else:
         _print_report(report)
     if report.findings:
         sys.exit(1)
 
 
-@click.command()
+@command()
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the files.")
 @click.option("--from", "since", type=Instant(), help="Leave months before this one out; by default all are written.")
 @click.option("--to", "until", type=Instant(), help="Leave out what is from then on; by default the present.")
 @click.option("--view", "names", multiple=True, help="Only this view's source; may be repeated. By default all.")
-def export(*, out: Path, since: datetime | None, until: datetime | None, names: tuple[str, ...]) -> None:
+@json_option
+def export(*, out: Path, since: datetime | None, until: datetime | None, names: tuple[str, ...], as_json: bool) -> None:
     """Write the sources of feature views as Parquet, a file a month: what feature_store.duckdb.yaml joins.
 
     Example: leadre dataset export --out sources --view retrieved_ads
@@ -117,7 +116,24 @@ def export(*, out: Path, since: datetime | None, until: datetime | None, names: 
             until=until or datetime.now(UTC),
             progress=progress,
         )
+    if as_json:
+        print_json({"rows": written})
+        return
     console.print(f"[green]✓[/] {sum(written.values()):,} rows of {len(written)} sources in {out}")
+
+
+def _plain(report: Report) -> dict[str, Any]:
+    return {
+        "rows": report.rows,
+        "neutral_share": report.neutral_share,
+        "neutral": report.neutral,
+        "hit": {
+            "clicked": report.clicked.to_json(),
+            "not_clicked": report.not_clicked.to_json(),
+            "difference": report.difference.to_json(),
+        },
+        "findings": report.findings,
+    }
 
 
 def _print_report(report: Report) -> None:

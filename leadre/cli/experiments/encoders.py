@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from leadre.cli.command import command
 from leadre.cli.session import settings
-from leadre.cli.terminal import console, print_json, print_table, progress_bars
+from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 
 if TYPE_CHECKING:
     from leadre.experiments.encoders import Comparison
 
 
-@click.command()
+@command()
 @click.argument("names", nargs=-1, metavar="[ENCODER]...")
 @click.option(
     "--per-category", type=click.IntRange(min=2), default=100, show_default=True, help="Ads sampled a category."
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 @click.option(
     "--min-ads", type=click.IntRange(min=2), default=100, show_default=True, help="Leave smaller categories out."
 )
-@click.option("--level", type=click.Choice(["first", "second"]), default="second", show_default=True)
+@click.option("--level", type=click.Choice(["first", "second"]), default="second", help="Of the categories.")
 @click.option("--hide-categories", is_flag=True, help="Leave the categories out of the descriptions.")
 @click.option("--instruction", default="", help='Put before every description, for example "query: " for E5.')
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the sample.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def encoders(
     names: tuple[str, ...],
     *,
@@ -80,7 +81,7 @@ def print_comparison(compared: Comparison) -> None:
     """Print Table 3: ours, then the paper's."""
     from leadre.experiments.encoders import PAPER
 
-    columns = ("Emb model", "Top1", "Top10", "Top50", "Top100")
+    columns = ("encoder", "top 1", "top 10", "top 50", "top 100")
     console.print(
         f"{compared.ads:,} ads of {compared.categories} {compared.level}-level categories, "
         f"{'not named' if compared.hidden else 'named'} in the descriptions; chance: {compared.chance:.2%}\n"

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.text import Text
 
-from leadre.cli.session import connection, now_option, settings
-from leadre.cli.terminal import console, print_json, print_table, progress_bars
+from leadre.cli.command import command
+from leadre.cli.session import connection, now_option, recipe_argument, set_option, settings
+from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 from leadre.errors import ConfigError
 from leadre.recipe import Recipe, load_recipe
 from leadre.settings import Settings
@@ -26,11 +28,11 @@ _NAMES = ("table1", "table2", "table4", "table6", "figure4", "figure5", "combine
 _OF_A_RELEASE = ("figure5", "combined")
 
 
-@click.command()
+@command()
 @click.argument("name", type=click.Choice(_NAMES))
-@click.argument("recipe", type=click.Path(path_type=Path), default=Path("recipes/demo.toml"))
+@recipe_argument
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings of every row.")
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one value of the recipe.")
+@set_option
 @click.option(
     "--encoder",
     "encoders",
@@ -46,7 +48,7 @@ _OF_A_RELEASE = ("figure5", "combined")
 )
 @click.option("--users", type=click.IntRange(min=0), help="llm-alone: ask so many users, 0: all; else the recipe's.")
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for pictures (PNG and SVG).")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @now_option
 def experiment(
     name: str,
@@ -179,7 +181,7 @@ def print_experiment(made: Experiment) -> None:
     console.print()
 
 
-def _figures(row: Row, metrics: Sequence[str]) -> list[str]:
+def _figures(row: Row, metrics: Sequence[str]) -> list[Text]:
     """Return the cells of one row: lines of means, intervals and the paper's figures, as far as there are any."""
     lines = [
         (row.name, [_short(row.figures[metric].mean, 4) if row.figures else "" for metric in metrics]),
@@ -189,7 +191,7 @@ def _figures(row: Row, metrics: Sequence[str]) -> list[str]:
     return _cells(lines)
 
 
-def _differences(compared: Sequence[Comparison]) -> list[str]:
+def _differences(compared: Sequence[Comparison]) -> list[Text]:
     """Return the cells of one pair of rows: lines of differences, intervals and the paper's differences."""
     lines = [
         (compared[0].row, [_change(each, each.difference.mean, 1) for each in compared]),
@@ -199,14 +201,14 @@ def _differences(compared: Sequence[Comparison]) -> list[str]:
     return _cells(lines)
 
 
-def _cells(lines: Sequence[tuple[str, list[str]]]) -> list[str]:
+def _cells(lines: Sequence[tuple[str, list[str]]]) -> list[Text]:
     """Put lines of texts on top of each other, without those that are empty."""
     filled = [(name, texts) for name, texts in lines if any(texts)]
     styled = [
-        [name, *texts] if place == 0 else [f"[dim]{text}[/]" for text in (name, *texts)]
+        [Text(text, style="dim" if place else "") for text in (name, *texts)]
         for place, (name, texts) in enumerate(filled)
     ]
-    return ["\n".join(column) for column in zip(*styled, strict=True)]
+    return [Text("\n").join(column) for column in zip(*styled, strict=True)]
 
 
 def _span(interval: Interval) -> str:

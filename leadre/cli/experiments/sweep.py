@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from leadre.cli.session import settings
-from leadre.cli.terminal import console, print_json, print_table, progress_bars
+from leadre.cli.command import command
+from leadre.cli.session import recipe_argument, set_option, settings
+from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 from leadre.recipe import load_recipe
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 _QUANTISERS, _ASSIGNMENTS = ("rqvae", "residual_kmeans", "product"), ("nearest", "balanced")
 
 
-@click.command()
-@click.argument("recipe", type=click.Path(path_type=Path), default=Path("recipes/demo.toml"))
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one value of the recipe.")
+@command()
+@recipe_argument
+@set_option
 @click.option(
     "--levels",
     type=click.IntRange(1, 8),
@@ -52,7 +53,7 @@ _QUANTISERS, _ASSIGNMENTS = ("rqvae", "residual_kmeans", "product"), ("nearest",
     help="Repeatable; by default the recipe's.",
 )
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for pictures (PNG and SVG).")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def sweep(
     recipe: Path,
     overrides: tuple[str, ...],
@@ -105,12 +106,12 @@ def print_sweep(made: Sweep) -> None:
     for label, rows in made.measured.items():
         print_table(
             f"Table 5, {label}",
-            ("Quantity x size", "Collision rate↓", "Max↓", "Usage↑", "Paper: rate", "max", "usage"),
+            ("quantity x size", "collision rate↓", "max↓", "usage↑", "paper: rate", "paper: max", "paper: usage"),
             [_table_5(row) for row in rows],
         )
         print_table(
             f"Levels, {label}: a, b, c, …",
-            ("Q x s", "Entropy, bits", "Purity", "Variance", "Category, bits"),
+            ("quantity x size", "entropy, bits", "purity", "variance", "category, bits"),
             [
                 (
                     f"{row.levels} x {row.codes}",

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from leadre.cli.command import group
+from leadre.cli.ending import DONE, FAILED, UNCHECKED, say_error
 from leadre.cli.session import features as open_features
 from leadre.cli.session import now_option, settings
-from leadre.cli.terminal import console, print_json, print_table
+from leadre.cli.terminal import console, json_option, print_json, print_table
 from leadre.errors import LeadreError
 
 if TYPE_CHECKING:
     from leadre.pipelines.feature_quality.check import FeatureQuality
 
-WELL, OUT, UNCHECKED = 0, 1, 2
+WELL, OUT = DONE, FAILED
 _SHARE, _SECONDS, _COUNT = click.FloatRange(0, 1), click.FloatRange(min=0), click.IntRange(min=1)
 # As `Bounds` of leadre.pipelines.feature_quality.check has them; a test compares the two.
 _BOUNDS: tuple[tuple[str, click.ParamType[Any], float, str], ...] = (
@@ -43,9 +45,12 @@ def _bounds(command: Any) -> Any:
     return command
 
 
-@click.group()
+@group()
 def features() -> None:
-    """Look after the features that rankers read."""
+    """Look after the features that rankers read.
+
+    Example: leadre features check
+    """
 
 
 @features.command()
@@ -57,18 +62,18 @@ def features() -> None:
 )
 @click.option("--sample", type=_COUNT, default=10_000, show_default=True, help="Users looked at.")
 @_bounds
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def check(*, now: datetime, training_set: Path | None, sample: int, as_json: bool, **bounds: Any) -> None:
     """Measure freshness, coverage, lists, scores, drift and S-ID versions on samples. All default bounds are ours.
 
-    Exit code 0: all is well; 1: something is out of its bounds, each told in a line; 2: it cannot be checked.
+    Exit code 0: all is well; 1: something is out of its bounds, each told in a line; 3: it cannot be checked.
 
     Example: leadre features check --training-set sets/march --max-psi 0.2
     """
     try:
         checked = _checked(now, training_set=training_set, sample=sample, bounds=bounds)
     except LeadreError as error:
-        click.secho(f"error: {error}", fg="red", err=True)
+        say_error(str(error))
         sys.exit(UNCHECKED)
     code = OUT if checked.out else WELL if checked.figures else UNCHECKED
     if as_json:
@@ -90,9 +95,9 @@ def check(*, now: datetime, training_set: Path | None, sample: int, as_json: boo
             )
             for figure in checked.figures
         ]
-        print_table("Features", ("figure", "of", "value", "bound", ""), rows)
+        print_table("Features", ("figure", "of", "value", "bound", "note"), rows)
     for figure in checked.out:
-        click.secho(figure.line(), fg="red")
+        console.print(figure.line(), style="red", markup=False, soft_wrap=True)
     if code == WELL:
         console.print("[green]✓[/] all features are within their bounds")
     sys.exit(code)

@@ -7,14 +7,15 @@ from datetime import datetime, timedelta
 
 import click
 
+from leadre.cli.command import command
 from leadre.cli.session import Instant, connection, settings
-from leadre.cli.terminal import print_json, print_table
+from leadre.cli.terminal import json_option, print_json, print_table
 
 
-@click.command()
+@command()
 @click.option("--from", "since", type=Instant(), required=True, help="Impressions from this instant on count.")
 @click.option("--to", "until", type=Instant(), required=True, help="Up to this instant, which does not count.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def consumption(since: datetime, until: datetime, *, as_json: bool) -> None:
     """Say what share of the shown ads was in the users' lists, and not among the popular ads.
 
@@ -33,4 +34,4 @@ def consumption(since: datetime, until: datetime, *, as_json: bool) -> None:
         print_json(figures)
         return
     rows = [(name, f"{value:.4f}" if isinstance(value, float) else f"{value:,}") for name, value in figures.items()]
-    print_table("Impressions", ("of them", "how many"), rows)
+    print_table("Impressions", ("what", "how many"), rows)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import click
 
+from leadre.cli.command import group
 
-@click.group()
+
+@group()
 def keys() -> None:
-    """Make API keys. The servers read whose they are from the file LEADRE_API_KEYS_FILE."""
+    """Make API keys. The servers read whose they are from the file LEADRE_API_KEYS_FILE.
+
+    Example: leadre keys new shop --rate 500 >> keys.txt
+    """
 
 
 @keys.command()

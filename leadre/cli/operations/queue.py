@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from leadre.cli.command import group
 from leadre.cli.session import connection, settings
-from leadre.cli.terminal import console, print_json, print_table
+from leadre.cli.terminal import console, json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from leadre.retrieval.refresh_queue import RefreshQueue
@@ -17,13 +18,15 @@ _SHOWN = 20
 """Dead users in the table; JSON has them all."""
 
 
-@click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@group(invoke_without_command=True)
+@json_option
 @click.pass_context
 def queue(context: click.Context, *, as_json: bool) -> None:
     """Show the refresh queue: users who wait and the longest wait by ARPU group, claims, budget, dead users.
 
-    Example: leadre queue --json
+    Examples:
+    leadre queue
+    leadre queue --json
     """
     if context.invoked_subcommand:
         return
@@ -51,9 +54,17 @@ def queue(context: click.Context, *, as_json: bool) -> None:
 
 
 @queue.command()
-def revive() -> None:
-    """Give the users who failed too often another chance. Beat does so every day."""
-    console.print(f"[green]✓[/] {_queue().revive():,} users wait again")
+@json_option
+def revive(*, as_json: bool) -> None:
+    """Give the users who failed too often another chance. Beat does so every day.
+
+    Example: leadre queue revive
+    """
+    users = _queue().revive()
+    if as_json:
+        print_json({"users": users})
+    else:
+        console.print(f"[green]✓[/] {users:,} users wait again")
 
 
 def _queue() -> RefreshQueue:

@@ -7,8 +7,9 @@ from dataclasses import asdict
 
 import click
 
+from leadre.cli.command import group
 from leadre.cli.session import features, settings
-from leadre.cli.terminal import console, print_json, print_table
+from leadre.cli.terminal import console, json_option, print_json, print_table
 
 NOT_REACHED = (
     "backups and write-ahead logs of PostgreSQL and Redis",
@@ -19,15 +20,18 @@ NOT_REACHED = (
 """What the command cannot reach, in words."""
 
 
-@click.group()
+@group()
 def user() -> None:
-    """Look after a person's data."""
+    """Look after a person's data.
+
+    Example: leadre user forget user_5
+    """
 
 
 @user.command()
 @click.argument("user_id", metavar="ID")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def forget(user_id: str, *, yes: bool, as_json: bool) -> None:
     """Remove everything that is stored about a person, by your own ID; it cannot be undone.
 
