@@ -31,5 +31,6 @@ def _row(name: str, before: tuple[float, ...], after: tuple[float, ...]) -> dict
         "before": before,
         "after": after,
         "change": 100 * (after[0] / before[0] - 1) if before[0] else None,
+        "apart": apart,
         "verdict": "" if len(after) != 3 else "intervals lie apart" if apart else "intervals overlap",
     }

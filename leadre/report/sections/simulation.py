@@ -9,8 +9,12 @@ from leadre.report.content import Report, Section
 from leadre.report.plots import Triple, whiskers
 
 _LIFTS = {
-    "branch": "LEADRE as a retrieval branch, over none",
-    "features": "the branch and the ranking features, over the branch",
+    "branch": "LEADRE as a branch, over none",
+    "features": "its ranking features as well, over the branch",
+    "both": "branch and features, over none",
+    "dpo": "after DPO, over before it",
+    "ard": "limited LLM: ARD, over first come first served",
+    "limited_ard": "limited LLM with ARD, over none",
     "aa": "A/A: the same system, other luck",
 }
 _SWEEPS = {"branch": "the branch", "other": ""}
