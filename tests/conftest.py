@@ -21,6 +21,9 @@ from leadre import services as embedded
 from leadre.services import Services
 from leadre.settings import Settings
 from leadre.store.records.database import migrate
+from tests.browser import chromium
+
+__all__ = ["chromium"]
 
 # A test says what is right, not how fast this machine is today.
 hypothesis.settings.register_profile("leadre", deadline=None)

@@ -1,8 +1,9 @@
-"""The self-contained report: index quality, training curves, quality beside baselines, one user's walk.
+"""The self-contained report: what a release brings, how it comes about, and whether all is well.
 
-It shows LEADRE's Tables 1-5 kind of figures for one release, on one page that needs no network.
+LEADRE §5: its tables and figures for one release, on one page that needs no network.
 """
 
-from leadre.report.page import Report, write_report
+from leadre.report.content import Report
+from leadre.report.page import write_report
 
 __all__ = ["Report", "write_report"]

@@ -1,110 +1,141 @@
-"""The report's pictures, as inline SVG. LEADRE §5's figures for one release."""
+"""Where the marks of a picture are, in per cent of its area: the templates draw them, in the colours of the page.
+
+LEADRE §5's figures for one release. Texts stay texts of the page: they are read at any width, aloud and in the dark.
+"""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from typing import Any
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-import matplotlib as mpl
-
-mpl.use("svg")
-
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from leadre.plot_style import GRID, INK, MUTED, OTHERS, OURS, STAGES, STYLE
+Triple = tuple[float, float, float]
+"""Mean, low, high."""
 
 
-def quality_bars(systems: Mapping[str, Mapping[str, tuple[float, float, float]]], metrics: Sequence[str]) -> str:
-    """Draw grouped bars with 95 % intervals.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whisker:
+    """A mean and its interval on a scale, in per cent: `at` is the dot, `left` and `width` the line."""
+
+    at: float
+    left: float
+    width: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A line, or several: `points` is an SVG polyline's, in an area of 100 x 100; `dots` are its points."""
+
+    name: str
+    points: str
+    dots: tuple[tuple[float, float], ...]
+    band: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """Lines over axes; ticks are (place in per cent, text), the y axis counted from above."""
+
+    lines: tuple[Line, ...]
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
+    marks: tuple[float, ...] = ()
+
+
+def whiskers(values: Sequence[Triple], *, zero: bool) -> tuple[list[Whisker], float | None]:
+    """Place means with intervals on one scale.
 
     Args:
-        systems: name -> metric -> (value, low, high); the first is ours.
-        metrics: what to draw, in order.
+        values: mean, low, high each.
+        zero: whether the scale begins at 0; otherwise it holds 0 and all intervals.
+
+    Returns:
+        Where they are, and where 0 is (None where the scale begins there).
     """
-    figure, axes = _figure(8.4, 3.0)
-    width = 0.8 / max(1, len(systems))
-    for place, (name, values) in enumerate(systems.items()):
-        colour = OURS if place == 0 else OTHERS[(place - 1) % len(OTHERS)]
-        for group, metric in enumerate(metrics):
-            value, low, high = values[metric]
-            at = group + (place - (len(systems) - 1) / 2) * width
-            axes.bar(at, value, width * 0.92, color=colour, label=name if group == 0 else None)
-            axes.plot([at, at], [low, high], color=INK, linewidth=1)
-    axes.set_xticks(range(len(metrics)), metrics)
-    axes.tick_params(length=0)
-    axes.legend(frameon=False, ncols=len(systems), loc="upper left", bbox_to_anchor=(0, 1.16))
-    return _svg(figure)
+    low = 0.0 if zero else min(0.0, *(value for triple in values for value in triple))
+    high = max(0.0, *(value for triple in values for value in triple))
+    span = (high - low) or 1.0
+    margin = 0.0 if zero else 0.04 * span
+    low, span = low - margin, span + 2 * margin + (0.03 * span if zero else 0)
+
+    def place(value: float) -> float:
+        return round(100 * (value - low) / span, 2)
+
+    made = [
+        Whisker(at=place(mean), left=place(least), width=round(place(most) - place(least), 2))
+        for mean, least, most in values
+    ]
+    return made, None if zero else place(0.0)
 
 
-def training_curves(points: Sequence[Mapping[str, Any]]) -> str:
-    """Draw the loss of every stage over the optimizer steps, one after the other, and the validation's HR@10 if any."""
-    figure, axes = _figure(8.4, 2.8)
-    offset, validated = 0.0, []
-    for place, stage in enumerate(dict.fromkeys(str(point["stage"]) for point in points)):
-        own = [point for point in points if point["stage"] == stage]
-        steps = [offset + float(point["step"]) for point in own]
-        colour = STAGES[place % len(STAGES)]
-        axes.plot(steps, [float(point["loss"]) for point in own], color=colour, linewidth=1.8, label=stage)
-        validated += [
-            (at, float(point["hr_10"])) for at, point in zip(steps, own, strict=True) if point.get("hr_10") is not None
-        ]
-        if offset:
-            axes.axvline(offset, color=GRID, linewidth=1)
-        offset = steps[-1]
-    axes.set_xlabel("optimizer steps")
-    axes.set_ylabel("loss")
-    if validated:
-        other = axes.twinx()
-        other.plot(*zip(*validated, strict=True), color=INK, marker="o", markersize=3, linewidth=1)
-        other.set_ylabel("validation HR@10")
-        other.set_ylim(bottom=0)
-    axes.legend(frameon=False, ncols=6, loc="upper right")
-    return _svg(figure)
+def chart(
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    from_zero: bool = False,
+    bands: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    marks: Sequence[float] = (),
+) -> Chart:
+    """Place lines over axes.
 
+    Args:
+        lines: name to its points (x, y).
+        from_zero: whether the y axis begins at 0.
+        bands: name to (low, high) of each point.
+        marks: x of vertical lines.
+    """
+    xs = [x for points in lines.values() for x, _ in points]
+    ys = [y for points in lines.values() for _, y in points]
+    ys += [y for pairs in (bands or {}).values() for pair in pairs for y in pair]
+    y_ticks = nice(min(0.0, *ys) if from_zero else min(ys), max(ys))
+    low, high = min(y_ticks[0], *ys), max(y_ticks[-1], *ys)
+    left, right = min(xs), max(xs)
 
-def level_bars(values: Sequence[float], *, title: str, limit: float | None = None) -> str:
-    """Draw one bar a level, for usage, entropy or purity of the codebooks."""
-    figure, axes = _figure(2.75, 2.2)
-    letters = [f"{chr(97 + level)}" for level in range(len(values))]
-    axes.bar(letters, values, 0.6, color=OURS)
-    for level, value in enumerate(values):
-        axes.annotate(f"{value:.2f}", (level, value), ha="center", va="bottom", fontsize=8, color=MUTED)
-    if limit is not None:
-        axes.axhline(limit, color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
-    axes.set_title(title, fontsize=10, color=INK, loc="left")
-    axes.tick_params(length=0)
-    axes.margins(y=0.18)
-    return _svg(figure)
+    def across(x: float) -> float:
+        return round(100 * (x - left) / ((right - left) or 1.0), 2)
 
+    def down(y: float) -> float:
+        return round(100 - 100 * (y - low) / ((high - low) or 1.0), 2)
 
-def histogram(edges: Sequence[float], counts: Sequence[int], *, title: str) -> str:
-    """Draw how values are distributed: shares of them in percent between `edges`."""
-    figure, axes = _figure(2.75, 2.2)
-    shares = [100 * count / max(sum(counts), 1) for count in counts]
-    widths = [0.92 * (right - left) for left, right in pairwise(edges)]
-    axes.bar([(left + right) / 2 for left, right in pairwise(edges)], shares, widths, color=OURS)
-    axes.set_title(f"{title}, %", fontsize=10, color=INK, loc="left")
-    axes.tick_params(length=0)
-    return _svg(figure)
+    def joined(points: Iterable[tuple[float, float]]) -> str:
+        return " ".join(f"{across(x)},{down(y)}" for x, y in points)
 
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
-    return figure, axes
-
-
-def _svg(figure: Figure) -> str:
-    """Return the figure as an SVG element without the XML head, transparent, as wide as its place."""
-    buffer = io.StringIO()
-    with plt.rc_context(STYLE):
-        figure.savefig(
-            buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    made = []
+    for name, points in lines.items():
+        pairs = (bands or {}).get(name, ())
+        upper = [(x, high) for (x, _), (_, high) in zip(points, pairs, strict=False)]
+        lower = [(x, low) for (x, _), (low, _) in zip(points, pairs, strict=False)]
+        made.append(
+            Line(
+                name=name,
+                points=joined(points),
+                dots=tuple((across(x), down(y)) for x, y in points),
+                band=joined([*upper, *lower[::-1]]),
+            )
         )
-    plt.close(figure)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return Chart(
+        lines=tuple(made),
+        x_ticks=tuple((across(x), short(x)) for x in nice(left, right) if left <= x <= right),
+        y_ticks=tuple((down(y), short(y)) for y in y_ticks),
+        marks=tuple(across(x) for x in marks),
+    )
+
+
+def shares(values: Sequence[float], *, limit: float | None = None) -> list[float]:
+    """Return heights of bars in per cent of the largest, or of a limit."""
+    most = limit if limit is not None else max(values, default=0.0)
+    return [round(min(100.0, 100 * value / most), 2) if most else 0.0 for value in values]
+
+
+def nice(low: float, high: float, *, count: int = 4) -> list[float]:
+    """Return about `count` round numbers over a span, rising."""
+    span = (high - low) or abs(high) or 1.0
+    raw = span / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(at * step, 12) for at in range(first, max(last, first + 1) + 1)]
+
+
+def short(value: float) -> str:
+    """Return a number as an axis shows it."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -14,16 +14,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 from textwrap import wrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leadre.domain.ads import Ad
 from leadre.domain.identity import id_of, ids_of
 from leadre.domain.retrieval import RetrievalList
 from leadre.domain.users import Context
 from leadre.errors import ConfigError
-from leadre.explain import beam_tree
+from leadre.explain import ListExplanation, beam_tree, explain_list
 from leadre.pipelines.refresh import LiveRetriever
 from leadre.prompts.render import Prompt
+from leadre.retrieval.retriever import Retriever
 from leadre.settings import Settings
 from leadre.store.features.client import FeatureClient
 from leadre.store.records.catalog import read_ads, refuse_unknown
@@ -31,6 +32,9 @@ from leadre.store.records.database import connect, transaction
 from leadre.store.records.ecpm import ecpm_is_simulated
 from leadre.store.records.events import most_active_user
 from leadre.store.records.source_ids import user_source_ids
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,7 @@ class Trace:
         features: `ranker_features_v1`, one value a target ad, read through Feast.
         simulated_ecpm: whether eCPMs rest on anything but real ones.
         now: the instant of the walk.
+        explanation: how the list came about; None where the engine does not tell its steps.
     """
 
     user: int | str
@@ -59,6 +64,7 @@ class Trace:
     features: Mapping[str, Sequence[Any]]
     simulated_ecpm: bool
     now: datetime
+    explanation: ListExplanation | None = None
 
     def ad_name(self, ad_id: int) -> str:
         """Return an ad's id as its owner writes it; an ad that the catalog has lost keeps its number."""
@@ -115,9 +121,21 @@ def trace_user(
             features=features.ranker_features(user_id, targets, now=now),
             simulated_ecpm=simulated,
             now=now,
+            explanation=_explained(retriever, context, database=database, now=now),
         )
     finally:
         database.dispose()
+
+
+def _explained(
+    retriever: Retriever, context: Context, *, database: Engine, now: datetime
+) -> ListExplanation | None:
+    """Return the search of a list, or None where the engine does not tell its steps."""
+    try:
+        with transaction(database) as connection:
+            return explain_list(retriever, context, connection=connection, now=now)
+    except ConfigError:
+        return None
 
 
 def _some_targets(retrieved: RetrievalList, ads: Mapping[int, Ad], *, count: int = 20) -> tuple[int, ...]:

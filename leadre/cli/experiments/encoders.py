@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from leadre.cli.frame.command import command
+from leadre.cli.experiments.kept import keep_for_report
 from leadre.cli.session import settings
 from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 
@@ -61,18 +62,18 @@ def encoders(
             seed=seed,
             progress=progress,
         )
+    plain = {
+        "level": compared.level,
+        "categories": compared.categories,
+        "ads": compared.ads,
+        "categories_hidden": compared.hidden,
+        "chance": compared.chance,
+        "accuracy": compared.accuracy,
+        "paper": {name: dict(zip((1, 10, 50, 100), row, strict=True)) for name, row in PAPER.items()},
+    }
+    keep_for_report(found, "table3", plain)
     if as_json:
-        print_json(
-            {
-                "level": compared.level,
-                "categories": compared.categories,
-                "ads": compared.ads,
-                "categories_hidden": compared.hidden,
-                "chance": compared.chance,
-                "accuracy": compared.accuracy,
-                "paper": {name: dict(zip((1, 10, 50, 100), row, strict=True)) for name, row in PAPER.items()},
-            }
-        )
+        print_json(plain)
     else:
         print_comparison(compared)
 

@@ -13,6 +13,7 @@ import click
 from rich.text import Text
 
 from leadre.cli.frame.command import command
+from leadre.cli.experiments.kept import keep_for_report
 from leadre.cli.session import connection, now_option, recipe_argument, set_option, settings
 from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 from leadre.errors import ConfigError
@@ -69,7 +70,8 @@ def experiment(
     signal, and the signal without it, and takes no recipe.
 
     The recipe decides the size: recipes/demo.toml for 2 cores, recipes/paper.toml for GPUs. No release is recorded. The
-    figures of finished trainings stay in LEADRE_HOME/experiments, and no training is repeated while they are there.
+    figures of finished trainings stay in LEADRE_HOME/experiments, and no training is repeated while they are there. The
+    table stays in LEADRE_HOME/results, for `leadre report`.
 
     Example: leadre experiment table2 recipes/demo.toml --seeds 3 --plots figures
     """
@@ -107,6 +109,8 @@ def experiment(
     )
     with progress_bars() as progress:
         made = run(wanted, replace(trials, progress=progress))
+    for one in made:
+        keep_for_report(found, one.name, one.to_json())
     if as_json:
         print_json({"experiments": [one.to_json() for one in made]})
     else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from leadre.cli.frame.command import command
+from leadre.cli.experiments.kept import keep_for_report
 from leadre.cli.session import recipe_argument, set_option, settings
 from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 from leadre.recipe import load_recipe
@@ -86,6 +87,7 @@ def sweep(
             assignments=cast("Sequence[Assignment]", assignments or (wanted.assignment,)),
             progress=progress,
         )
+    keep_for_report(found, "table5", made.to_json())
     if as_json:
         print_json(made.to_json())
     else:

@@ -1,0 +1,82 @@
+"""The simulated A/B tests: lifts with intervals, arms, and where LEADRE does not help. LEADRE §5.3, simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from leadre.report.content import Report, Section
+from leadre.report.plots import Triple, whiskers
+
+_LIFTS = {
+    "branch": "LEADRE as a branch, over none",
+    "features": "its ranking features as well, over the branch",
+    "both": "branch and features, over none",
+    "dpo": "after DPO, over before it",
+    "ard": "limited LLM: ARD, over first come first served",
+    "limited_ard": "limited LLM with ARD, over none",
+    "aa": "A/A: the same system, other luck",
+}
+_SWEEPS = {"branch": "the branch", "other": ""}
+
+
+def simulation(report: Report) -> Section:
+    """Return the section; empty where nothing was simulated, and with the problem where the file is of another shape."""
+    found, parts = report.simulation, {"run": "leadre simulate", "problem": "", "found": None}
+    if found is not None:
+        try:
+            parts |= {"run": "", "found": found, **_parts(found)}
+        except (KeyError, TypeError, ValueError) as error:
+            parts["problem"] = f"result.json has another shape than `leadre simulate` writes ({error!r})"
+    return Section(key="simulation", title="Simulated A/B tests", parts=parts)
+
+
+def _parts(found: Mapping[str, Any]) -> dict[str, Any]:
+    lifts = {name: of_pair["gmv"] for name, of_pair in found["lifts"].items()}
+    order = [*(name for name in _LIFTS if name in lifts), *(name for name in lifts if name not in _LIFTS)]
+    shown = [(_LIFTS.get(name, name.replace("_", " ")), name, _triple(lifts[name])) for name in order]
+    shown.append(("A/A as a real test would see it: users split, CUPED", "aa_randomised", _triple(found["aa_lift"])))
+    placed, zero = whiskers([triple for _, _, triple in shown], zero=False)
+    return {
+        "worlds": found["worlds"],
+        "zero": zero,
+        "lifts": [
+            {"name": words, "value": triple, "whisker": whisker, "paper": found["paper"].get(name, [])}
+            for (words, name, triple), whisker in zip(shown, placed, strict=True)
+        ],
+        "consumption": (found["consumption_ratio"], found["paper"].get("consumption_ratio", [])),
+        "arms": list(found["arms"].items()),
+        "figures": list(next(iter(found["arms"].values()), {})),
+        "sweeps": _sweeps(found["sweep"]),
+        "sweep_worlds": found["sweep_worlds"],
+        "parameters": found["parameters"],
+    }
+
+
+def _sweeps(rows: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one table a parameter: both lifts at each value, on one scale."""
+    made = []
+    for parameter in dict.fromkeys(row["parameter"] for row in rows):
+        own = [row for row in rows if row["parameter"] == parameter]
+        placed, zero = whiskers([_triple(row[name]) for row in own for name in _SWEEPS], zero=False)
+        made.append(
+            {
+                "parameter": parameter.replace("_", " "),
+                "other_is": own[0]["other_is"],
+                "zero": zero,
+                "rows": [
+                    {
+                        "value": row["value"],
+                        "branch": (_triple(row["branch"]), placed[2 * at]),
+                        "other": (_triple(row["other"]), placed[2 * at + 1]),
+                        "consumption": row["consumption_ratio"],
+                    }
+                    for at, row in enumerate(own)
+                ],
+            }
+        )
+    return made
+
+
+def _triple(interval: Mapping[str, float]) -> Triple:
+    return interval["mean"], interval["low"], interval["high"]
