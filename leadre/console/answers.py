@@ -85,7 +85,7 @@ def figure(value: object) -> str:
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
         shown = ", ".join(map(figure, value[:4]))
-        return f"{shown}, … ({len(value)})" if len(value) > 4 else shown  # noqa: PLR2004
+        return f"{shown}, … ({len(value)})" if len(value) > 4 else shown
     return str(value)
 
 

@@ -10,15 +10,13 @@ from urllib.parse import parse_qs
 from leadre.console.answers import page, static
 from leadre.console.door import LOOPBACK_NAMES, FormGuard, HostGuard
 from leadre.console.pages import ad, index, overview, queue, releases, search, user, why
-from leadre.console.sight import Sight
+from leadre.console.sight import Show, Sight
 from leadre.errors import ConfigError, InvalidInput, LeadreError, Unavailable, UnknownAd
 from leadre.serving.http.application import Application, Background
 from leadre.serving.http.messages import Answer, Refusal, Request
 from leadre.serving.http.routes import Handler, Route
 from leadre.settings import Settings
 
-Show = Callable[[Sight, Request], Answer]
-"""Makes a page. It may block."""
 _STATIC = ("console.css", "console.js", "icon.svg")
 _STATUS: tuple[tuple[type[LeadreError], int], ...] = (
     (InvalidInput, 400),

@@ -18,6 +18,7 @@ from leadre.artifacts import MANIFEST
 from leadre.errors import ConfigError, LeadreError, Unavailable
 from leadre.indexing.ad_index import AdIndex
 from leadre.retrieval.refresh_queue import RefreshQueue
+from leadre.serving.http.messages import Answer, Request
 from leadre.settings import Settings
 from leadre.store.records.database import connect, session
 from leadre.store.release.records import live_release, newest_index
@@ -148,3 +149,7 @@ class Sight:
         except Exception as error:  # noqa: BLE001 - the other pages are worth showing without it
             logger.warning("release_not_loaded", extra={"error": type(error).__name__})
             self.trouble, self._retriever = f"loading the live release ended in {type(error).__name__}", None
+
+
+Show = Callable[[Sight, Request], Answer]
+"""Makes a page. It may block."""
