@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from leadre.explain import Level, Node
 
-COLUMN, ROW, NODE_WIDTH, NODE_HEIGHT, TOP = 176, 30, 132, 22, 34
-"""In units of the picture."""
+NODE_WIDTH, ROW, TOP, NAMES = 132, 32, 34, 250
+"""Sizes in units of the picture; to the right of the last level stand the ads' names."""
+NARROWEST, WIDEST, ROOM = 172, 230, 1160
+"""Of a column, and of all of them with the names (a laptop's window)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,7 @@ class Tree:
 
 def tree(levels: Sequence[Level]) -> Tree:
     """Place the nodes of a search. A node stands in the middle of those that come from it."""
+    column = max(NARROWEST, min(WIDEST, (ROOM - NAMES) / max(1, len(levels))))
     kept = {node.prefix: node for level in levels for node in level.kept}
     nodes = kept | {node.prefix: node for level in levels for node in level.pruned}
     rows: dict[tuple[int, ...], float] = {}
@@ -53,7 +56,7 @@ def tree(levels: Sequence[Level]) -> Tree:
         rows[prefix] = (children[0] + children[-1]) / 2
 
     def place(prefix: tuple[int, ...]) -> tuple[float, float]:
-        return 12.0 + COLUMN * (len(prefix) - 1), TOP + ROW * (rows[prefix] + 0.5)
+        return 4.0 + column * (len(prefix) - 1), TOP + ROW * (rows[prefix] + 0.5)
 
     placed = []
     for prefix in sorted(nodes, key=lambda prefix: (prefix in kept, prefix)):  # what was kept is drawn over the rest
@@ -69,10 +72,10 @@ def tree(levels: Sequence[Level]) -> Tree:
             )
         )
     return Tree(
-        width=COLUMN * len(levels) + 180,
+        width=4 + column * (len(levels) - 1) + NODE_WIDTH + NAMES,
         height=TOP + ROW * free + 8,
         nodes=tuple(placed),
-        columns=tuple(12.0 + COLUMN * at for at in range(len(levels))),
+        columns=tuple(4.0 + column * at for at in range(len(levels))),
     )
 
 

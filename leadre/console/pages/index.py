@@ -134,7 +134,8 @@ def below(index: AdIndex, depth: int, low: int, high: int, prefix: list[int]) ->
     Args:
         index: the index.
         depth: codes of the prefix.
-        low, high: its rows.
+        low: its first row.
+        high: the row after its last.
         prefix: its codes.
     """
     codes = index.codes[low:high, depth]
