@@ -41,14 +41,18 @@ class Console:
     def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[HTTPResponse, str]:
         return self._ask("GET", path, None, headers or {})
 
-    def post(self, path: str, fields: dict[str, str], headers: dict[str, str] | None = None) -> tuple[HTTPResponse, str]:
+    def post(
+        self, path: str, fields: dict[str, str], headers: dict[str, str] | None = None
+    ) -> tuple[HTTPResponse, str]:
         given = {"content-type": "application/x-www-form-urlencoded", "origin": self.url} | (headers or {})
         return self._ask("POST", path, urlencode(fields), given)
 
     def _ask(self, method: str, path: str, body: str | None, headers: dict[str, str]) -> tuple[HTTPResponse, str]:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         try:
-            connection.request(method, quote(path, safe="/?&=%<>,_-+").replace("<", "%3C").replace(">", "%3E"), body, headers)
+            connection.request(
+                method, quote(path, safe="/?&=%<>,_-+").replace("<", "%3C").replace(">", "%3E"), body, headers
+            )
             response = connection.getresponse()
             return response, response.read().decode()
         finally:
