@@ -13,14 +13,17 @@ from http.client import HTTPConnection, HTTPResponse
 from urllib.parse import quote, urlencode
 
 import pytest
+import redis
 
 from leadre.console.door import FormGuard
 from leadre.console.server import create_app
 from leadre.pipelines.refresh import refresh_users
+from leadre.services import Services
 from leadre.serving.http.server import serve
 from leadre.settings import Settings
 from leadre.store.records.database import connect, transaction
 from leadre.store.release import records as releases
+from tests.conftest import ROOT, cloned
 from tests.live_world import LiveWorld, add_release, make_live_world
 
 PATIENCE_S = 60.0
@@ -95,27 +98,47 @@ def running(settings: Settings, live: LiveWorld, *, now: datetime, changes: Form
         assert not thread.is_alive()
 
 
+@pytest.fixture(scope="module")
+def world(services: Services, applied_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveWorld]:
+    """Twelve users with lists; "r2" is live, "r1" was live before it, "r3" is a candidate. One for a module's tests."""
+    with redis.Redis.from_url(services.redis_url) as client:
+        client.flushall()
+    with cloned(services, applied_database) as database_url:
+        settings = Settings(
+            home=tmp_path_factory.mktemp("console"),
+            database_url=database_url,
+            redis_url=services.redis_url,
+            feature_repo=ROOT / "feature_repo",
+        )
+        live = make_live_world(settings)
+        database = connect(settings.database_url)
+        with transaction(database) as connection:
+            for name, seed in (("r2", 6), ("r3", 7)):
+                add_release(connection, settings, world=live.world, index=live.index, name=name, seed=seed)
+            releases.promote(connection, "r2")
+        database.dispose()
+        refresh_users(settings, live.user_ids, now=live.world.now)
+        yield live
+
+
+@pytest.fixture(scope="module")
+def served(world: LiveWorld) -> Iterator[Console]:
+    with running(world.settings, world, now=world.world.now, changes=FormGuard()) as console:
+        yield console
+
+
 @pytest.fixture
-def world(applied: Settings) -> LiveWorld:
-    """Twelve users with lists; "r2" is live, "r1" was live before it, "r3" is a candidate."""
-    live = make_live_world(applied)
-    database = connect(applied.database_url)
+def console(served: Console) -> Console:
+    """A console that may change releases; "r2" is live when a test begins, and "r1" was before it."""
+    database = connect(served.live.settings.database_url)
     with transaction(database) as connection:
-        for name, seed in (("r2", 6), ("r3", 7)):
-            add_release(connection, applied, world=live.world, index=live.index, name=name, seed=seed)
-        releases.promote(connection, "r2")
+        for name in ("r1", "r2"):
+            releases.promote(connection, name, force=True)
     database.dispose()
-    refresh_users(applied, live.user_ids, now=live.world.now)
-    return live
+    return served
 
 
-@pytest.fixture
-def console(applied: Settings, world: LiveWorld) -> Iterator[Console]:
-    with running(applied, world, now=world.world.now, changes=FormGuard()) as served:
-        yield served
-
-
-@pytest.fixture
-def read_only(applied: Settings, world: LiveWorld) -> Iterator[Console]:
-    with running(applied, world, now=world.world.now, changes=None) as served:
-        yield served
+@pytest.fixture(scope="module")
+def read_only(world: LiveWorld) -> Iterator[Console]:
+    with running(world.settings, world, now=world.world.now, changes=None) as console:
+        yield console

@@ -63,7 +63,7 @@ def test_a_paused_ad_says_so_and_why_it_is_in_no_list(console: Console) -> None:
 def test_the_queue_shows_who_waits_by_group(console: Console) -> None:
     RefreshQueue.connect(console.live.settings.redis_url).mark(console.live.user_ids[:3], groups=[7, 7, 20])
     _, text = console.get("/queue")
-    rows = dict(re.findall(r'<td class="n">(\d+)</td><td class="n">(\d+)</td><td class="draw">', text))
+    rows = dict(re.findall(r'<td>(\d+)</td><td class="n">(\d+)</td><td class="draw">', text))
     assert rows["7"] == "2"
     assert rows["20"] == "1"
     assert rows["0"] == "0"
