@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -88,12 +89,8 @@ def applied_database(services: Services, template_database: str) -> str:
 @pytest.fixture
 def applied_database_url(services: Services, applied_database: str) -> Iterator[str]:
     """A fresh migrated database with an applied feature store, dropped after the test."""
-    name = f"applied_{next(_numbers)}"
-    _administer(services, f"CREATE DATABASE {name} TEMPLATE {applied_database} STRATEGY file_copy")
-    try:
-        yield _url(services, name)
-    finally:
-        _administer(services, f"DROP DATABASE {name} WITH (FORCE)")
+    with cloned(services, applied_database) as url:
+        yield url
 
 
 @pytest.fixture
@@ -141,6 +138,17 @@ def environment(settings: Settings) -> dict[str, str]:
         "LEADRE_FEATURE_REPO": str(settings.feature_repo),
         **settings.feast_environment(),
     }
+
+
+@contextmanager
+def cloned(services: Services, template: str) -> Iterator[str]:
+    """Give a copy of a database, dropped afterwards. For fixtures that live longer than a test."""
+    name = f"applied_{next(_numbers)}"
+    _administer(services, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    try:
+        yield _url(services, name)
+    finally:
+        _administer(services, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def _url(services: Services, database: str) -> str:

@@ -65,6 +65,7 @@ _SECTIONS: dict[str, dict[str, Known]] = {
         "keys": ("leadre.cli.operations.keys", "keys", "Make API keys for the servers."),
     },
     "Look": {
+        "console": ("leadre.cli.console", "console", "Serve pages on users, ads, the index and releases."),
         "trace": ("leadre.cli.nearline", "trace", "Follow one user from events to ranker features."),
         "decode": ("leadre.cli.decode", "decode", "Decode users without storing anything."),
         "report": ("leadre.cli.report", "report", "Write the self-contained report.html."),

@@ -78,7 +78,7 @@ def user_server(host: str, port: int, *, workers: int, admin_port: int | None, a
         ]
 
     with ExitStack() as open_sockets:
-        listening = [open_sockets.enter_context(each) for each in _bound(host, port, count=workers)]
+        listening = [open_sockets.enter_context(each) for each in bound(host, port, count=workers)]
         operations = _operations(admin_port, workers, host=admin_host)
         said = partial(_announced, "User Server", found, listening[0], to_try, scheme=door.scheme)
         _serve(partial(create_app, found), found, listening, operations=operations, door=door, announce=said)
@@ -109,7 +109,7 @@ def mixer(host: str, port: int, *, workers: int, admin_port: int | None, admin_h
         ]
 
     with ExitStack() as open_sockets:
-        listening = [open_sockets.enter_context(each) for each in _bound(host, port, count=workers)]
+        listening = [open_sockets.enter_context(each) for each in bound(host, port, count=workers)]
         operations = _operations(admin_port, workers, host=admin_host)
         said = partial(_announced, "Mixer", found, listening[0], to_try, scheme=door.scheme)
         _serve(partial(create_app, found), found, listening, operations=operations, door=door, announce=said)
@@ -138,7 +138,7 @@ def engine(
     Example: leadre serve engine --port 8031 --release live
     """
     found = engine_settings(kind, needs_servers=release == "live")
-    (listening,) = _bound(host, port)
+    (listening,) = bound(host, port)
     tls = door.uvicorn_options()
 
     from leadre.serving.engine_host import EngineHost, live_release, load_served, named_release
@@ -166,7 +166,7 @@ def engine_settings(kind: EngineKind | None, *, needs_servers: bool) -> Settings
     return replace(found, engine=kind or default)
 
 
-def _bound(host: str, port: int, *, count: int = 1) -> list[socket.socket]:
+def bound(host: str, port: int, *, count: int = 1) -> list[socket.socket]:
     """Return sockets that have the address, and do not listen yet; several share it.
 
     Raises:
@@ -206,7 +206,7 @@ def _operations(admin_port: int | None, workers: int, *, host: str) -> list[sock
     """Return a socket for each process's operations; none without a port."""
     if admin_port is None:
         return []
-    return [_bound(host, admin_port + number)[0] for number in range(workers)]
+    return [bound(host, admin_port + number)[0] for number in range(workers)]
 
 
 def _serve(

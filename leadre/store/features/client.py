@@ -27,6 +27,7 @@ from leadre.domain.retrieval import RetrievalList
 from leadre.domain.users import Context
 from leadre.errors import ConfigError, FeatureRowMismatch, Unavailable
 from leadre.store.features.context import context_of
+from leadre.store.features.layout import VIEW
 from leadre.store.features.list_reader import RetrievedRow, read_lists
 from leadre.store.features.list_writer import ListWriter
 from leadre.store.features.materialization import runs
@@ -37,6 +38,7 @@ from leadre.store.features.materialization.run import Materialized, Share, mater
 from leadre.store.features.materialization.shards import Report, write_shard
 from leadre.store.features.online_store import key_ttl_s, online_client
 from leadre.store.features.point_in_time import RankerJoin, joined_frame
+from leadre.store.features.row_times import row_times
 from leadre.store.records.database import connect, session, transaction
 from leadre.store.records.discretion import discreet
 from leadre.traces import traced
@@ -153,6 +155,15 @@ class FeatureClient:
         """
         with _available():
             return read_lists(self._online, user_ids, project=self.store.project)
+
+    def row_times(self, user_id: int) -> dict[str, datetime | None]:
+        """Return the event time of a user's row online in each view of users; None where there is none.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        with _available():
+            return row_times(self._online, user_id, (*USER_VIEWS, VIEW), project=self.store.project)
 
     def ranker_features(
         self, user_id: int | str, ad_ids: Sequence[int | str], *, now: datetime

@@ -46,14 +46,15 @@ def shortfalls(candidate: Mapping[str, Any], live: Mapping[str, Any], guard: Map
     for metric, drop in guard.items():
         if not 0 <= drop < 1:
             raise ConfigError(f"guard {metric}={drop}: the allowed drop is a share in [0, 1)")
-        ours, theirs = _figure(candidate, metric), _figure(live, metric)
+        ours, theirs = figure(candidate, metric), figure(live, metric)
         bound = theirs - drop * abs(theirs)
         if not ours >= bound:  # so that a figure that is missing, not a number, is refused as well
             problems.append(f"{metric} is {ours:.6g}, live has {theirs:.6g} and at least {bound:.6g} is asked for")
     return problems
 
 
-def _figure(metrics: Mapping[str, Any], metric: str) -> float:
+def figure(metrics: Mapping[str, Any], metric: str) -> float:
+    """Return a figure of a release by its path; not a number where there is none."""
     value: Any = metrics
     for key in metric.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None

@@ -226,19 +226,25 @@ def promote(
     return _make_live(connection, release, promoted_at=later)
 
 
-def rollback(connection: Connection) -> ReleaseRow:
+def rollback(connection: Connection, *, from_release: str | None = None) -> ReleaseRow:
     """Make the release live that was live before the live one, which counts as never promoted from then on.
+
+    Args:
+        connection: in a transaction.
+        from_release: the release that has to be the live one; None: whichever is.
 
     Returns:
         The release that is live again.
 
     Raises:
-        ConfigError: none is live, or none was before it.
+        ConfigError: none is live, none was before it, or another one is live than `from_release`.
     """
     _lock(connection)
     live = live_release(connection)
     if live is None:
         raise ConfigError("no release is live, so there is none to roll back")
+    if from_release not in (None, live.release):
+        raise ConfigError(f"{live.release!r} is live by now, not {from_release!r}: look again before you roll back")
     earlier = releases.c.promoted_at < live.promoted_at
     previous = connection.execute(
         select(*_COLUMNS).where(earlier).order_by(releases.c.promoted_at.desc()).limit(1)

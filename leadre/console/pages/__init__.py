@@ -1,0 +1,1 @@
+"""One page a module: what it reads, and what its template is given. Ours."""
