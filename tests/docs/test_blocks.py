@@ -76,6 +76,7 @@ def followed() -> Iterator[Followed]:
 def test_the_tutorial_shows_what_its_commands_say(followed: Followed) -> None:
     page = tutorial.PAGE.read_text()
     shown = {block.line: block.text for block in blocks_of(page)}
+    assert {block.line for block in blocks_of(page) if block.runs} <= followed.said.keys()
     again = {block.line: block.text for block in blocks_of(rewritten(page, followed.said))}
     differing = [line for line, text in zip(shown, again.values(), strict=True) if not alike(shown[line], text)]
     assert [(shape(shown[line]), shape(followed.said.get(line, ""))) for line in differing] == []
