@@ -200,6 +200,11 @@ class SftRecipe(_Section, frozen=True):
     beside_weight: PositiveFloat = 0.5
     """beside_signal: weight of the signal's logarithms; those of the LLM weigh 1 (ours)."""
     distil: DistilRecipe = DistilRecipe()
+    thinned: Annotated[int, Meta(ge=0)] = 0
+    """Main task: copies of each history with `thinning` of its behaviors left out at random, to learn from beside the
+    history itself; a pass goes through all. 0: none (ours)."""
+    thinning: Annotated[float, Meta(gt=0, lt=1)] = 0.2
+    """Share of the behaviors that such a copy leaves out (ours)."""
     average: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     """Decay of an exponential mean of the weights, a step; the mean is validated, kept and released. 0: the weights
     themselves (ours)."""
@@ -208,6 +213,8 @@ class SftRecipe(_Section, frozen=True):
     pass's weights (HR@10, then NDCG@10) are the stage's result; 0: no validation, the last weights (ours)."""
     patience: Annotated[int, Meta(ge=0)] = 0
     """Passes without a better validation after which the last stage stops; 0: all are trained (ours)."""
+    report_to: tuple[Literal["tensorboard", "mlflow", "wandb", "trackio", "comet_ml", "clearml"], ...] = ()
+    """Who is told the training curves of all stages, alignment among them, beside the release itself: none (ours)."""
     seed: int = 0
 
     @property

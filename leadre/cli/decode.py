@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
 from leadre.cli.frame.command import command
-from leadre.cli.session import connection, named, now_option, settings
+from leadre.cli.session import named, now_option, settings
 from leadre.cli.terminal import console, json_option, print_json, print_table
 from leadre.settings import EngineKind
 
 if TYPE_CHECKING:
-    from leadre.domain.retrieval import Beam
-    from leadre.pipelines.decode import Prepared
+    from leadre.api import Retrieval
 
 
 @command()
@@ -46,43 +45,37 @@ def decode(
     """
     import torch
 
-    from leadre.pipelines.decode import prepare
-    from leadre.store.records.source_ids import ad_source_ids
+    import leadre
 
     found = settings()
     if threads is not None:
         torch.set_num_threads(threads)
-    kind, width = engine or found.engine, beam_width or found.beam_width
-    prepared = prepare(found, users, now=now, kind=kind, precision=precision, filtered=filtered)
-    answers = prepared.decode(beam_width=width)
-    with connection(found) as connected:
-        names = ad_source_ids(connected, {beam.ad_id for beams in answers for beam in beams})
-    _print_ads(prepared, answers, names, as_json=as_json)
+    with leadre.load(settings=found, engine=engine, precision=precision) as live:
+        answers = live.retrieve(users, beam_width=beam_width, filtered=filtered, now=now)
+    _print_ads(answers, as_json=as_json)
 
 
-def _print_ads(
-    prepared: Prepared, answers: Sequence[Sequence[Beam]], names: Mapping[int, int | str], *, as_json: bool
-) -> None:
-    lists = [
-        {
-            "user": user,
-            "release": prepared.release,
-            "ads": [
-                {"ad": names.get(beam.ad_id, beam.ad_id), "sid": str(beam.sid), "log_probability": beam.log_probability}
-                for beam in beams
-            ],
-        }
-        for user, beams in zip(prepared.users, answers, strict=True)
-    ]
+def _print_ads(answers: Sequence[Retrieval], *, as_json: bool) -> None:
     if as_json:
-        print_json(lists)
+        print_json(
+            [
+                {
+                    "user": of_user.user,
+                    "release": of_user.release,
+                    "ads": [
+                        {"ad": one.ad.ad, "sid": one.sid, "log_probability": one.log_probability} for one in of_user.ads
+                    ],
+                }
+                for of_user in answers
+            ]
+        )
         return
     rows = [
-        (str(user), str(rank), str(names.get(beam.ad_id, beam.ad_id)), str(beam.sid), beam.log_probability)
-        for user, beams in zip(prepared.users, answers, strict=True)
-        for rank, beam in enumerate(beams, start=1)
+        (str(of_user.user), str(one.rank), str(one.ad.ad), one.sid, one.log_probability)
+        for of_user in answers
+        for one in of_user.ads
     ]
-    print_table(f"Decoded, release {prepared.release}", ("user", "rank", "ad", "S-ID", "log-probability"), rows)
-    for user, beams in zip(prepared.users, answers, strict=True):
-        if not beams:
-            console.print(f"user {user!r}: no ad may be shown", markup=False)
+    print_table(f"Decoded, release {answers[0].release}", ("user", "rank", "ad", "S-ID", "log-probability"), rows)
+    for of_user in answers:
+        if not of_user.ads:
+            console.print(f"user {of_user.user!r}: no ad may be shown", markup=False)

@@ -149,7 +149,7 @@ def evaluate(
 
 @group()
 def release() -> None:
-    """List, promote and roll back releases. Exactly one is live; workers swap between batches.
+    """List, promote, export and roll back releases. Exactly one is live; workers swap between batches.
 
     Example: leadre release list
     """
@@ -232,6 +232,28 @@ def promote(name: str | None, *, force: bool, as_json: bool) -> None:
         print_json({"live": name})
     else:
         console.print(f"[green]✓[/] release {name} is live")
+
+
+@release.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("name", metavar="[RELEASE]", required=False)
+def export(folder: Path, *, name: str | None) -> None:
+    """Write a release (the live one unless named) as a plain Hugging Face folder: model, tokenizer, card, trie, S-IDs.
+
+    Whole or not at all; DIR must not exist. Others load it without leadre: transformers, vLLM.
+
+    Example: leadre release export /tmp/for-hub r1
+    """
+    from leadre.indexing.ad_index import AdIndex
+    from leadre.pipelines.decode import named_release
+    from leadre.pipelines.learning.export import export_release
+
+    found = settings()
+    with connection(found) as connected:
+        row = named_release(connected, name)
+        index = AdIndex.load(found.indexes / row.index_version)
+        export_release(connected, Path(row.uri), index=index, folder=folder)
+    console.print(f"[green]✓[/] wrote release {row.release} to {folder}")
 
 
 @release.command()

@@ -49,10 +49,11 @@ class SasRecNetwork(nn.Module):
         Args:
             texts: float32[items, d].
         """
-        centred = torch.from_numpy(texts - texts.mean(axis=0))
-        centred /= centred.norm(dim=1, keepdim=True).clamp(min=_SMALLEST)
-        directions = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)  # the widest first
-        components = centred @ directions[:, : self.items.embedding_dim]
+        centred = texts - texts.mean(axis=0)
+        centred /= np.linalg.norm(centred, axis=1, keepdims=True).clip(min=_SMALLEST)
+        # Few ads, or many of one text, leave most directions without any spread: torch's own eigh fails on that.
+        directions = np.linalg.eigh((centred.T @ centred).astype(np.float64)).eigenvectors[:, ::-1]  # the widest first
+        components = torch.from_numpy(centred @ directions[:, : self.items.embedding_dim].astype(np.float32))
         self.items.weight *= _NOISE
         scale = _INITIAL_STD / components.std().clamp(min=_SMALLEST)  # one text for all items: no components
         self.items.weight[:, : components.shape[1]] += components * scale

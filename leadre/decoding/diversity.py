@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leadre.decoding.engine import Engine, Score
+from leadre.decoding.steps import Step, stepwise
 from leadre.domain.retrieval import Beam
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.category_level import telling_categories
@@ -70,6 +71,17 @@ class VariedEngine:
         """
         lists = self._engine.generate(prompts, beam_width=beam_width, filters=filters)
         return [self._varied(beams) for beams in lists]
+
+    def steps(
+        self, prompt: Sequence[int], *, beam_width: int, mask: LiveMask | None = None, towards: int | None = None
+    ) -> list[Step]:
+        """Return the search's levels, before the list is ordered. See `leadre.decoding.steps.Stepwise.steps`.
+
+        Raises:
+            InvalidInput: as the engine.
+            ConfigError: the engine does not tell its steps.
+        """
+        return stepwise(self._engine).steps(prompt, beam_width=beam_width, mask=mask, towards=towards)
 
     def _varied(self, beams: list[Beam]) -> list[Beam]:
         if not beams:

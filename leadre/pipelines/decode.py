@@ -5,10 +5,12 @@ LEADRE §3.4, §4.4.1: what a nearline worker hands its engine. For `leadre deco
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from leadre.decoding.engine import Engine
 from leadre.decoding.load import Precision
@@ -25,8 +27,12 @@ from leadre.store.features.client import FeatureClient
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.events import recent_users
 from leadre.store.records.source_ids import user_source_ids
-from leadre.store.release.records import live_release
+from leadre.store.release.records import ReleaseRow, list_releases, live_release
 from leadre.training.learner.release_folder import load_prompt_encoder, seen_of
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy import Engine as Database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,31 +87,15 @@ def prepare(
     database = connect(settings.database_url, application_name="leadre decode")
     try:
         with transaction(database) as connection:
-            live = live_release(connection)
-            if live is None:
-                raise ConfigError(
-                    "no release is live: `leadre train` makes one, `leadre release promote` makes it live"
-                )
+            live = named_release(connection)
             user_ids = recent_users(connection, now=now, limit=users) if isinstance(users, int) else ids_of(users)
             names = user_source_ids(connection, user_ids)
         if not isinstance(users, int) and (unknown := [user for user in users if id_of(user) not in names]):
             raise InvalidInput(f"user {unknown[0]!r} is not in the catalog; `leadre import` loads users")
         if not user_ids:
             raise ConfigError(f"nobody has a behavior before {now.isoformat()}: import behaviors, or set --now")
-        folder, index = Path(live.uri), AdIndex.load(settings.indexes / live.index_version)
-        engine = engine_of_release(settings, folder, index=index, kind=kind, precision=precision)
         features = FeatureClient(settings.feature_repo, settings.feast_environment())
-        retriever = Retriever(
-            database=database,
-            features=features,
-            engine=engine,
-            encoder=load_prompt_encoder(folder),
-            index=index,
-            recipe=load_recipe(folder / "recipe.toml"),
-            release=live.release,
-            beam_width=settings.beam_width,
-            seen=seen_of(folder),
-        )
+        retriever = retriever_of(live, settings, database=database, features=features, kind=kind, precision=precision)
         if filtered:
             with transaction(database) as connection:
                 retriever.inventory.refresh(connection)
@@ -116,10 +106,66 @@ def prepare(
             masks = retriever.loaded.filters(contexts, inventory=retriever.inventory, now=now)
         return Prepared(
             release=live.release,
-            engine=engine,
+            engine=retriever.loaded.engine,
             users=tuple(names[user_id] for user_id in user_ids),
             prompts=tuple(tuple(retriever.encoder.encode(retriever.prompt(context))) for context in contexts),
             masks=tuple(masks),
         )
     finally:
         database.dispose()
+
+
+def named_release(connection: Connection, release: str | None = None) -> ReleaseRow:
+    """Return a release by name; the live one unless named.
+
+    Raises:
+        ConfigError: there is no such release, or none is live.
+    """
+    if release is None:
+        live = live_release(connection)
+        if live is None:
+            raise ConfigError("no release is live: `leadre train` makes one, `leadre release promote` makes it live")
+        return live
+    known = {row.release: row for row in list_releases(connection)}
+    if release not in known:
+        close = difflib.get_close_matches(release, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "`leadre release list` shows those there are"
+        raise ConfigError(f"there is no release {release!r}; {hint}")
+    return known[release]
+
+
+def retriever_of(
+    row: ReleaseRow,
+    settings: Settings,
+    *,
+    database: Database,
+    features: FeatureClient,
+    kind: EngineKind | None = None,
+    precision: Precision | None = None,
+) -> Retriever:
+    """Load a release over its index's newest revision.
+
+    Args:
+        row: the release.
+        settings: where things run.
+        database: the system of record.
+        features: the feature store.
+        kind: another engine than the settings'.
+        precision: another one than the settings'.
+
+    Raises:
+        ArtifactIncomplete, ReleaseMismatch, ConfigError: it cannot be loaded.
+    """
+    folder, index = Path(row.uri), AdIndex.load(settings.indexes / row.index_version)
+    return Retriever(
+        database=database,
+        features=features,
+        engine=engine_of_release(settings, folder, index=index, kind=kind, precision=precision),
+        encoder=load_prompt_encoder(folder),
+        index=index,
+        recipe=load_recipe(folder / "recipe.toml"),
+        release=row.release,
+        beam_width=settings.beam_width,
+        seen=seen_of(folder),
+        most_tokens=settings.refresh_tokens,
+    )

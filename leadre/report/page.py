@@ -17,12 +17,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from leadre.evaluation.drift import MUCH_DRIFT, SOME_DRIFT
+from leadre.explain import prompt_parts
 from leadre.indexing.quality import warning_of
 from leadre.pipelines.feature_quality import figures
 from leadre.pipelines.feature_quality.check import FeatureQuality
 from leadre.pipelines.feature_quality.figures import Figure
 from leadre.report import plots
-from leadre.report.trace import SHOWN_FEATURES, Trace, label, prompt_parts, written
+from leadre.report.trace import SHOWN_FEATURES, Trace, label, written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,11 +18,12 @@ from typing import Any
 
 from leadre.domain.ads import Ad
 from leadre.domain.identity import id_of, ids_of
-from leadre.domain.retrieval import Beam, RetrievalList
+from leadre.domain.retrieval import RetrievalList
 from leadre.domain.users import Context
 from leadre.errors import ConfigError
+from leadre.explain import beam_tree
 from leadre.pipelines.refresh import LiveRetriever
-from leadre.prompts.render import Learnable, Prompt, Sid, Text
+from leadre.prompts.render import Prompt
 from leadre.settings import Settings
 from leadre.store.features.client import FeatureClient
 from leadre.store.records.catalog import read_ads, refuse_unknown
@@ -126,34 +127,6 @@ def _some_targets(retrieved: RetrievalList, ads: Mapping[int, Ad], *, count: int
     chosen = found[: count // 2]
     step = max(1, len(others) // max(1, count - len(chosen)))
     return tuple((chosen + others[::step])[:count])
-
-
-def prompt_parts(prompt: Prompt) -> Iterator[tuple[str, str]]:
-    """Yield the prompt as (kind, text) pieces; kind is "text", "sid" or "learnable". For colouring."""
-    for segment in chain(prompt.head, *prompt.behaviors, prompt.tail):
-        match segment:
-            case Text(text):
-                yield "text", text
-            case Sid(sid):
-                yield "sid", str(sid)
-            case Learnable():
-                yield "learnable", "<Learnable Token>"
-
-
-def beam_tree(beams: Sequence[Beam]) -> list[tuple[tuple[int, ...], float]]:
-    """Return the beams' prefixes with the probability that the list puts on each, in the trie's order.
-
-    Returns:
-        (prefix, probability) pairs, parents before children; probabilities are of the beams shown, summed to 1.
-    """
-    weights = [math.exp(beam.log_probability) for beam in beams]
-    total = sum(weights)
-    mass: dict[tuple[int, ...], float] = {}
-    for beam, weight in zip(beams, weights, strict=True):
-        for depth in range(1, len(beam.sid.codes) + 1):
-            prefix = beam.sid.codes[:depth]
-            mass[prefix] = mass.get(prefix, 0.0) + weight / total
-    return sorted(mass.items())
 
 
 SHOWN_FEATURES = (

@@ -68,7 +68,7 @@ class Retriever:
         self.loaded = LoadedRelease(
             release=release, engine=engine, encoder=encoder, index=index, recipe=recipe, seen=seen
         )
-        self._database, self._features, self._beam_width = database, features, beam_width
+        self._database, self._features, self.beam_width = database, features, beam_width
         self.inventory = inventory or Inventory(index)
         self._inventory_at: datetime | None = None
         self._most_tokens = most_tokens
@@ -100,11 +100,11 @@ class Retriever:
             sequences = summarize_given(connection, user_ids, now=now, window_days=window_days).known
         self._features.refresh_user_features(user_ids, now=now)
         contexts = self._features.contexts(user_ids, now=now)
-        self._read_inventory(now)
+        self.read_inventory(now)
         lists = self.loaded.lists(
             contexts,
             inventory=self.inventory,
-            beam_width=self._beam_width,
+            beam_width=self.beam_width,
             now=now,
             most_tokens=self._most_tokens,
             release_epoch=release_epoch,
@@ -117,7 +117,12 @@ class Retriever:
         """Return the prompt that the release's recipe makes of a context."""
         return self.loaded.prompt(context)
 
-    def _read_inventory(self, now: datetime) -> None:
+    def read_inventory(self, now: datetime) -> None:
+        """Read what changed in the catalog, unless that was done less than `LIVE_ADS_AGE` before `now`.
+
+        Raises:
+            Unavailable: PostgreSQL does not answer.
+        """
         if self._inventory_at is None or not timedelta() <= now - self._inventory_at < LIVE_ADS_AGE:
             with transaction(self._database) as connection:
                 self.inventory.refresh(connection)

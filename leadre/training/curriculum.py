@@ -17,12 +17,15 @@ _TASKS: dict[str, Callable[[TrainingData, PromptEncoder], list[Example]]] = {
 }
 
 
-def stages(recipe: SftRecipe, data: TrainingData, encoder: PromptEncoder) -> list[Stage]:
+def stages(
+    recipe: SftRecipe, data: TrainingData, encoder: PromptEncoder, *, lessons: TrainingData | None = None
+) -> list[Stage]:
     """Return the stages in order; the tasks of one stage are mixed. A task's examples are made once.
 
-    A task that a stage names n times counts n times in it.
+    A task that a stage names n times counts n times in it. The main task learns from `lessons`, where there are some.
     """
-    made = {task: _TASKS[task](data, encoder) for task in {task for stage in recipe.curriculum for task in stage}}
+    tasks = {task for stage in recipe.curriculum for task in stage}
+    made = {task: _TASKS[task](lessons if lessons and task == "main" else data, encoder) for task in tasks}
     return [
         Stage(
             name=" + ".join(dict.fromkeys(tasks)),

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from torch.nn import functional
 
@@ -57,3 +58,16 @@ def test_texts_that_say_nothing_or_are_narrow_leave_finite_embeddings():
     narrow = SasRecNetwork(17, TINY)
     narrow.start_from(np.random.default_rng(0).normal(size=(17, 5)).astype(np.float32))
     assert (narrow.items.weight[:, :5].std() > 2 * narrow.items.weight[:, 5:].std()).item()
+
+
+@pytest.mark.parametrize("distinct", [48, 24])
+def test_few_ads_and_ads_of_one_text_have_components_too(distinct: int) -> None:
+    rng = np.random.default_rng(distinct)
+    texts = np.zeros((48, 512), np.float32)
+    for row in texts[:distinct]:
+        row[rng.integers(0, texts.shape[1], 12)] = rng.choice([-1.0, 1.0], 12)
+    texts[distinct:] = texts[: 48 - distinct]
+    network = SasRecNetwork(48, SasRecRecipe(width=16, heads=2))
+    network.start_from(texts)
+    assert torch.isfinite(network.items.weight).all()
+    assert float(network.items.weight.detach().std()) > 0.01

@@ -18,9 +18,10 @@ from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.domain.retrieval import Beam, RetrievalList
 from leadre.domain.semantic_id import SemanticId
 from leadre.domain.users import Context, ContextBehavior, InterestSummary, Profile
+from leadre.explain import beam_tree, prompt_parts
 from leadre.prompts.render import render
 from leadre.recipe import PromptRecipe
-from leadre.report.trace import Trace, as_markdown, beam_tree, prompt_parts
+from leadre.report.trace import Trace, as_markdown
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 SIDS = {7: SemanticId((3, 1, 0)), 8: SemanticId((3, 2, 0)), 9: SemanticId((5, 0, 0))}

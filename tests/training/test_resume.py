@@ -137,7 +137,7 @@ def test_a_killed_training_with_a_teacher_a_mean_of_the_weights_and_dropout_goes
             recipe=wanted,
             start="here",
             work=tmp_path / name,
-            teach=partial(teacher_rows, data=data, teacher=once, index=index, temperature=1.5),
+            teach=partial(teacher_rows, teacher=once, index=index, temperature=1.5),
             progress=progress,
         )
         return {key: value.clone() for key, value in learner.model.state_dict().items()}

@@ -14,6 +14,7 @@ from leadre.decoding.combined.features import gather
 from leadre.decoding.combined.ranker import Ranker
 from leadre.decoding.engine import Engine, Score, beams_at, check_request
 from leadre.decoding.exact.fusion import IndexedSignal
+from leadre.decoding.steps import Step, stepwise
 from leadre.domain.retrieval import Beam
 from leadre.errors import ConfigError
 from leadre.indexing.ad_index import AdIndex
@@ -92,6 +93,18 @@ class RankedEngine:
         for start in range(0, len(prompts), step):
             answer += self._ranked(prompts[start : start + step], masks[start : start + step], beam_width=beam_width)
         return answer
+
+    def steps(
+        self, prompt: Sequence[int], *, beam_width: int, mask: LiveMask | None = None, towards: int | None = None
+    ) -> list[Step]:
+        """Return the levels of the LLM's search for candidates. See `leadre.decoding.steps.Stepwise.steps`.
+
+        Raises:
+            InvalidInput: a request outside the contract.
+            ConfigError: the engine does not tell its steps.
+        """
+        width = max(CANDIDATES, beam_width)
+        return stepwise(self._engine).steps(prompt, beam_width=width, mask=mask, towards=towards)
 
     def _ranked(
         self, prompts: Sequence[Sequence[int]], masks: Sequence[LiveMask | None], *, beam_width: int

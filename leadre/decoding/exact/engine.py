@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leadre.decoding.engine import Score, beams_at, check_request, check_revision
 from leadre.decoding.exact.fusion import Fusion
-from leadre.decoding.exact.search import Decoder, Frontier, search
+from leadre.decoding.exact.search import Decoder, Frontier, Int64s, Masses, search
+from leadre.decoding.steps import Step
 from leadre.domain.retrieval import Beam
 from leadre.indexing.ad_index import AdIndex
-from leadre.indexing.trie import LiveMask
+from leadre.indexing.trie import LiveMask, Trie
 
 
 class BeamSearchEngine:
@@ -104,11 +106,58 @@ class BeamSearchEngine:
                 answer[request] = beams
         return answer
 
+    def steps(
+        self, prompt: Sequence[int], *, beam_width: int, mask: LiveMask | None = None, towards: int | None = None
+    ) -> list[Step]:
+        """Return the levels of one request's search. See `leadre.decoding.steps.Stepwise.steps`.
+
+        Raises:
+            InvalidInput: a request outside the contract.
+            BrokenModel: the model gives NaN.
+        """
+        trie, noted = self._index.trie, list[Step]()
+        check_request(
+            [prompt],
+            beam_width=beam_width,
+            filters=[mask],
+            vocabulary_size=self._decoder.vocabulary_size,
+            longest_prompt=self._decoder.longest_prompt,
+            leaves=trie.leaves,
+        )
+        if not trie.leaves or (mask is not None and not mask.live_leaves):
+            return noted
+        only = np.zeros(1, np.int64)
+        masses: Masses | None = self._fusion.read([prompt], request_of=only) if self._fusion else None
+        if towards is not None:
+            masses, beam_width = _Towards(trie, towards), 1
+        search(
+            self._decoder.read([prompt]),
+            trie,
+            filters=[mask],
+            prompt_of=only,
+            beam_width=beam_width,
+            score=self.score,
+            masses=masses,
+            note=noted.append,
+        )
+        return noted
+
     def _beams(self, found: Frontier, *, requests: int) -> list[list[Beam]]:
         """Name the ads of leaves, grouped by request."""
         beams = beams_at(self._index, found.node, found.rank.tolist())
         ends = np.searchsorted(found.request, np.arange(requests + 1)).tolist()
         return [beams[low:high] for low, high in pairwise(ends)]
+
+
+class _Towards:
+    """Puts the path to one leaf before all else, so that a single beam walks it."""
+
+    def __init__(self, trie: Trie, leaf: int) -> None:
+        self._trie, self._leaf = trie, leaf
+
+    def fuse(self, score: NDArray[np.float64], *, request: Int64s, depth: int, nodes: Int64s) -> NDArray[np.float64]:  # noqa: ARG002 - `Masses`
+        low, high = self._trie.leaf_range(depth, nodes)
+        return np.where((low <= self._leaf) & (self._leaf < high), 0.0, -np.inf)
 
 
 def _passes(costs: dict[tuple[int, ...], int], *, limit: int) -> list[list[tuple[int, ...]]]:

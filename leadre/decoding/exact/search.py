@@ -6,7 +6,7 @@ loses beams when few ads are live.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leadre.decoding.engine import Score
+from leadre.decoding.steps import Step
 from leadre.errors import NoValidContinuation
 from leadre.indexing.trie import Children, LiveMask, Trie
 
@@ -126,6 +127,7 @@ def search(
     beam_width: int,
     score: Score,
     masses: Masses | None = None,
+    note: Callable[[Step], None] | None = None,
 ) -> Frontier:
     """Run Algorithm 2 for several requests at once.
 
@@ -137,6 +139,7 @@ def search(
         beam_width: B.
         score: the decoder's.
         masses: of the requests, where another source has a say in what the beams are.
+        note: is told each level once it is decided.
 
     Returns:
         The chosen leaves.
@@ -161,6 +164,8 @@ def search(
         request = frontier.request[parent]
         rank = total if masses is None else masses.fuse(total, request=request, depth=depth + 1, nodes=children.node)
         best = segmented_top(rank, request, segments=requests, width=beam_width)
+        if note is not None:
+            note(Step(parent=parent, code=children.code, node=children.node, score=total, rank=rank, kept=best))
         parent, codes = parent[best], children.code[best]
         rows = frontier.row[parent]
         frontier = Frontier(

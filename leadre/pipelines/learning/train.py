@@ -52,6 +52,7 @@ from leadre.training.objectives.dpo import run_dpo
 from leadre.training.objectives.rrhf import run_rrhf
 from leadre.training.run.processes import is_main
 from leadre.training.run.progress import Progress
+from leadre.training.run.reporting import reporting_of
 from leadre.training.teacher.make import teacher_rows
 from leadre.training.teacher.rows import TeacherRows
 
@@ -107,7 +108,7 @@ def train(
         InvalidInput: no user has an ad to learn, or none to be validated on when the recipe asks for it.
         ReleaseMismatch: `warm_start` speaks of another index.
         ConfigError: a base model that cannot be used; or an unfinished training of that name with another recipe,
-            index or data.
+            index or data; or `sft.report_to` names what is not installed.
         Unavailable: the database does not answer.
     """
     folder = releases / (name or f"{recipe.name}-{now:%Y%m%dT%H%M%S}")
@@ -117,6 +118,7 @@ def train(
     for taken in (folder, None if goes_on else sft_folder):  # when it goes on, `sft_folder` is this training's own
         if taken is not None and taken.exists():
             raise FileExistsError(f"{taken} exists; releases are not changed in place, give the new one its own name")
+    reporting = reporting_of(recipe.sft.report_to, folder)
     data = read_training_data(database_url=database_url, index=index, recipe=recipe, now=now, since=since)
     learner = warm_learner(recipe, index, warm_start) if warm_start else fresh_learner(recipe, index, data)
     sizes: dict[str, Any] = {
@@ -165,7 +167,6 @@ def train(
             work=unfinished if resumes else Path(scratch),
             teach=partial(
                 _teach,
-                data=data,
                 signal=signal,
                 index=index,
                 recipe=recipe,
@@ -175,6 +176,7 @@ def train(
                 progress=progress,
             ),
             validation=validation_of(learner, data, index=index, recipe=recipe, signal=signal),
+            reporting=reporting,
             progress=progress,
         )
         sizes |= of_stages
@@ -216,6 +218,7 @@ def train(
                         tokenizer=learner.tokenizer,
                         code_blocks=learner.code_blocks,
                         work=Path(scratch),
+                        reporting=reporting,
                         progress=progress,
                     )
         write(folder)
@@ -226,8 +229,8 @@ def train(
 
 def _teach(
     folder: Path,
-    *,
     data: TrainingData,
+    *,
     signal: Collaborative | None,
     index: AdIndex,
     recipe: Recipe,
@@ -236,7 +239,7 @@ def _teach(
     now: datetime,
     progress: Progress | None,
 ) -> TeacherRows:
-    """Return what the signal teaches, made in a folder or found there."""
+    """Return what the signal teaches of the data's targets, made in a folder or found there."""
     if signal is None:
         raise InvalidInput("a recipe whose sft.taught is set needs the collaborative signal to teach; fit it first")
 

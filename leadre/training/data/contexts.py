@@ -104,6 +104,11 @@ class ContextBuilder:
         self._categories = [categories[domain].get(item, "") for domain, item in items]
         self._spus = [spus[domain].get(item, "") for domain, item in items] if spus else []
 
+    @property
+    def sequences(self) -> BehaviorArrays:
+        """The behaviors that contexts are made of."""
+        return self._sequences
+
     def over(self, sequences: BehaviorArrays) -> ContextBuilder:
         """Return a builder with the same catalog over other behaviors."""
         return ContextBuilder(sequences, self._profiles, *self._texts, recipe=self._recipe)

@@ -27,6 +27,7 @@ from leadre.training.objectives.head import attach_head, detach_head
 from leadre.training.objectives.sft import LengthBuckets
 from leadre.training.run.processes import process_count
 from leadre.training.run.progress import CurvePoint, Curves, Progress
+from leadre.training.run.reporting import Reporting
 
 
 def run_dpo(
@@ -38,6 +39,7 @@ def run_dpo(
     tokenizer: PreTrainedTokenizerBase,
     code_blocks: Sequence[tuple[int, int]],
     work: Path,
+    reporting: Reporting | None = None,
     progress: Progress | None = None,
 ) -> list[CurvePoint]:
     """Align `model` in place; the reference is the model as it comes in.
@@ -50,6 +52,7 @@ def run_dpo(
         tokenizer: Hugging Face's view of the vocabulary; gives the padding token.
         code_blocks: (first token id, count) of each level's codes.
         work: folder for the trainer's files.
+        reporting: who else is told the curve.
         progress: called after each step.
 
     Returns:
@@ -63,6 +66,7 @@ def run_dpo(
         ref_model=reference,
         args=DPOConfig(
             **trainer_settings(recipe, steps=steps, work=work),
+            **(reporting.settings("dpo") if reporting else {"report_to": "none"}),
             beta=recipe.beta,
             loss_type=["sigmoid", "sft"] if recipe.sft_weight else ["sigmoid"],
             loss_weights=[1.0, recipe.sft_weight] if recipe.sft_weight else None,
@@ -71,7 +75,7 @@ def run_dpo(
         ),
         train_dataset=pair_dataset(pairs),
         processing_class=tokenizer,
-        callbacks=[curves],
+        callbacks=[curves, *(reporting.callbacks("dpo") if reporting else [])],
     )
     trainer.remove_callback(PrinterCallback)
     blocks = code_blocks if sft.level_loss else ()
@@ -140,7 +144,6 @@ def trainer_settings(recipe: DpoRecipe, *, steps: int, work: Path) -> dict[str, 
         "dataloader_pin_memory": torch.cuda.is_available(),
         "logging_steps": max(1, steps // 50),
         "save_strategy": "no",
-        "report_to": "none",
         "disable_tqdm": True,
         "seed": recipe.seed,
     }

@@ -22,6 +22,7 @@ from leadre.training.data.preferences import PreferenceExample
 from leadre.training.objectives.dpo import PairBuckets, pair_dataset, steps_of, trainer_settings
 from leadre.training.objectives.head import attach_head, detach_head
 from leadre.training.run.progress import CurvePoint, Curves, Progress
+from leadre.training.run.reporting import Reporting
 
 
 def rrhf_loss(
@@ -53,6 +54,7 @@ def run_rrhf(
     tokenizer: PreTrainedTokenizerBase,
     code_blocks: Sequence[tuple[int, int]],
     work: Path,
+    reporting: Reporting | None = None,
     progress: Progress | None = None,
 ) -> list[CurvePoint]:
     """Align `model` in place on DPO's pairs: two responses a prompt, of which the chosen one earns more.
@@ -65,6 +67,7 @@ def run_rrhf(
         tokenizer: Hugging Face's view of the vocabulary; gives the padding token.
         code_blocks: (first token id, count) of each level's codes.
         work: folder for the trainer's files.
+        reporting: who else is told the curve.
         progress: called after each step.
 
     Returns:
@@ -75,11 +78,12 @@ def run_rrhf(
         model=model,
         args=TrainingArguments(
             **trainer_settings(recipe, steps=steps_of(recipe, pairs=len(pairs)), work=work),
+            **(reporting.settings("rrhf") if reporting else {"report_to": "none"}),
             remove_unused_columns=False,  # the collator reads them, not the model
         ),
         train_dataset=pair_dataset(pairs),
         data_collator=DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id),
-        callbacks=[curves],
+        callbacks=[curves, *(reporting.callbacks("rrhf") if reporting else [])],
     )
     trainer.sft_weight = recipe.rrhf_sft_weight
     trainer.remove_callback(PrinterCallback)

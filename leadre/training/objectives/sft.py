@@ -34,6 +34,7 @@ from leadre.training.run.checkpoint import (
 )
 from leadre.training.run.processes import is_main, process_count, process_number, wait_for_all
 from leadre.training.run.progress import CurvePoint, Curves, Progress
+from leadre.training.run.reporting import Reporting
 from leadre.training.run.validation import Validation, Validator
 from leadre.training.teacher.lesson import Lesson
 from leadre.training.teacher.rows import TeacherRows
@@ -60,6 +61,7 @@ def run_stage(
     work: Path,
     teacher: TeacherRows | None = None,
     validation: Validation | None = None,
+    reporting: Reporting | None = None,
     progress: Progress | None = None,
 ) -> list[CurvePoint]:
     """Train `model` in place on one stage; what is trained are its parameters that require a gradient.
@@ -76,6 +78,7 @@ def run_stage(
             recipe is the caller's to see to.
         teacher: of the examples' targets, where the recipe wants one.
         validation: measured after every pass; the model ends with the best pass's weights.
+        reporting: who else is told the curve.
         progress: called after each step.
 
     Returns:
@@ -119,7 +122,7 @@ def run_stage(
             save_strategy="steps" if durable else "no",
             save_steps=max(1, recipe.checkpoint_steps),
             save_total_limit=1,
-            report_to="none",
+            **(reporting.settings(stage.name) if reporting else {"report_to": "none"}),
             disable_tqdm=True,
             seed=recipe.seed,
         ),
@@ -130,6 +133,8 @@ def run_stage(
         average=average,
     )
     trainer.remove_callback(PrinterCallback)
+    for told in reporting.callbacks(stage.name) if reporting else []:
+        trainer.add_callback(told)
     if average is not None:
         trainer.add_callback(average)
     if validation is not None:
