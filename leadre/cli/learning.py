@@ -237,7 +237,8 @@ def promote(name: str | None, *, force: bool, as_json: bool) -> None:
 @release.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 @click.argument("name", metavar="[RELEASE]", required=False)
-def export(folder: Path, *, name: str | None) -> None:
+@json_option
+def export(folder: Path, *, name: str | None, as_json: bool) -> None:
     """Write a release (the live one unless named) as a plain Hugging Face folder: model, tokenizer, card, trie, S-IDs.
 
     Whole or not at all; DIR must not exist. Others load it without leadre: transformers, vLLM.
@@ -253,7 +254,10 @@ def export(folder: Path, *, name: str | None) -> None:
         row = named_release(connected, name)
         index = AdIndex.load(found.indexes / row.index_version)
         export_release(connected, Path(row.uri), index=index, folder=folder)
-    console.print(f"[green]✓[/] wrote release {row.release} to {folder}")
+    if as_json:
+        print_json({"release": row.release, "folder": folder})
+    else:
+        console.print(f"[green]✓[/] wrote release {row.release} to {folder}", soft_wrap=True)
 
 
 @release.command()

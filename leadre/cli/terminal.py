@@ -122,7 +122,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         max(cell_len(line) for text in (column, *(row[place] for row in cells)) for line in str(text).split("\n"))
         for place, column in enumerate(columns)
     ]
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    table = Table(header_style="dim", box=None, pad_edge=False)
     needed = 2 * (len(columns) - 1)
     for place, column in enumerate(columns):
         right = bool(rows) and all(isinstance(row[place], int | float) for row in rows)
@@ -135,6 +135,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         table.add_row(*row)
     if needed > console.width:
         table.width = needed  # the terminal breaks the lines
+    console.print(Text(title, style="bold"), soft_wrap=True)  # not the table's own title, which folds to its width
     console.print(table, crop=False)
     console.print()
 
