@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
 import torch
 from sqlalchemy import Connection
 
@@ -14,10 +15,12 @@ from leadre.indexing.build import index_ads
 from leadre.indexing.quantisers.fit import fit_quantiser
 from leadre.indexing.texts.description import describe
 from leadre.indexing.texts.encoder import encode
+from leadre.pipelines.refresh import refresh_users
 from leadre.prompts.fit_length import PromptEncoder
 from leadre.prompts.vocabulary import Vocabulary
 from leadre.recipe import IndexRecipe, ModelRecipe, PromptRecipe, Recipe, encode_recipe
 from leadre.settings import Settings
+from leadre.store.features.client import FeatureClient
 from leadre.store.records import catalog, events
 from leadre.store.records.database import connect, transaction
 from leadre.store.release import records as releases
@@ -91,10 +94,31 @@ def make_live_world(settings: Settings, *, users: int = 12, ads: int = 96) -> Li
         catalog.upsert_content_items(connection, world.content_items)
         events.upsert_behaviors(connection, world.behaviors, arrived_at=world.now)
         releases.record_index(connection, "i1", uri=str(settings.indexes / "i1"), recipe={}, quality={})
+        first, second = index.categories_at(np.arange(len(index)))
+        releases.record_sids(
+            connection,
+            "i1",
+            ad_ids=index.ad_ids,
+            sids=[str(index.sid_at(row)) for row in range(len(index))],
+            codes=index.codes,
+            embeddings=index.embeddings,
+            first_categories=first,
+            second_categories=second,
+            advertiser_ids=index.advertiser_ids,
+            event_at=world.now,
+        )
         add_release(connection, settings, world=world, index=index, name="r1")
         releases.promote(connection, "r1")
     database.dispose()
     return LiveWorld(settings=settings, world=world, index=index)
+
+
+def serve_everybody(made: LiveWorld) -> None:
+    """Bring the online store up to the world's present, and store a list for every user."""
+    features = FeatureClient(made.settings.feature_repo, made.settings.feast_environment())
+    features.materialize(now=datetime.now(UTC))  # rows count from when they were written
+    features.close()
+    refresh_users(made.settings, made.user_ids, now=made.world.now)
 
 
 def add_release(

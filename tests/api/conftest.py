@@ -8,15 +8,14 @@ import pytest
 
 import leadre
 from leadre.api import Live
-from leadre.pipelines.refresh import refresh_users
 from leadre.settings import Settings
-from tests.live_world import LiveWorld, make_live_world
+from tests.live_world import LiveWorld, make_live_world, serve_everybody
 
 
 @pytest.fixture
 def world(applied: Settings) -> LiveWorld:
     made = make_live_world(applied)
-    refresh_users(applied, made.user_ids, now=made.world.now)
+    serve_everybody(made)
     return made
 
 

@@ -68,6 +68,8 @@ def test_features_are_those_of_the_feature_store(live: Live, world: LiveWorld) -
     assert frame["ad_id"].tolist() == [listed[3], other]
     assert frame["hit"].tolist() == [1, 0]
     assert frame["rank"].tolist() == [4, 0]
+    assert frame["prefix_mass_1"][0] > 0
+    assert frame["max_cosine"][0] == pytest.approx(1, abs=1e-2)
     assert np.isfinite(frame["probability"].to_numpy()).all()
 
 

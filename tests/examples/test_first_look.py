@@ -9,9 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from leadre.pipelines.refresh import refresh_users
 from leadre.settings import Settings
-from tests.live_world import make_live_world
+from tests.live_world import make_live_world, serve_everybody
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "examples" / "first_look.ipynb"
@@ -20,7 +19,7 @@ NOTEBOOK = ROOT / "examples" / "first_look.ipynb"
 @pytest.mark.slow
 def test_it_runs_from_top_to_bottom(applied: Settings, environment: dict[str, str], tmp_path: Path) -> None:
     made = make_live_world(applied)
-    refresh_users(applied, made.user_ids, now=made.world.now)
+    serve_everybody(made)
     ran = tmp_path / "ran.ipynb"
     run = (
         "import sys, nbformat; from nbclient import NotebookClient; notebook = nbformat.read(sys.argv[1], 4); "
