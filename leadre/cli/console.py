@@ -9,7 +9,7 @@ import click
 
 from leadre import logs
 from leadre.cli import session
-from leadre.cli.command import command
+from leadre.cli.frame.command import command
 from leadre.cli.serve import bound
 from leadre.errors import ConfigError
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from leadre.cli.frame.command import command
 from leadre.cli.experiments.kept import keep_for_report
+from leadre.cli.frame.command import command
 from leadre.cli.session import settings
 from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.text import Text
 
-from leadre.cli.frame.command import command
 from leadre.cli.experiments.kept import keep_for_report
+from leadre.cli.frame.command import command
 from leadre.cli.session import connection, now_option, recipe_argument, set_option, settings
 from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 from leadre.errors import ConfigError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from leadre.cli.services import home
+from leadre.cli.start.services import home
 from leadre.cli.terminal import console, print_json, print_table, progress_bars
 
 if TYPE_CHECKING:

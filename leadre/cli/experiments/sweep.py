@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from leadre.cli.frame.command import command
 from leadre.cli.experiments.kept import keep_for_report
+from leadre.cli.frame.command import command
 from leadre.cli.session import recipe_argument, set_option, settings
 from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 from leadre.recipe import load_recipe
