@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from leadre.cli.frame.command import command
 from leadre.cli.start.services import home
-from leadre.cli.terminal import console, print_json, print_table, progress_bars
+from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 
 if TYPE_CHECKING:
     from leadre.evaluation.bootstrap import Interval
@@ -27,13 +28,13 @@ _LIFTS = {
 }
 
 
-@click.command()
-@click.option("--worlds", type=click.IntRange(1, 100), default=5, show_default=True, help="Worlds, a seed each.")
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of the first world.")
+@command()
+@click.option("--worlds", type=click.IntRange(1, 100), default=5, help="Worlds, a seed each.")
+@click.option("--seed", default=1, help="Of the first world.")
 @click.option("--users", type=click.IntRange(min=20), help="Users of each world.")
 @click.option("--sweep", is_flag=True, help="Change parameters one by one: where does LEADRE not help?")
 @click.option(
-    "--sweep-worlds", type=click.IntRange(1, 100), default=2, show_default=True, help="Worlds that are swept."
+    "--sweep-worlds", type=click.IntRange(1, 100), default=2, help="Worlds that are swept."
 )
 @click.option(
     "--prices",
@@ -42,7 +43,7 @@ _LIFTS = {
 )
 @click.option("--quick", is_flag=True, help="Small worlds: to see it work, not to learn anything.")
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for pictures (PNG and SVG).")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def simulate(
     *,
     worlds: int,
