@@ -143,7 +143,7 @@ def shape(output: str) -> list[str]:
     for line in output.splitlines():
         line = re.sub(r"/\S+", "/#", line) if "data in" in line else line
         line = re.sub(r"\b[0-9a-f]{12}\b", "#", line)
-        line = re.sub(r"━+", "━", line)
+        line = re.sub(r"━+( *[\d,]+/[\d,?]+).*", r"━\1", line)  # rates and times left come and go
         line = re.sub(r"\d+\.?\d*/s|[-:]+:[-:]+", "", line)
         line = SPOKEN.sub("#", re.sub(r"(?<=[\s#=])-(?=[\d.])|(?<!\w)\.(?=\d)", "", line))
         line = re.sub(r"[-=]{2,}", "-", re.sub(r"\s+", " ", line)).strip()

@@ -130,6 +130,7 @@ def test_a_block_that_fails_is_noticed(tmp_path: Path) -> None:
 
 def test_an_output_is_alike_when_only_its_numbers_differ() -> None:
     assert alike("✓ ads ━━━━ 1/20 7/s 0:00:01\nrows  1,234\n", "✓ ads ━━ 20/20   0:00:00\nrows    17\n")
+    assert alike("✓ retrieved_ads ━━ 0/0  0:00:00 --:--\n", "✓ retrieved_ads ━━ 0/0  0:00:00 00:00\n")
     assert not alike("rows 17\n", "row 17\n")
     assert not alike("one\n", "one\ntwo\n")
 
