@@ -24,7 +24,9 @@ from leadre.settings import Settings
 )
 @now_option
 @json_option
-def report(release: str | None, *, user: int | str | None, benchmarks: Path | None, now: datetime, as_json: bool) -> None:
+def report(
+    release: str | None, *, user: int | str | None, benchmarks: Path | None, now: datetime, as_json: bool
+) -> None:
     """Write report.html on a release (the live one unless named): what it brings, how it comes about, is all well.
 
     One page that needs no network: quality beside baselines, the release before, simulated A/B tests, one user's story

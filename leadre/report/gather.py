@@ -142,9 +142,7 @@ def _queue(settings: Settings) -> QueueStats | None:
     return None
 
 
-def _comparison(
-    database: Engine, settings: Settings, row: ReleaseRow, rows: Sequence[ReleaseRow]
-) -> Comparison | None:
+def _comparison(database: Engine, settings: Settings, row: ReleaseRow, rows: Sequence[ReleaseRow]) -> Comparison | None:
     """Compare a release with the one promoted before it; None where there was none."""
     if row.promoted_at is None:
         return None
@@ -153,9 +151,7 @@ def _comparison(
     if before is None:
         return None
     with transaction(database) as connection:
-        pairs = pairs_of_lists(
-            connection, row.release, before.release, since=row.promoted_at, size=COMPARED_USERS
-        )
+        pairs = pairs_of_lists(connection, row.release, before.release, since=row.promoted_at, size=COMPARED_USERS)
     drift = None
     with suppress(ArtifactIncomplete, FileNotFoundError):
         drift = index_drift(
