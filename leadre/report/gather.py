@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,7 @@ def gather(
             benchmarks=_benchmarks(benchmarks),
             health=examine({**os.environ, **_variables(settings)})[0],
             queue=_queue(settings),
-            comparison=_comparison(database, settings, row, list(rows.values())),
+            comparison=_comparison(database, settings, row, list(rows.values()), now=now),
         )
     finally:
         features.close()
@@ -143,7 +143,7 @@ def _queue(settings: Settings) -> QueueStats | None:
 
 
 def _comparison(
-    database: Engine, settings: Settings, row: ReleaseRow, rows: Sequence[ReleaseRow]
+    database: Engine, settings: Settings, row: ReleaseRow, rows: Sequence[ReleaseRow], *, now: datetime
 ) -> Comparison | None:
     """Compare a release with the one promoted before it; None where there was none."""
     if row.promoted_at is None:
@@ -152,10 +152,9 @@ def _comparison(
     before = max(earlier, key=lambda other: (other.promoted_at or row.promoted_at, other.sequence), default=None)
     if before is None:
         return None
+    since = min(row.promoted_at, now) - timedelta(days=1)  # `now` may be in the past; a day's partitions are few
     with transaction(database) as connection:
-        pairs = pairs_of_lists(
-            connection, row.release, before.release, since=row.promoted_at, size=COMPARED_USERS
-        )
+        pairs = pairs_of_lists(connection, row.release, before.release, since=since, size=COMPARED_USERS)
     drift = None
     with suppress(ArtifactIncomplete, FileNotFoundError):
         drift = index_drift(

@@ -127,9 +127,7 @@ def trace_user(
         database.dispose()
 
 
-def _explained(
-    retriever: Retriever, context: Context, *, database: Engine, now: datetime
-) -> ListExplanation | None:
+def _explained(retriever: Retriever, context: Context, *, database: Engine, now: datetime) -> ListExplanation | None:
     """Return the search of a list, or None where the engine does not tell its steps."""
     try:
         with transaction(database) as connection:

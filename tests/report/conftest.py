@@ -21,7 +21,8 @@ UNCHECKED = FeatureQuality(now=NOW, samples=("The features could not be checked:
 
 def evaluation(*, ecpm: float = 284.25, mean: float = 0.4321) -> dict[str, Any]:
     """An evaluation's plain form: every figure the same."""
-    of_view = dict.fromkeys(("HR@1", "HR@8", "NDCG@8"), {"mean": mean, "low": mean - 0.03, "high": mean + 0.07})
+    figure = {"mean": mean, "low": mean - 0.03, "high": mean + 0.07}
+    of_view = dict.fromkeys(("HR@1", "HR@8", "NDCG@8"), figure)
     views = dict.fromkeys(("canonical", "untied", "shuffled"), of_view)
     return {
         "users": 7,

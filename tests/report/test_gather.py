@@ -1,4 +1,4 @@
-"""The whole report of a live release, gathered from real servers, read by a real browser at two widths, light and dark."""
+"""The whole report of a live release, gathered from real servers, read by a browser at two widths, light and dark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report is one whole page: every figure it was given is on it, and of what nobody measured the command that does."""
+"""The report is one page: every figure it was given is on it, and of what nobody measured the command that does."""
 
 from __future__ import annotations
 

@@ -71,7 +71,15 @@ def test_a_sweep_and_encoders_are_tables_5_and_3(page_of: PageOf, tmp_path: Path
     }
     keep_result(tmp_path, "table3", encoders, command="", now=NOW)
     shown = section(page_of(results=read_results(tmp_path)), "paper")
-    for said in ("0.0421", "paper 0.1638", "paper 67", "every code is used", "0.6250", "0.9500", "the paper&#39;s bge-m3"):
+    for said in (
+        "0.0421",
+        "paper 0.1638",
+        "paper 67",
+        "every code is used",
+        "0.6250",
+        "0.9500",
+        "the paper&#39;s bge-m3",
+    ):
         assert said in shown
 
 

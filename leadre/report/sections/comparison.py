@@ -15,7 +15,9 @@ def comparison(report: Report) -> Section:
     if found is not None and found.evaluation and report.evaluation:
         ours = figures_of(report.evaluation, "canonical")["LEADRE"]
         theirs = figures_of(found.evaluation, "canonical")["LEADRE"]
-        parts["rows"] = [_row(name, theirs[name], ours[name]) for name in metrics_of(report.evaluation) if name in theirs]
+        parts["rows"] = [
+            _row(name, theirs[name], ours[name]) for name in metrics_of(report.evaluation) if name in theirs
+        ]
         lists = [evaluation["lists"]["leadre"] for evaluation in (found.evaluation, report.evaluation)]
         for name in ("mean_ecpm", "diversity"):
             before, after = (one[name] for one in lists)

@@ -12,7 +12,9 @@ from leadre.report.plots import chart, short
 def learning(report: Report) -> Section:
     """Return the section."""
     stages = _stages(report.curves)
-    validated = [(at, float(p["hr_10"])) for points in stages.values() for at, p in points if p.get("hr_10") is not None]
+    validated = [
+        (at, float(p["hr_10"])) for points in stages.values() for at, p in points if p.get("hr_10") is not None
+    ]
     losses = {stage: [(at, float(point["loss"])) for at, point in points] for stage, points in stages.items()}
     return Section(
         key="learning",
@@ -21,7 +23,12 @@ def learning(report: Report) -> Section:
             "loss": chart(losses, marks=[points[-1][0] for points in list(losses.values())[:-1]]) if losses else None,
             "hits": chart({"validation HR@10": validated}, from_zero=True) if validated else None,
             "rows": [
-                {"stage": stage, "steps": short(float(points[-1][1]["step"])), "first": points[0][1], "last": points[-1][1]}
+                {
+                    "stage": stage,
+                    "steps": short(float(points[-1][1]["step"])),
+                    "first": points[0][1],
+                    "last": points[-1][1],
+                }
                 for stage, points in stages.items()
             ],
         },

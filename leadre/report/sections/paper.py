@@ -1,4 +1,4 @@
-"""The paper's tables and figures, run on this data, beside what the paper printed. LEADRE §5.2, Tables 1-6, Figures 4, 5."""
+"""The paper's tables and figures on this data, beside what the paper printed. LEADRE §5.2, Tables 1-6, Figures 4, 5."""
 
 from __future__ import annotations
 

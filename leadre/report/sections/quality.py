@@ -1,4 +1,4 @@
-"""Does it find the next ad: hit ratios beside baselines, and what DPO did to eCPM. LEADRE §5.1.2, §5.2.2, Figure 4 (b)."""
+"""Does it find the next ad: hit ratios beside baselines, what DPO did to eCPM. LEADRE §5.1.2, §5.2.2, Figure 4 (b)."""
 
 from __future__ import annotations
 

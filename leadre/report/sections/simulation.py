@@ -17,11 +17,11 @@ _LIFTS = {
     "limited_ard": "limited LLM with ARD, over none",
     "aa": "A/A: the same system, other luck",
 }
-_SWEEPS = {"branch": "the branch", "other": ""}
+_SWEEPS = ("branch", "other")
 
 
 def simulation(report: Report) -> Section:
-    """Return the section; empty where nothing was simulated, and with the problem where the file is of another shape."""
+    """Return the section; empty where nothing was simulated; a file of another shape says so."""
     found, parts = report.simulation, {"run": "leadre simulate", "problem": "", "found": None}
     if found is not None:
         try:

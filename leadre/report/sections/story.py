@@ -1,4 +1,4 @@
-"""One user's story: what is known, what the LLM reads, the beam tree, the list, what a ranker reads. LEADRE §3.4, §4.2.1."""
+"""One user's story: what is known, the prompt, the beam tree, the list, what a ranker reads. LEADRE §3.4, §4.2.1."""
 
 from __future__ import annotations
 

@@ -281,3 +281,9 @@ def _array_head(length: int) -> bytes:
 def _text(name: str) -> bytes:
     encoded = name.encode()
     return len(encoded).to_bytes(4, "big") + encoded
+
+
+def listed_users(connection: Connection, *, limit: int) -> list[int]:
+    """Return at most `limit` users who ever had a list, in no order; how many there are costs nothing."""
+    query = select(user_state.c.user_id).where(user_state.c.listed_at.is_not(None)).limit(limit)
+    return list(connection.scalars(query))
