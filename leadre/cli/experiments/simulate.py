@@ -33,9 +33,7 @@ _LIFTS = {
 @click.option("--seed", default=1, help="Of the first world.")
 @click.option("--users", type=click.IntRange(min=20), help="Users of each world.")
 @click.option("--sweep", is_flag=True, help="Change parameters one by one: where does LEADRE not help?")
-@click.option(
-    "--sweep-worlds", type=click.IntRange(1, 100), default=2, help="Worlds that are swept."
-)
+@click.option("--sweep-worlds", type=click.IntRange(1, 100), default=2, help="Worlds that are swept.")
 @click.option(
     "--prices",
     type=click.Path(path_type=Path),

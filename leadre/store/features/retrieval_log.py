@@ -24,7 +24,7 @@ from leadre.derivation import Lists
 from leadre.errors import InvalidInput
 from leadre.store.records.partitions import ensure_months, missing_months
 from leadre.store.records.prepared import FEW, Prepared
-from leadre.store.records.tables import retrieval_log
+from leadre.store.records.tables import retrieval_log, user_state
 
 COLUMNS = ("user_id", "event_at", "release", "index_version", "behavior_at", "retrieved_ad_ids", "record")
 """The columns of a row, as `append` writes and `newest` gives them."""
