@@ -24,7 +24,7 @@ def test_every_page_shows_what_it_is_for(console: Console) -> None:
 
     assert "in memory" in shown("/")
     of_user = shown(f"/user?id={user}")
-    for expected in ('class="learnable"', "interest_summary", "retrieved_count", "longest_shared_prefix", "r2"):
+    for expected in ('class="prompt"', 'class="sid"', "interest_summary", "retrieved_count", "longest_shared_prefix", "r2"):
         assert expected in of_user
     search = shown(f"/user/search?id={user}")
     assert search.count('<g class="node kept"') > search.count("level 1")
