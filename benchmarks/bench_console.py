@@ -153,7 +153,7 @@ def served(found: Settings, *, now: datetime, model: bool = True) -> Iterator[in
     thread.start()
     try:
         ready.wait()
-        while model and b"in memory" not in _body(port, "/"):
+        while model and b"<b>in memory</b>" not in _body(port, "/"):
             time.sleep(0.1)
         yield port
     finally:
