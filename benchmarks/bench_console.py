@@ -82,6 +82,8 @@ def measure(found: Settings, *, ads: int, times: int) -> dict[str, float]:
     with served(found, now=live.world.now, model=False) as port:
         cold = {f"large_{name}_first_ms": 1000 * ask(port, path) for name, path in large.items()}
         figures |= {"large_ads": float(ads), **cold}
+        while b"lists looked at" not in _body(port, large["ad"]):  # until then the feature store is being opened
+            time.sleep(0.1)
         figures |= {f"large_{name}": value for name, value in asked(port, large, times=times).items()}
     return figures
 
@@ -151,7 +153,7 @@ def served(found: Settings, *, now: datetime, model: bool = True) -> Iterator[in
     thread.start()
     try:
         ready.wait()
-        while model and b"in memory" not in _body(port, "/"):
+        while model and b"<b>in memory</b>" not in _body(port, "/"):
             time.sleep(0.1)
         yield port
     finally:

@@ -86,7 +86,7 @@ def running(settings: Settings, live: LiveWorld, *, now: datetime, changes: Form
         assert ready.wait(PATIENCE_S)
         console = Console(port=listening.getsockname()[1], live=live, token=changes.token if changes else "")
         for _ in range(600):
-            if "in memory" in console.get("/")[1]:
+            if "<b>in memory</b>" in console.get("/")[1]:
                 break
             ended.wait(0.1)
         else:

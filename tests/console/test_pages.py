@@ -22,9 +22,9 @@ def test_every_page_shows_what_it_is_for(console: Console) -> None:
         assert response.status == 200, text
         return text
 
-    assert "in memory" in shown("/")
+    assert "<b>in memory</b>" in shown("/")
     of_user = shown(f"/user?id={user}")
-    for expected in ('class="learnable"', "interest_summary", "retrieved_count", "longest_shared_prefix", "r2"):
+    for expected in ('class="sid', "interest_summary", "retrieved_count", "longest_shared_prefix", "r2"):
         assert expected in of_user
     search = shown(f"/user/search?id={user}")
     assert search.count('<g class="node kept"') > search.count("level 1")
@@ -57,7 +57,7 @@ def test_a_paused_ad_says_so_and_why_it_is_in_no_list(console: Console) -> None:
         catalog.set_live(connection, [ad.ad_id], live=False)
     database.dispose()
     assert "the ad is paused" in console.get(f"/ad?id={ad.ad_id}")[1]
-    assert "may not be shown" in console.get(f"/user/ad?id={console.live.user_ids[0]}&ad={ad.ad_id}")[1]
+    assert "the ad is paused" in console.get(f"/user/ad?id={console.live.user_ids[0]}&ad={ad.ad_id}")[1]
 
 
 def test_the_queue_shows_who_waits_by_group(console: Console) -> None:

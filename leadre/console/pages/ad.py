@@ -21,7 +21,7 @@ from leadre.explain.shown import Reason, reasons
 from leadre.indexing.ad_index import AdIndex
 from leadre.serving.http.messages import Answer, Request
 from leadre.store.features.list_reader import RetrievedRow
-from leadre.store.features.retrieval_log import listed_users
+from leadre.store.quality.listed import listed_users
 from leadre.store.records.catalog import read_ads
 from leadre.store.records.database import session
 from leadre.store.records.source_ids import user_source_ids

@@ -24,7 +24,7 @@ from leadre.derivation import Lists
 from leadre.errors import InvalidInput
 from leadre.store.records.partitions import ensure_months, missing_months
 from leadre.store.records.prepared import FEW, Prepared
-from leadre.store.records.tables import retrieval_log, user_state
+from leadre.store.records.tables import retrieval_log
 
 COLUMNS = ("user_id", "event_at", "release", "index_version", "behavior_at", "retrieved_ad_ids", "record")
 """The columns of a row, as `append` writes and `newest` gives them."""
@@ -281,9 +281,3 @@ def _array_head(length: int) -> bytes:
 def _text(name: str) -> bytes:
     encoded = name.encode()
     return len(encoded).to_bytes(4, "big") + encoded
-
-
-def listed_users(connection: Connection, *, limit: int) -> list[int]:
-    """Return at most `limit` users who ever had a list, in no order; how many there are costs nothing."""
-    query = select(user_state.c.user_id).where(user_state.c.listed_at.is_not(None)).limit(limit)
-    return list(connection.scalars(query))
