@@ -69,10 +69,8 @@ def draw(explanation: ListExplanation, *, shown: int = SHOWN) -> Tree | None:
     y = {leaf: _TOP + (place + 0.5) * _ROW for place, leaf in enumerate(leaves)}
     for level in range(depth - 1, -1, -1):
         for prefix in dict.fromkeys(leaf[:level] for leaf in leaves):
-            below = [
-                y[child] for child in dict.fromkeys(leaf[: level + 1] for leaf in leaves) if child[:level] == prefix
-            ]
-            y[prefix] = sum(below) / len(below)
+            children = dict.fromkeys(leaf[: level + 1] for leaf in leaves if leaf[:level] == prefix)
+            y[prefix] = sum(y[child] for child in children) / len(children)
 
     def x(level: int) -> float:
         return _LEFT + _COLUMN * level - (_COLUMN - _WIDE) / 2 if level else _LEFT / 2

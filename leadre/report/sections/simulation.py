@@ -22,7 +22,8 @@ _SWEEPS = ("branch", "other")
 
 def simulation(report: Report) -> Section:
     """Return the section; empty where nothing was simulated; a file of another shape says so."""
-    found, parts = report.simulation, {"run": "leadre simulate", "problem": "", "found": None}
+    found = report.simulation
+    parts: dict[str, Any] = {"run": "leadre simulate", "problem": "", "found": None}
     if found is not None:
         try:
             parts |= {"run": "", "found": found, **_parts(found)}
