@@ -10,10 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from leadre.cli.experiments.simulate import print_simulation
-from leadre.cli.experiments.simulate import simulate as command
 from leadre.cli.terminal import console
 from leadre.recipe import decode_recipe, encode_recipe
 from leadre.simulation.arms import ARMS, BRANCH, CONTROL, FEATURES, SUMS, Measured
@@ -76,10 +74,6 @@ def test_the_tables_say_that_it_is_a_simulation(
     printed = capsys.readouterr().out
     assert "SIMULATION" in printed
     assert "+10.0% (+10.0% … +10.0%)" in printed
-
-
-def test_help_has_an_example() -> None:
-    assert "Example: leadre simulate" in CliRunner().invoke(command, ["--help"]).output
 
 
 @pytest.mark.slow

@@ -38,7 +38,6 @@ from leadre.recipe import (
     decode_recipe,
     encode_recipe,
 )
-from leadre.report import plots
 from leadre.store.importers.bids import simulate_bids
 from leadre.store.importers.prices import MarketPrices
 from leadre.store.importers.synthetic import import_world
@@ -135,9 +134,6 @@ def test_the_last_stage_is_validated_on_ads_that_it_never_learns_and_keeps_its_b
     validated = [point for point in points if point["hr_10"] is not None]
     assert [point["stage"] for point in validated] == ["main"] * 3
     assert all(0 <= point["ndcg_10"] <= point["hr_10"] <= 1 for point in validated)
-    svg = plots.training_curves(points)
-    assert "validation HR@10" in svg
-    assert "validation HR@10" not in plots.training_curves([point for point in points if point["hr_10"] is None])
 
 
 SASREC = SasRecRecipe(width=8, layers=1, heads=2, positions=20, epochs=3, batch_size=16)
