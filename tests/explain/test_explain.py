@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 
 import numpy as np
@@ -14,7 +14,7 @@ from leadre.domain.behavior import Action, Behavior, Domain
 from leadre.domain.identity import id_of
 from leadre.domain.targeting import Targeting
 from leadre.domain.users import ContextBehavior
-from leadre.explain import explain_list, plain, why
+from leadre.explain import explain_list, why
 from leadre.explain.shown import reasons
 from leadre.store.records import catalog
 from leadre.store.records.database import transaction
@@ -161,5 +161,5 @@ def test_explanations_are_json(asked: Asked) -> None:
     with transaction(asked.database) as connection:
         listed = explain_list(asked.retriever, asked.contexts[0], connection=connection, now=asked.now)
         told = why(asked.retriever, asked.contexts[0], ad.ad_id, connection=connection, now=asked.now)
-    assert json.loads(json.dumps(plain(listed), allow_nan=False))["levels"][0]["kept"][0]["prefix"]
-    assert json.loads(json.dumps(plain(told), allow_nan=False))["path"]
+    assert json.loads(json.dumps(asdict(listed), allow_nan=False))["levels"][0]["kept"][0]["prefix"]
+    assert json.loads(json.dumps(asdict(told), allow_nan=False))["path"]
