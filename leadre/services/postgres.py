@@ -72,13 +72,15 @@ def start(folder: Path, *, password: str, port: int, durable: bool) -> None:
     programs.account.own(settings, log)
     deadline = time.monotonic() + PATIENCE_S / 4
     while True:
+        begins = log.stat().st_size
         try:
             programs.run("pg_ctl", "start", "-D", str(data), "-l", str(log), "-w", "-t", "50", cwd=data)
         except Unavailable:
-            said = last_words(log)
-            # The last children of a killed server hold its shared memory until they notice.
-            if "is still in use" not in said or time.monotonic() > deadline:
-                raise Unavailable(f"PostgreSQL did not start on port {port}; see {log}: {said}") from None
+            # The last children of a killed server hold its shared memory until they notice; what they say when they do
+            # comes after that, in the same log.
+            held = b"is still in use" in log.read_bytes()[begins:]
+            if not held or time.monotonic() > deadline:
+                raise Unavailable(f"PostgreSQL did not start on port {port}; see {log}: {last_words(log)}") from None
             time.sleep(0.2)
         else:
             return
