@@ -343,7 +343,7 @@ def test_an_error_is_told_whatever_keeps_its_names_from_being_looked_up(
         raise UnknownAd("index i1 has no ad 5").about(ads=[5])
 
     monkeypatch.setattr("leadre.pipelines.summarize.summarize", lambda *_, **__: broken())
-    monkeypatch.setattr("leadre.cli.importing.settings", lambda: SimpleNamespace(database_url=""))
+    monkeypatch.setattr("leadre.cli.daily.settings", lambda: SimpleNamespace(database_url=""))
     for url in (empty_database_url, "mysql://nobody@127.0.0.1/nothing"):
         monkeypatch.setenv("LEADRE_DATABASE_URL", url)
         assert walk.run("summarize", fails=True) == "error: index i1 has no ad 5\n"

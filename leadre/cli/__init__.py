@@ -33,8 +33,8 @@ _SECTIONS: dict[str, dict[str, Known]] = {
     },
     "Data": {
         "import": ("leadre.cli.importing", "import_", "Load ads, users and behaviors."),
-        "summarize": ("leadre.cli.importing", "summarize", "Turn behaviors into interest summaries and sequences."),
-        "materialize": ("leadre.cli.importing", "materialize", "Copy what is new to the online store."),
+        "summarize": ("leadre.cli.daily", "summarize", "Turn behaviors into interest summaries and sequences."),
+        "materialize": ("leadre.cli.daily", "materialize", "Copy what is new to the online store."),
         "ads": ("leadre.cli.ads", "ads", "Pause and resume ads, say when they run and whether their budget lasts."),
         "dataset": ("leadre.cli.dataset", "dataset", "Make training sets for rankers, and lists of the past."),
         "ids": ("leadre.cli.ids", "ids", "Your ids as the 64-bit numbers of Feast, and back."),
@@ -79,7 +79,7 @@ _SECTIONS: dict[str, dict[str, Known]] = {
         "queue": ("leadre.cli.operations.queue", "queue", "Who waits for a new list, and who failed too often."),
         "features": ("leadre.cli.features.check", "features", "Whether the features that rankers read are well."),
         "rehydrate": ("leadre.cli.nearline", "rehydrate", "Bring all lists back to an online store that lost them."),
-        "retention": ("leadre.cli.importing", "retention", "Drop old months of lists, summaries and sequences."),
+        "retention": ("leadre.cli.daily", "retention", "Drop old months of lists, summaries and sequences."),
     },
 }
 """By what one wants to do. A new command needs a line here, and all that tests/cli/test_quality.py asks for."""

@@ -141,7 +141,7 @@ def schedule(
 
 @ads.command()
 @click.option("--prices", "path", required=True, type=click.Path(path_type=Path), help="A file of market prices.")
-@click.option("--seed", default=0, show_default=True, help="Another one draws other bids.")
+@click.option("--seed", default=0, help="Another one draws other bids.")
 @json_option
 def price(path: Path, *, seed: int, as_json: bool) -> None:
     """Draw a simulated bid for every ad without a real one, from the prices of a real market.

@@ -15,10 +15,8 @@ from leadre.errors import ConfigError
 
 
 @command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=8040, show_default=True, help="Port; 0 takes a free one."
-)
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8040, help="Port; 0 takes a free one.")
 @click.option("--name", "names", multiple=True, help="Another host name that reaches it, through a tunnel or proxy.")
 @click.option("--allow-changes", is_flag=True, help="Let pages promote and roll back releases, after a confirmation.")
 @click.option("--open", "open_to_all", is_flag=True, help="Listen beyond the loopback: something else asks who comes.")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--beam-width", type=click.IntRange(1, 1024), help="Ads a user. Default: LEADRE_BEAM_WIDTH.")
 @click.option("--filter/--all", "filtered", default=True, help="Only ads that run and accept the user, or every ad.")
 @click.option("--engine", type=click.Choice(get_args(EngineKind)), help="Default: LEADRE_ENGINE.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True, help="Of weights.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", help="Of weights.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads of the engine. Default: torch's.")
 @now_option
 @json_option

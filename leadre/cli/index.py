@@ -58,7 +58,7 @@ index.add_command(sweep)
 @index.command()
 @recipe_argument
 @set_option
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes, on Ray Data.")
+@click.option("--workers", type=click.IntRange(1), default=1, help="Processes, on Ray Data.")
 @click.option("--ray-address", help="A running Ray cluster, for example auto; Ray starts on this machine without.")
 @json_option
 def build(recipe: Path, overrides: tuple[str, ...], *, workers: int, ray_address: str | None, as_json: bool) -> None:

@@ -28,7 +28,7 @@ def _page(root: click.Group) -> Iterator[str]:
         for name, (_, _, said) in section.items():
             yield f"| [`leadre {name}`](#leadre-{name}) | {_cell(said)} |"
     yield ""
-    with click.Context(root, info_name="leadre") as context:
+    with click.Context(root, info_name="leadre", **root.context_settings) as context:
         for name in root.list_commands(context):
             command = root.get_command(context, name)
             if command is not None:

@@ -26,18 +26,16 @@ from leadre.settings import EngineKind, Settings
 if TYPE_CHECKING:
     from leadre.serving.http.application import Application
 
-_HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+_HOST = click.option("--host", default="127.0.0.1", help="Address to listen on.")
 _PORT = click.IntRange(0, 65535)
 _PORT_HELP = "Port to listen on; 0 takes a free one."
-_WORKERS = click.option(
-    "--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes that share the port."
-)
+_WORKERS = click.option("--workers", type=click.IntRange(1, 256), default=1, help="Processes that share the port.")
 _ADMIN_PORT = click.option(
     "--admin-port",
     type=click.IntRange(1, 65535),
     help="Show /metrics on this port instead, the second worker's on the next one, and so on.",
 )
-_ADMIN_HOST = click.option("--admin-host", default="127.0.0.1", show_default=True, help="Address of --admin-port.")
+_ADMIN_HOST = click.option("--admin-host", default="127.0.0.1", help="Address of --admin-port.")
 
 
 @group()
@@ -50,7 +48,7 @@ def serve() -> None:
 
 @serve.command("user-server")
 @_HOST
-@click.option("--port", type=_PORT, default=8010, show_default=True, help=_PORT_HELP)
+@click.option("--port", type=_PORT, default=8010, help=_PORT_HELP)
 @_WORKERS
 @_ADMIN_PORT
 @_ADMIN_HOST
@@ -86,7 +84,7 @@ def user_server(host: str, port: int, *, workers: int, admin_port: int | None, a
 
 @serve.command()
 @_HOST
-@click.option("--port", type=_PORT, default=8020, show_default=True, help=_PORT_HELP)
+@click.option("--port", type=_PORT, default=8020, help=_PORT_HELP)
 @_WORKERS
 @_ADMIN_PORT
 @_ADMIN_HOST
@@ -117,16 +115,16 @@ def mixer(host: str, port: int, *, workers: int, admin_port: int | None, admin_h
 
 @serve.command()
 @_HOST
-@click.option("--port", type=_PORT, default=8030, show_default=True, help=_PORT_HELP)
-@click.option("--release", default="live", show_default=True, help="A release's name, or `live`: whichever is.")
+@click.option("--port", type=_PORT, default=8030, help=_PORT_HELP)
+@click.option("--release", default="live", help="A release's name, or `live`: whichever is.")
 @click.option(
     "--engine",
     "kind",
     type=click.Choice([kind for kind in get_args(EngineKind) if kind != "remote"]),
     help="Default: LEADRE_ENGINE, or auto where that is remote.",
 )
-@click.option("--tokens-per-batch", type=click.IntRange(1), default=8192, show_default=True, help="A beam counts as 4.")
-@click.option("--waiting", type=click.IntRange(1), default=1024, show_default=True, help="Prompts that may wait.")
+@click.option("--tokens-per-batch", type=click.IntRange(1), default=8192, help="A beam counts as 4.")
+@click.option("--waiting", type=click.IntRange(1), default=1024, help="Prompts that may wait.")
 @door_options
 def engine(
     host: str, port: int, *, release: str, kind: EngineKind | None, tokens_per_batch: int, waiting: int, door: Door

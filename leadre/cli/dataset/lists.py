@@ -62,35 +62,32 @@ class Users(click.ParamType):  # type: ignore[type-arg]
 @command()
 @click.option("--from", "since", type=Instant(), required=True, help="The first instant.")
 @click.option("--to", "until", type=Instant(), required=True, help="Instants end before this one.")
-@click.option("--every", type=Duration(), default="1d", show_default=True, help="From one instant to the next.")
+@click.option("--every", type=Duration(), default="1d", help="From one instant to the next.")
 @click.option(
     "--models",
     type=click.Choice(["existing", "rolling"]),
     default="existing",
-    show_default=True,
     help="Decode each instant with the newest release that has not seen it, or train releases for the purpose.",
 )
 @click.option("--release", help="Decode all instants with this release (existing).")
 @click.option(
     "--recipe", type=click.Path(path_type=Path), help="What to train (rolling); by default the live release's."
 )
-@click.option("--retrain-every", type=Duration(), default="7d", show_default=True, help="Between trainings (rolling).")
+@click.option("--retrain-every", type=Duration(), default="7d", help="Between trainings (rolling).")
 @click.option("--index", "version", help="Index version (rolling); by default the newest.")
 @click.option(
     "--users",
     type=Users(),
     default="shown",
-    show_default=True,
     help="Those shown an ad while a list counts, everybody, or so many of the former, those shown the most.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(0),
     default=1,
-    show_default=True,
     help="Processes of this machine that decode; 0: leave it to Celery workers of the queue `backfill`, and wait.",
 )
-@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Users decoded at once.")
+@click.option("--batch", type=click.IntRange(1), default=64, help="Users decoded at once.")
 @click.option("--dry-run", is_flag=True, help="Say what it would cost, and stop.")
 @json_option
 def lists(

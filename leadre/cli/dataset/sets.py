@@ -34,7 +34,6 @@ def _days(command: Any) -> Any:
     "--engine",
     type=click.Choice(["postgres", "duckdb"]),
     default="postgres",
-    show_default=True,
     help="What joins: PostgreSQL, or DuckDB over Parquet files exported for it.",
 )
 @json_option

@@ -17,16 +17,12 @@ if TYPE_CHECKING:
 
 @command()
 @click.argument("names", nargs=-1, metavar="[ENCODER]...")
-@click.option(
-    "--per-category", type=click.IntRange(min=2), default=100, show_default=True, help="Ads sampled a category."
-)
-@click.option(
-    "--min-ads", type=click.IntRange(min=2), default=100, show_default=True, help="Leave smaller categories out."
-)
+@click.option("--per-category", type=click.IntRange(min=2), default=100, help="Ads sampled a category.")
+@click.option("--min-ads", type=click.IntRange(min=2), default=100, help="Leave smaller categories out.")
 @click.option("--level", type=click.Choice(["first", "second"]), default="second", help="Of the categories.")
 @click.option("--hide-categories", is_flag=True, help="Leave the categories out of the descriptions.")
 @click.option("--instruction", default="", help='Put before every description, for example "query: " for E5.')
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the sample.")
+@click.option("--seed", type=int, default=0, help="Of the sample.")
 @json_option
 def encoders(
     names: tuple[str, ...],

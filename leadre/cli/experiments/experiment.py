@@ -32,7 +32,7 @@ _OF_A_RELEASE = ("figure5", "combined")
 @command()
 @click.argument("name", type=click.Choice(_NAMES))
 @recipe_argument
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings of every row.")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, help="Trainings of every row.")
 @set_option
 @click.option(
     "--encoder",

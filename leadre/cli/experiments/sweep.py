@@ -28,7 +28,6 @@ _QUANTISERS, _ASSIGNMENTS = ("rqvae", "residual_kmeans", "product"), ("nearest",
     type=click.IntRange(1, 8),
     multiple=True,
     default=(3, 4),
-    show_default=True,
     help="M, codebooks; repeatable.",
 )
 @click.option(
@@ -36,7 +35,6 @@ _QUANTISERS, _ASSIGNMENTS = ("rqvae", "residual_kmeans", "product"), ("nearest",
     type=click.IntRange(2, 65_536),
     multiple=True,
     default=(256, 512, 1024),
-    show_default=True,
     help="K, codes in a codebook; repeatable.",
 )
 @click.option(

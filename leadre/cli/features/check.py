@@ -41,7 +41,7 @@ _BOUNDS: tuple[tuple[str, click.ParamType[Any], float, str], ...] = (
 def _bounds(command: Any) -> Any:
     """Add an option for each bound; the defaults are ours."""
     for name, kind, default, said in reversed(_BOUNDS):
-        command = click.option(f"--{name}", type=kind, default=default, show_default=True, help=said)(command)
+        command = click.option(f"--{name}", type=kind, default=default, help=said)(command)
     return command
 
 
@@ -60,7 +60,7 @@ def features() -> None:
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Compare the last day with this folder of `leadre dataset ranking` instead of the week before.",
 )
-@click.option("--sample", type=_COUNT, default=10_000, show_default=True, help="Users looked at.")
+@click.option("--sample", type=_COUNT, default=10_000, help="Users looked at.")
 @_bounds
 @json_option
 def check(*, now: datetime, training_set: Path | None, sample: int, as_json: bool, **bounds: Any) -> None:
