@@ -170,9 +170,10 @@ class SasRec:
             reached = self.validate(asked, wanted, seen=seen) if asked else float(epoch)
             if reached > best:
                 best, best_epoch, kept = reached, epoch, _copy(network)
+            stops = epoch - best_epoch >= recipe.patience
             if progress is not None:
-                progress("SASRec epochs", epoch, recipe.epochs)
-            if epoch - best_epoch >= recipe.patience:
+                progress("SASRec epochs", epoch, epoch if stops else recipe.epochs)
+            if stops:
                 break
         network.load_state_dict(kept)
         self.epochs = best_epoch
