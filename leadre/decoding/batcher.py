@@ -231,10 +231,14 @@ class _Line:
                 return False
             batch = self._take()
             self._running = len(batch)
-        if batch:
-            _decode(batch)
+        answers = _decode(batch) if batch else []
         with self._changed:
-            self._running = 0
+            self._running = 0  # before anybody is told: who has the answer finds nothing running
+        for request, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, BaseException):
+                request.answer.set_exception(answer)
+            else:
+                request.answer.set_result(answer)
         return True
 
     def _take(self) -> list[_Request]:
@@ -263,8 +267,8 @@ class _Line:
         )
 
 
-def _decode(batch: Sequence[_Request]) -> None:
-    """Answer a batch; when the engine raises, each of its requests alone, so that only the culprit fails."""
+def _decode(batch: Sequence[_Request]) -> list[list[Beam] | BaseException]:
+    """Return a batch's answers; when the engine raises, each request is asked alone, so that only the culprit fails."""
     first = batch[0]
     try:
         answers = first.engine.generate(
@@ -276,11 +280,7 @@ def _decode(batch: Sequence[_Request]) -> None:
             raise RuntimeError(f"the engine gave {len(answers)} answers to {len(batch)} prompts")
     except BaseException as error:  # noqa: BLE001 - whatever it is, somebody waits for it
         if len(batch) == 1:
-            first.answer.set_exception(error)
-            return
+            return [error]
     else:
-        for request, beams in zip(batch, answers, strict=True):
-            request.answer.set_result(beams)
-        return
-    for request in batch:
-        _decode([request])
+        return [*answers]
+    return [answer for request in batch for answer in _decode([request])]

@@ -322,3 +322,15 @@ def test_a_bound_that_cannot_be_kept_is_refused(engine: GatedEngine, name: str, 
 def test_the_batcher_loads_without_torch() -> None:
     program = "import sys; import leadre.decoding.batcher; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_who_has_the_answer_finds_nothing_running(engine: GatedEngine) -> None:
+    found: list[tuple[int, int]] = []
+    with MicroBatcher(engine, beam_width=3) as batcher:
+        first = batcher.submit([1])
+        assert engine.entered.wait(HANG_S)
+        assert batcher.load == (0, 1)
+        first.add_done_callback(lambda _: found.append(batcher.load))
+        engine.gate.set()
+        assert len(first.result(HANG_S)) == 3
+    assert found == [(0, 0)]
