@@ -176,6 +176,9 @@ class SftRecipe(_Section, frozen=True):
     """Stages in order; tasks within one stage are mixed (Table 2). Paper: EX, then IM, then Main."""
     epochs: tuple[PositiveFloat, ...] = (3.0, 3.0, 3.0)
     """Passes, one number a stage (paper: 3)."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """"adamw" (paper); "muon": Muon for the matrices of the layers, AdamW for embeddings and gains. A small model from
+    scratch gets as far in a pass as with AdamW in several (ours)."""
     learning_rate: PositiveFloat = 6e-5
     """Paper: 6e-5. A small model from scratch wants about 1e-3."""
     minimum_learning_rate: Annotated[float, Meta(ge=0)] = 6e-6

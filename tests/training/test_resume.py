@@ -44,6 +44,7 @@ def train(learner: Learner, data: TrainingData, recipe: Recipe, tmp_path: Path) 
         *,
         killed_at: tuple[str, int] | None = None,
         rank: int = 0,
+        optimizer: str = "adamw",
         every: int = 4,
         done: list[tuple[str, int]] | None = None,
     ) -> tuple[list[CurvePoint], dict[str, torch.Tensor]]:
@@ -60,7 +61,11 @@ def train(learner: Learner, data: TrainingData, recipe: Recipe, tmp_path: Path) 
             recipe,
             model=msgspec.structs.replace(recipe.model, lora_rank=rank),
             sft=msgspec.structs.replace(
-                recipe.sft, curriculum=(("explicit",), ("main",)), checkpoint_steps=every, epochs=(1.5, 2.5)
+                recipe.sft,
+                curriculum=(("explicit",), ("main",)),
+                checkpoint_steps=every,
+                epochs=(1.5, 2.5),
+                optimizer=optimizer,
             ),
         )
         curve, _ = fine_tune(learner, data, recipe=wanted, start="here", work=tmp_path / name, progress=progress)
@@ -83,6 +88,14 @@ def test_a_training_killed_three_times_ends_with_the_weights_and_the_curve_of_on
             other.stage, other.step, other.loss, other.learning_rate, other.accuracy,
         )  # fmt: skip
     assert [point.seconds for point in resumed[:9]] == sorted(point.seconds for point in resumed[:9])
+
+
+def test_a_killed_training_by_muon_goes_on_too(train: Train) -> None:
+    _, weights = train("whole", optimizer="muon")
+    with pytest.raises(Killed):
+        train("killed", optimizer="muon", killed_at=("main", 5))
+    _, same = train("killed", optimizer="muon")
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
 
 
 def test_killed_adapters_go_on_too_and_a_finished_training_is_not_repeated(train: Train, tmp_path: Path) -> None:

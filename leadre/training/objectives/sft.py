@@ -1,6 +1,6 @@
 """Supervised fine-tuning of one stage through TRL.
 
-LEADRE §4.3.1, §5.1.3: AdamW, cosine to a minimum rate, loss on the response only.
+LEADRE §4.3.1, §5.1.3: AdamW or Muon, cosine to a minimum rate, loss on the response only.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from leadre.training.run.checkpoint import (
     read_weights,
     write_progress,
 )
+from leadre.training.run.optimizer import MuonWithAdamW
 from leadre.training.run.processes import is_main, process_count, process_number, wait_for_all
 from leadre.training.run.progress import CurvePoint, Curves, Progress
 from leadre.training.run.reporting import Reporting
@@ -131,6 +132,7 @@ def run_stage(
         data_collator=_TargetCollator(pad_token_id=tokenizer.pad_token_id) if taught else None,
         curves=curves,
         average=average,
+        muon=recipe.optimizer == "muon",
     )
     trainer.remove_callback(PrinterCallback)
     for told in reporting.callbacks(stage.name) if reporting else []:
@@ -233,6 +235,7 @@ class _StageTrainer(SFTTrainer):  # type: ignore[misc]
         data_collator: _TargetCollator | None,
         curves: Curves,
         average: Average | None,
+        muon: bool,
     ) -> None:
         super().__init__(
             model=model,
@@ -242,14 +245,27 @@ class _StageTrainer(SFTTrainer):  # type: ignore[misc]
             processing_class=processing_class,
             callbacks=[curves],
         )
-        self._curves, self._average = curves, average
+        self._curves, self._average, self._muon = curves, average, muon
 
     _signature_columns: list[str] | None
+    optimizer: torch.optim.Optimizer | None
 
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
             super()._set_signature_columns_if_needed()
             self._signature_columns = [*(self._signature_columns or ()), "first_target"]
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        if self._muon and self.optimizer is None:
+            trained = self.model if model is None else model
+            self.optimizer = MuonWithAdamW(
+                trained,
+                rate=self.args.learning_rate,
+                decay=self.args.weight_decay,
+                decayed=self.get_decay_parameter_names(trained),
+            )
+        made: torch.optim.Optimizer = self.optimizer or super().create_optimizer(model)
+        return made
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         dataset: Any = self.train_dataset if train_dataset is None else train_dataset
