@@ -259,6 +259,7 @@ class Bench:
             self._recipe.sft,
             batch_size=batch,
             checkpoint_steps=0,
+            optimizer="adamw",  # the peers'
             objective="next_ad",
             distil=DistilRecipe(weight=(self._recipe.sft.distil.weight or WEIGHT) if teacher is not None else 0.0),
         )
