@@ -31,11 +31,10 @@ demo: setup ## the whole pipeline on a made-up ad world, through a real worker, 
 test: $(DEVELOPED) ## run everything this machine can run
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-test-docs: $(DEVELOPED) ## follow the tutorial and run every command of the documentation
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/docs -m 'docs or not docs'
-
-test-install: $(DEVELOPED) ## build the wheel, install it outside the checkout, and go from an empty folder to ads over HTTP
+test-install: $(DEVELOPED) ## build the wheel, install it outside the checkout, follow the tutorial with it and run every command of the documentation
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/install -m install
+
+test-docs: test-install ## the same: the documentation is tried on the wheel
 
 check: $(DEVELOPED) ## formatting, lint, types, floors
 	$(BIN)/ruff format --check .

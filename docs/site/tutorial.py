@@ -1,6 +1,6 @@
 """Run docs/tutorial.md from top to bottom in an empty folder, and write what its commands said into the page.
 
-`python docs/site/tutorial.py` does so (`make docs`); a test runs the same and compares.
+`python docs/site/tutorial.py` does so (`make docs`); a test runs the same with the installed wheel and compares.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from leadre.serving.http.application import Application
 from leadre.serving.http.openapi import document
 
 pytestmark = pytest.mark.slow
-REQUESTS = int(os.environ.get("LEADRE_FUZZ_REQUESTS", "3000"))
+REQUESTS = int(os.environ.get("LEADRE_FUZZ_REQUESTS", "1500"))
 
 
 class Running:

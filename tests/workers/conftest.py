@@ -88,12 +88,11 @@ def start(system: System, tmp_path: Path) -> Iterator[Callable[..., subprocess.P
     processes = []
 
     def run(app: str, *arguments: str) -> subprocess.Popen[bytes]:
-        path = f"{Path(__file__).parent}:{Path(__file__).parents[2]}"
         with (tmp_path / f"process-{len(processes)}.log").open("wb") as log:
             processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "celery", "-A", app, *arguments],
-                    env={**system.environment, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+                    env={**system.environment, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
                     stdout=log,
                     stderr=subprocess.STDOUT,
                 )

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, text
 
-from leadre.errors import ConfigError, InvalidInput
+from leadre.errors import ArtifactIncomplete, ConfigError, InvalidInput
 from leadre.pipelines.index import build as single
 from leadre.pipelines.index import fit_codebooks, scale_out
+from leadre.pipelines.index.build import embedding_store
 from leadre.recipe import IndexRecipe
 from leadre.store.records.catalog import upsert_ads
 from leadre.store.records.database import connect, transaction
@@ -80,10 +81,12 @@ def test_two_workers_give_the_same_files_as_one_machine(
 def test_an_error_of_a_worker_arrives_as_itself_and_leaves_nothing(
     database: Engine, database_url: str, tmp_path: Path
 ) -> None:
-    recipe = IndexRecipe(encoder=str(tmp_path / "no such model"), quantiser="residual_kmeans")
     indexes = tmp_path / "home" / "indexes"
-    with pytest.raises(ConfigError, match="no such model"):
-        scale_out.index_inventory(database_url=database_url, indexes=indexes, recipe=recipe, now=NOW, workers=2)
+    embedding_store(indexes, RECIPE)
+    (damaged,) = (tmp_path / "home" / "embeddings").iterdir()
+    (damaged / "a.safetensors").write_bytes(b"no shard")
+    with pytest.raises(ArtifactIncomplete, match=r"a\.safetensors"):
+        scale_out.index_inventory(database_url=database_url, indexes=indexes, recipe=RECIPE, now=NOW, workers=2)
     assert not indexes.exists()
     assert not (tmp_path / "home" / "scale-out").exists()
 

@@ -1,4 +1,8 @@
-"""Every command and program that a page shows is run, in the project that the tutorial makes; or says why it is not."""
+"""Every command and program that a page shows is run, in the project that the tutorial makes; or says why it is not.
+
+Run they are as who installed the wheel runs them, with nothing of this checkout in reach, in a folder with a space in
+its name.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from docs.site import tutorial
 from docs.site.blocks import Block, blocks_of, rewritten, shape, shell
+
+if TYPE_CHECKING:
+    from tests.install.conftest import Installed
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), ROOT / "benchmarks/README.md", *(ROOT / "docs").rglob("*.md")])
@@ -54,11 +62,11 @@ class Followed:
 
 
 @pytest.fixture(scope="module")
-def followed() -> Iterator[Followed]:
+def followed(installed: Installed) -> Iterator[Followed]:
     """Follow docs/tutorial.md in an empty folder; its servers, worker and database live until the module ends."""
-    folder = Path(tempfile.mkdtemp(prefix="leadre-docs-"))
+    folder = Path(tempfile.mkdtemp(prefix="leadre docs "))
     folder.chmod(0o755)  # under root the servers' account passes through it
-    found = tutorial.environment()
+    found = {**installed.environment, "COLUMNS": "100"}  # as wide as the page's tables
     port = str(free_port())
     try:
         with shell(folder, environment=found) as typed:
@@ -71,7 +79,7 @@ def followed() -> Iterator[Followed]:
         shutil.rmtree(folder)
 
 
-@pytest.mark.docs
+@pytest.mark.install
 @pytest.mark.timeout(900)
 def test_the_tutorial_shows_what_its_commands_say(followed: Followed) -> None:
     page = tutorial.PAGE.read_text()
@@ -82,7 +90,15 @@ def test_the_tutorial_shows_what_its_commands_say(followed: Followed) -> None:
     assert [(shape(shown[line]), shape(followed.said.get(line, ""))) for line in differing] == []
 
 
-@pytest.mark.docs
+@pytest.mark.install
+@pytest.mark.timeout(900)
+def test_the_project_has_a_report_with_baselines(followed: Followed) -> None:
+    with shell(followed.project, environment=followed.environment) as typed:
+        typed.run(plain('eval "$(leadre env)"\nleadre report'), folder=followed.project)
+    assert "co-visitation" in (followed.project / ".leadre/report.html").read_text()
+
+
+@pytest.mark.install
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_blocks_of_a_page_run(page: Path, followed: Followed) -> None:
