@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
-from leadre.cli.frame.command import command
+from leadre.cli.frame.command import OneOf, command
 from leadre.cli.session import named, now_option, settings
 from leadre.cli.terminal import console, json_option, print_json, print_table
 from leadre.settings import EngineKind
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 @named("users", metavar="USER...")
 @click.option("--beam-width", type=click.IntRange(1, 1024), help="Ads a user. Default: LEADRE_BEAM_WIDTH.")
 @click.option("--filter/--all", "filtered", default=True, help="Only ads that run and accept the user, or every ad.")
-@click.option("--engine", type=click.Choice(get_args(EngineKind)), help="Default: LEADRE_ENGINE.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", help="Of weights.")
+@click.option("--engine", type=OneOf(get_args(EngineKind)), help="Default: LEADRE_ENGINE.")
+@click.option("--precision", type=OneOf(["fp32", "bf16"]), default="fp32", help="Of weights.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads of the engine. Default: torch's.")
 @now_option
 @json_option

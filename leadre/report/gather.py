@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from leadre.errors import ArtifactIncomplete, ConfigError, LeadreError, Unavailable
 from leadre.indexing.ad_index import AdIndex
+from leadre.pipelines.decode import named_release
 from leadre.pipelines.doctor.examine import examine
 from leadre.pipelines.feature_quality.check import Bounds, FeatureQuality, check_features
 from leadre.pipelines.results import Result, read_figures, read_results
@@ -56,20 +57,13 @@ def gather(
     features = FeatureClient(settings.feature_repo, environment=settings.feast_environment())
     try:
         with transaction(database) as connection:
+            row = named_release(connection, release)
             rows = {row.release: row for row in list_releases(connection)}
             counts = row_counts(connection)
-        live = next((row for row in rows.values() if row.status == "live"), None)
-        row = rows.get(release) if release else live
-        if row is None:
-            raise ConfigError(
-                f"there is no release {release}: `leadre release list` shows those there are"
-                if release
-                else "no release is live: `leadre release promote`"
-            )
         tuned = rows.get(f"{row.release}-sft")
         return Report(
             release=row.release,
-            live=row is live,
+            live=row.status == "live",
             index_version=row.index_version,
             now=datetime.now(UTC),
             counts=counts,
@@ -79,7 +73,7 @@ def gather(
             evaluation=row.metrics,
             before_dpo=tuned.metrics if tuned else None,
             features=_quality(database, features, now=now),
-            trace=trace_user(settings, user, now=now, features=features) if row is live else None,
+            trace=trace_user(settings, user, now=now, features=features) if row.status == "live" else None,
             results=read_results(settings.home),
             simulation=_simulation(settings.home),
             benchmarks=_benchmarks(benchmarks),

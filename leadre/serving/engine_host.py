@@ -21,6 +21,7 @@ from leadre.decoding.wire import Asked
 from leadre.errors import ConfigError, LeadreError, ReleaseMismatch, Unavailable
 from leadre.indexing.ad_index import AdIndex
 from leadre.logs import place_of
+from leadre.names import not_there
 from leadre.serving.engine_server import State
 
 if TYPE_CHECKING:
@@ -208,6 +209,9 @@ def named_release(release: str, *, releases: Path) -> Callable[[], Wanted]:
     """
 
     def wanted() -> Wanted:
+        if not (releases / release).is_dir():
+            known = (folder.parent.name for folder in releases.glob(f"*/{MANIFEST}"))
+            raise not_there("release", release, known, lists=f"ls {releases}")
         manifest = open_artifact(releases / release, kind="release")
         return Wanted(release=release, folder=releases / release, index_version=manifest.facts["index_version"])
 

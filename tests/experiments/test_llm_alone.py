@@ -214,7 +214,7 @@ def test_the_command_prints_one_line_of_json_with_every_figure(
     assert plain["llm_share"] == pytest.approx(0.6)
     assert plain["users"] == 11
     for wrong, said in (
-        (["llm-alone", "--release", "s9"], "there is no release s9"),
+        (["llm-alone", "--release", "s9"], "there is no release 's9'; did you mean"),
         (["llm-alone", "--set", "sft.seed=1"], "no --set"),
         (["table1", "--users", "3"], "--users is for llm-alone"),
         (["figure5", "--release", "s0", "--release", "s1"], "one release"),

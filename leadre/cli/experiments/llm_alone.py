@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from leadre.cli.session import connection
 from leadre.cli.terminal import console, print_json, print_table, progress_bars
-from leadre.errors import ConfigError
 from leadre.settings import Settings
 
 if TYPE_CHECKING:
@@ -55,15 +54,10 @@ def run_llm_alone(
 
 
 def _folders(found: Settings, names: Sequence[str]) -> list[Path]:
-    from leadre.store.release.records import list_releases
+    from leadre.store.release.records import named_or_newest
 
     with connection(found) as connected:
-        known = {row.release: Path(row.uri) for row in list_releases(connected)}
-    if unknown := [name for name in names if name not in known]:
-        raise ConfigError(f"there is no release {unknown[0]}; `leadre release list` shows those there are")
-    if not known:
-        raise ConfigError("there is no release to ask: `leadre train` makes one")
-    return [known[name] for name in names] or [next(iter(known.values()))]
+        return [Path(named_or_newest(connected, name).uri) for name in names or (None,)]
 
 
 def print_llm_alone(made: LlmAlone) -> None:
