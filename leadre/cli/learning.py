@@ -243,8 +243,8 @@ def export(folder: Path, *, name: str | None, as_json: bool) -> None:
     Example: leadre release export /tmp/for-hub r1
     """
     from leadre.indexing.ad_index import AdIndex
-    from leadre.pipelines.decode import named_release
     from leadre.pipelines.learning.export import export_release
+    from leadre.store.release.records import named_release
 
     found = settings()
     with connection(found) as connected:

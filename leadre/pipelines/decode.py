@@ -26,12 +26,10 @@ from leadre.store.features.client import FeatureClient
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.events import recent_users
 from leadre.store.records.source_ids import user_source_ids
-from leadre.store.release import records
-from leadre.store.release.records import ReleaseRow
+from leadre.store.release.records import ReleaseRow, named_release
 from leadre.training.learner.release_folder import load_prompt_encoder, seen_of
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
     from sqlalchemy import Engine as Database
 
 
@@ -113,20 +111,6 @@ def prepare(
         )
     finally:
         database.dispose()
-
-
-def named_release(connection: Connection, release: str | None = None) -> ReleaseRow:
-    """Return a release by name; the live one unless named.
-
-    Raises:
-        ConfigError: there is no such release, or none is live.
-    """
-    if release is None:
-        live = records.live_release(connection)
-        if live is None:
-            raise ConfigError("no release is live: `leadre train` makes one, `leadre release promote` makes it live")
-        return live
-    return records.named_release(connection, release)
 
 
 def retriever_of(

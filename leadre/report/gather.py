@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from leadre.errors import ArtifactIncomplete, ConfigError, LeadreError, Unavailable
 from leadre.indexing.ad_index import AdIndex
-from leadre.pipelines.decode import named_release
 from leadre.pipelines.doctor.examine import examine
 from leadre.pipelines.feature_quality.check import Bounds, FeatureQuality, check_features
 from leadre.pipelines.results import Result, read_figures, read_results
@@ -26,7 +25,7 @@ from leadre.store.features.client import FeatureClient
 from leadre.store.quality.two_releases import pairs_of_lists
 from leadre.store.records.catalog import row_counts
 from leadre.store.records.database import connect, transaction
-from leadre.store.release.records import ReleaseRow, list_releases
+from leadre.store.release.records import ReleaseRow, list_releases, named_release
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -227,9 +227,7 @@ def live_release(settings: Settings) -> Callable[[], Wanted]:
 
     def wanted() -> Wanted:
         with transaction(database) as connection:
-            live = records.live_release(connection)
-        if live is None:
-            raise ConfigError("no release is live: `leadre train` makes one, `leadre release promote` makes it live")
+            live = records.named_release(connection)
         return Wanted(release=live.release, folder=Path(live.uri), index_version=live.index_version)
 
     return wanted

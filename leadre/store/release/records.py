@@ -263,12 +263,16 @@ def live_release(connection: Connection) -> ReleaseRow | None:
     return None if row is None else _release(row)
 
 
-def named_release(connection: Connection, release: str) -> ReleaseRow:
-    """Return a release by its name.
+def named_release(connection: Connection, release: str | None = None) -> ReleaseRow:
+    """Return a release by its name; the live one unless named.
 
     Raises:
-        ConfigError: there is none; the message names the one that was meant.
+        ConfigError: there is none of this name, and the message has the nearest one; or none is live.
     """
+    if release is None:
+        if (live := live_release(connection)) is None:
+            raise ConfigError("no release is live: `leadre train` makes one, `leadre release promote` makes it live")
+        return live
     row = connection.execute(select(*_COLUMNS).where(releases.c.release == release)).one_or_none()
     if row is None:
         known = connection.scalars(select(releases.c.release))
