@@ -21,6 +21,7 @@ from leadre.store.release import records as releases
 from tests.browser import THEMES, WIDTHS, opened
 from tests.live_world import LiveWorld, add_release, make_live_world
 from tests.report.conftest import NOW, evaluation, section
+from tests.report.test_llm_alone import an_answer
 from tests.report.test_paper import an_experiment
 from tests.report.test_simulation import a_simulation
 
@@ -56,6 +57,7 @@ def everything(report: Report) -> Report:
 def test_a_live_release_is_gathered_whole_and_a_browser_reads_it_everywhere(
     chromium, live: LiveWorld, applied: Settings, tmp_path: Path
 ) -> None:
+    keep_result(applied.home, "llm-alone", an_answer().to_json(), command="leadre experiment llm-alone", now=NOW)
     keep_result(applied.home, "table1", an_experiment().to_json(), command="leadre experiment table1", now=NOW)
     (applied.home / "simulation").mkdir()
     (applied.home / "simulation/result.json").write_text(json.dumps(a_simulation()))

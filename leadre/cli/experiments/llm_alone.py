@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leadre.cli.experiments.kept import keep_for_report
 from leadre.cli.session import connection
 from leadre.cli.terminal import console, print_json, print_table, progress_bars
 from leadre.settings import Settings
@@ -21,7 +22,7 @@ _SYSTEMS = {"llm": "the LLM alone", "fused": "fused", "signal": "the signal alon
 def run_llm_alone(
     found: Settings, names: Sequence[str], *, now: datetime, max_users: int | None, as_json: bool
 ) -> None:
-    """Ask releases and print what was found.
+    """Ask releases, keep what was found for the report, and print it.
 
     Args:
         found: where things run.
@@ -47,6 +48,7 @@ def run_llm_alone(
             max_users=max_users,
             progress=progress,
         )
+    keep_for_report(found, "llm-alone", made.to_json())
     if as_json:
         print_json(made.to_json())
     else:
