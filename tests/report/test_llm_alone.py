@@ -25,14 +25,10 @@ def an_answer(*, tied: int = 3) -> LlmAlone:
     def view(base: float) -> View:
         nobody = pooled_intervals(np.empty((1, 0, 4)), seed=0)
         systems = (*SYSTEMS, "fused_minus_signal")
+        some = [interval(mean) for mean in (0.1, 0.4, 0.3, -0.02)]
         groups = {
-            name: Group(
-                users=0 if name == "cold" else 5,
-                r10=dict(
-                    zip(systems, nobody if name == "cold" else map(interval, (0.1, 0.4, 0.3, -0.02)), strict=True)
-                ),
-            )
-            for name in GROUPS
+            name: Group(users=users, r10=dict(zip(systems, some if users else nobody, strict=True)))
+            for name, users in zip(GROUPS, (0, 5, 5, 5), strict=True)
         }
         names = [f"{system}_{metric}" for metric in METRICS for system in SYSTEMS]
         return View(
