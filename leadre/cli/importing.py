@@ -223,8 +223,8 @@ def taobao(
 
 @import_.command()
 @click.option("--seed", default=7, help="Another one makes another world.")
-@click.option("--ads", type=click.IntRange(1), default=400, help="How many.")
-@click.option("--users", type=click.IntRange(1), default=2000, help="How many.")
+@click.option("--ads", type=click.IntRange(1), default=400, help="How many ads.")
+@click.option("--users", type=click.IntRange(1), default=2000, help="How many users.")
 @now_option
 @json_option
 def synthetic(seed: int, *, ads: int, users: int, now: datetime, as_json: bool) -> None:

@@ -194,7 +194,7 @@ def list_(*, as_json: bool) -> None:
 
 
 @release.command()
-@click.argument("name", required=False)
+@click.argument("name", metavar="[RELEASE]", required=False)
 @click.option("--force", is_flag=True, help="Promote even if its figures fall.")
 @json_option
 def promote(name: str | None, *, force: bool, as_json: bool) -> None:
