@@ -5,7 +5,6 @@ Every number says whether it is the paper's (LEADRE §5.1). recipes/paper.toml h
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from leadre.errors import ConfigError
+from leadre.names import nearest
 
 PositiveInt = Annotated[int, Meta(ge=1)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
@@ -383,10 +383,10 @@ def load_recipe(path: Path, *, overrides: tuple[str, ...] = ()) -> Recipe:
     try:
         content: dict[str, Any] = tomllib.loads(path.read_text())
     except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, [each.name for each in path.parent.glob("*.toml")], n=1)
+        near = nearest(path.name, [each.name for each in path.parent.glob("*.toml")])
         remedy = "`leadre init DIR` writes those that ship into DIR/recipes"
         raise ConfigError(
-            f"no recipe at {path}; {f'did you mean {path.with_name(near[0])}?' if near else remedy}"
+            f"no recipe at {path}; {f'did you mean {path.with_name(near)}?' if near else remedy}"
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
@@ -425,13 +425,13 @@ def _refuse_unknown_keys(
     known: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fields(section)}
     for key, value in content.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
+            near = nearest(key, known)
             last = _last_key(key, value)
             elsewhere = [path for path in _paths(Recipe) if path.rpartition(".")[2] == last]
             if elsewhere:
                 hint = f"did you mean {' or '.join(elsewhere)}?"
             elif near:
-                hint = f"did you mean {prefix}{near[0]}?"
+                hint = f"did you mean {prefix}{near}?"
             else:
                 hint = f"there are {', '.join(known)}"
             raise ConfigError(f"{source}: there is no key {prefix}{key}; {hint}")

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from leadre.errors import ConfigError
+from leadre.names import did_you_mean
 
 SERVICES_FILE = "services.json"
 
@@ -241,7 +242,8 @@ class Settings:
 def _one_of(env: Mapping[str, str], name: str, known: tuple[str, ...], default: str) -> Any:
     value = env.get(name, default)
     if value not in known:
-        raise ConfigError(f"{name}={value!r} is not one of {', '.join(known)}")
+        hint = did_you_mean(value, known)
+        raise ConfigError(f"{name}={value!r} is not one of {', '.join(known)}; {hint}".rstrip("; "))
     return value
 
 

@@ -18,7 +18,7 @@ from leadre.domain.users import Context
 from leadre.errors import InvalidInput
 from leadre.explain import ListExplanation, Retrieved, Why, ad_labels, explain_list, retrieved_of, why
 from leadre.indexing.ad_index import AdIndex
-from leadre.pipelines.decode import named_release, retriever_of
+from leadre.pipelines.decode import retriever_of
 from leadre.prompts.render import Prompt
 from leadre.recipe import Recipe
 from leadre.retrieval.retriever import Retriever
@@ -26,6 +26,7 @@ from leadre.settings import EngineKind, Precision, Settings
 from leadre.store.features.client import FeatureClient
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.source_ids import user_source_ids
+from leadre.store.release.records import named_release
 
 if TYPE_CHECKING:
     import pandas as pd

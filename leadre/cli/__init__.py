@@ -41,12 +41,12 @@ _SECTIONS: dict[str, dict[str, Known]] = {
         "user": ("leadre.cli.operations.user", "user", "Remove a person's data."),
     },
     "Index": {
-        "index": ("leadre.cli.index", "index", "Build and inspect the ad index."),
+        "index": ("leadre.cli.index", "index", "Build, list and inspect ad indexes."),
     },
     "Train": {
         "train": ("leadre.cli.learning", "train", "Train a release from a recipe."),
         "evaluate": ("leadre.cli.learning", "evaluate", "Measure a release beside the baselines."),
-        "release": ("leadre.cli.learning", "release", "List, promote and roll back releases."),
+        "release": ("leadre.cli.learning", "release", "List, promote, export and roll back releases."),
         "experiment": (
             "leadre.cli.experiments.experiment",
             "experiment",

@@ -24,7 +24,7 @@ from leadre.cli.terminal import console, json_option, print_json, print_table, p
 def summarize(now: datetime, *, window_days: int | None, as_json: bool) -> None:
     """Turn behaviors into interest summaries and sequences; group users by ARPU, once a day. Beat runs it hourly.
 
-    On an old log say which instant is the present.
+    On an old log, say with --now which instant is the present.
 
     Examples:
     leadre summarize
@@ -47,9 +47,9 @@ def summarize(now: datetime, *, window_days: int | None, as_json: bool) -> None:
 
 
 @command()
-@click.option("--views", help="Only these, e.g. user_profile,ad_features; without it, all.")
+@click.option("--views", help="Feature views, e.g. user_profile,ad_features; without it, all.")
 @click.option("--full", is_flag=True, help="Everything, not what is new: when the online store's keys were lost.")
-@click.option("--processes", type=click.IntRange(1, 64), default=1, help="On this machine.")
+@click.option("--processes", type=click.IntRange(1, 64), default=1, help="Processes, on this machine.")
 @now_option
 @json_option
 def materialize(*, views: str | None, full: bool, processes: int, now: datetime, as_json: bool) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
-from leadre.cli.frame.command import command
-from leadre.cli.session import named, now_option, settings
-from leadre.cli.terminal import console, json_option, print_json, print_table
+from leadre.cli.frame.command import OneOf, command
+from leadre.cli.session import connection, named, now_option, settings
+from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 from leadre.settings import EngineKind
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 @named("users", metavar="USER...")
 @click.option("--beam-width", type=click.IntRange(1, 1024), help="Ads a user. Default: LEADRE_BEAM_WIDTH.")
 @click.option("--filter/--all", "filtered", default=True, help="Only ads that run and accept the user, or every ad.")
-@click.option("--engine", type=click.Choice(get_args(EngineKind)), help="Default: LEADRE_ENGINE.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", help="Of weights.")
+@click.option("--engine", type=OneOf(get_args(EngineKind)), help="Default: LEADRE_ENGINE.")
+@click.option("--precision", type=OneOf(["fp32", "bf16"]), default="fp32", help="Of weights.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads of the engine. Default: torch's.")
 @now_option
 @json_option
@@ -43,15 +43,27 @@ def decode(
 
     Example: leadre decode user_5 8 --all
     """
+    from leadre.store.release.records import named_release
+
+    found = settings()
+    with connection(found) as connected:
+        release = named_release(connected).release  # before any bar: where none is live, one line says so
     import torch
 
     import leadre
 
-    found = settings()
     if threads is not None:
         torch.set_num_threads(threads)
-    with leadre.load(settings=found, engine=engine, precision=precision) as live:
-        answers = live.retrieve(users, beam_width=beam_width, filtered=filtered, now=now)
+    answers: list[Retrieval] = []
+    with progress_bars() as progress:
+        progress("release", 0, 1)
+        with leadre.load(release, settings=found, engine=engine, precision=precision) as live:
+            progress("release", 1, 1)
+            for start in range(0, len(users), found.refresh_batch):
+                progress("users", start, len(users))
+                some = users[start : start + found.refresh_batch]
+                answers += live.retrieve(some, beam_width=beam_width, filtered=filtered, now=now)
+            progress("users", len(users), len(users))
     _print_ads(answers, as_json=as_json)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from leadre.cli.frame.command import group
+from leadre.cli.frame.command import OneOf, group
 from leadre.cli.session import now_option, settings
 from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 
@@ -26,7 +26,7 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 def _on_bad_row(default: Literal["stop", "skip"]) -> Callable[[Any], Any]:
     return click.option(
         "--on-bad-row",
-        type=click.Choice(["stop", "skip"]),
+        type=OneOf(["stop", "skip"]),
         default=default,
         help="At a bad row stop, or leave it out: counted by kind, and listed in rejected.csv.",
     )
@@ -56,21 +56,21 @@ def import_() -> None:
 @_max_bad_share
 @click.option(
     "--unknown-ads",
-    type=click.Choice(["stop", "skip", "content"]),
+    type=OneOf(["stop", "skip", "content"]),
     default="stop",
     help="At a behavior or impression of an ad that nobody knows stop, leave it out, or make the behavior one of the "
     "content domain.",
 )
 @click.option(
     "--long-texts",
-    type=click.Choice(["stop", "cut"]),
+    type=OneOf(["stop", "cut"]),
     default="stop",
     help="A text of more than 256 characters is a bad value, or is cut.",
 )
 @click.option("--time-zone", help="Time zone of times without an offset, e.g. Europe/Berlin; without it they are bad.")
 @click.option(
     "--time-unit",
-    type=click.Choice(["auto", "s", "ms", "us"]),
+    type=OneOf(["auto", "s", "ms", "us"]),
     default="auto",
     help="Of times that are numbers; auto tells by their size, and says what it took them for.",
 )
@@ -223,8 +223,8 @@ def taobao(
 
 @import_.command()
 @click.option("--seed", default=7, help="Another one makes another world.")
-@click.option("--ads", type=click.IntRange(1), default=400, help="How many.")
-@click.option("--users", type=click.IntRange(1), default=2000, help="How many.")
+@click.option("--ads", type=click.IntRange(1), default=400, help="How many ads.")
+@click.option("--users", type=click.IntRange(1), default=2000, help="How many users.")
 @now_option
 @json_option
 def synthetic(seed: int, *, ads: int, users: int, now: datetime, as_json: bool) -> None:

@@ -16,6 +16,7 @@ from leadre.cli.frame.command import group
 from leadre.cli.session import connection, recipe_argument, set_option, settings
 from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 from leadre.errors import ConfigError
+from leadre.names import not_there
 from leadre.recipe import load_recipe
 from leadre.settings import Settings
 
@@ -28,19 +29,23 @@ _FIGURES = (
 )
 
 
-def newest_version(found: Settings) -> str:
-    """Return the index version recorded last.
+def chosen_version(found: Settings, version: str | None) -> str:
+    """Return the index version of this name, or without one that which was recorded last.
 
     Raises:
         ConfigError: there is none.
     """
-    from leadre.store.release.records import newest_index
+    from leadre.store.records.indexes import list_indexes
 
+    if version and (found.indexes / version).exists():
+        return version  # the servers need not run
     with connection(found) as connected:
-        version = newest_index(connected)
-    if version is None:
+        known = [row.index_version for row in list_indexes(connected)]
+    if not known:
         raise ConfigError("there is no index yet: `leadre index build` makes one")
-    return version
+    if version and version not in known:
+        raise not_there("index", version, known, lists="leadre index list")
+    return version or known[0]
 
 
 @group()
@@ -103,6 +108,37 @@ def build(recipe: Path, overrides: tuple[str, ...], *, workers: int, ray_address
         print_quality(built.version, built.quality)
 
 
+@index.command("list")
+@json_option
+def list_(*, as_json: bool) -> None:
+    """List the index versions, newest first, and the releases that speak of them.
+
+    Example: leadre index list
+    """
+    from leadre.store.records.indexes import list_indexes
+    from leadre.store.release.records import list_releases
+
+    with connection(settings()) as connected:
+        indexes, releases = list_indexes(connected), list_releases(connected)
+    rows = [
+        {
+            "version": row.index_version,
+            "built_at": row.created_at,
+            "ads": int(row.quality.get("ads", 0)),
+            "releases": [release.release for release in releases if release.index_version == row.index_version],
+        }
+        for row in indexes
+    ]
+    if as_json:
+        print_json([{**row, "built_at": row["built_at"].isoformat()} for row in rows])
+        return
+    print_table(
+        "Indexes",
+        ("version", "built", "ads", "releases"),
+        [(row["version"], f"{row['built_at']:%Y-%m-%d %H:%M}", row["ads"], ", ".join(row["releases"])) for row in rows],
+    )
+
+
 @index.command()
 @click.argument("version", required=False)
 @json_option
@@ -114,7 +150,7 @@ def show(version: str | None, *, as_json: bool) -> None:
     from leadre.indexing.ad_index import AdIndex
 
     found = settings()
-    version = version or newest_version(found)
+    version = chosen_version(found, version)
     loaded = AdIndex.load(found.indexes / version)
     if as_json:
         print_json({"version": version, **loaded.quality})
@@ -137,7 +173,7 @@ def add(version: str | None, *, as_json: bool) -> None:
         added = add_new_ads(
             database_url=found.database_url,
             indexes=found.indexes,
-            version=version or newest_version(found),
+            version=chosen_version(found, version),
             now=datetime.now(UTC),
             progress=progress,
         )
@@ -177,7 +213,7 @@ def check(version: str | None, *, as_json: bool) -> None:
     from leadre.artifacts import open_artifact
 
     found = settings()
-    version = version or newest_version(found)
+    version = chosen_version(found, version)
     open_artifact((found.indexes / version).resolve(), kind="index", verify=True)
     if as_json:
         print_json({"version": version, "whole": True})

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from leadre.cli.frame.command import command, group
-from leadre.cli.index import newest_version
+from leadre.cli.frame.command import OneOf, command, group
+from leadre.cli.index import chosen_version
 from leadre.cli.session import connection, now_option, recipe_argument, set_option, settings
 from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 from leadre.errors import ConfigError
@@ -58,7 +58,7 @@ def train(
     if base_model:
         overrides = (*overrides, f'model.base_model="{base_model}"')
     wanted = load_recipe(recipe, overrides=overrides)
-    index = AdIndex.load(found.indexes / (version or newest_version(found)))
+    index = AdIndex.load(found.indexes / chosen_version(found, version))
     now = agreed(now)
     if not is_main():
         help_to_train(
@@ -87,11 +87,11 @@ def train(
 @click.argument("release", required=False)
 @click.option(
     "--score",
-    type=click.Choice(["raw", "level", "valid"]),
+    type=OneOf(["raw", "level", "valid"]),
     help="What a code's probability is over: the vocabulary, the codes of its level, or those that lead to a live ad; "
     "by default as the release's recipe says.",
 )
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", help="Of weights and activations.")
+@click.option("--precision", type=OneOf(["fp32", "bf16"]), default="fp32", help="Of weights and activations.")
 @click.option(
     "--collaborative-weight",
     type=click.FloatRange(0, 1),
@@ -120,14 +120,11 @@ def evaluate(
     """
     from leadre.indexing.ad_index import AdIndex
     from leadre.pipelines.learning.release import evaluate_release
-    from leadre.store.release.records import list_releases
+    from leadre.store.release.records import named_or_newest
 
     found = settings()
     with connection(found) as connected:
-        known = {row.release: row for row in list_releases(connected)}
-    row = known.get(release) if release else next(iter(known.values()), None)
-    if row is None:
-        raise ConfigError(f"there is no release {release or ''}; `leadre release list` shows those there are")
+        row = named_or_newest(connected, release)
     with progress_bars() as progress:
         measured = evaluate_release(
             Path(row.uri),
@@ -197,7 +194,7 @@ def list_(*, as_json: bool) -> None:
 
 
 @release.command()
-@click.argument("name", required=False)
+@click.argument("name", metavar="[RELEASE]", required=False)
 @click.option("--force", is_flag=True, help="Promote even if its figures fall.")
 @json_option
 def promote(name: str | None, *, force: bool, as_json: bool) -> None:
@@ -246,8 +243,8 @@ def export(folder: Path, *, name: str | None, as_json: bool) -> None:
     Example: leadre release export /tmp/for-hub r1
     """
     from leadre.indexing.ad_index import AdIndex
-    from leadre.pipelines.decode import named_release
     from leadre.pipelines.learning.export import export_release
+    from leadre.store.release.records import named_release
 
     found = settings()
     with connection(found) as connected:

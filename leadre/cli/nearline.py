@@ -30,7 +30,8 @@ def refresh(users: tuple[int | str, ...], *, now: datetime, as_json: bool) -> No
     from leadre.store.records.source_ids import ad_source_ids
 
     found = settings()
-    lists = refresh_users(found, ids_of(users), now=now)
+    with progress_bars() as progress:
+        lists = refresh_users(found, ids_of(users), now=now, progress=progress)
     with connection(found) as connected:
         names = ad_source_ids(connected, {beam.ad_id for made in lists for beam in made.beams})
     ads = [[names.get(beam.ad_id, beam.ad_id) for beam in made.beams] for made in lists]
@@ -67,7 +68,8 @@ def trace(
     """
     from leadre.report.trace import as_markdown, trace_user
 
-    walk = trace_user(settings(), user, ads=ads, now=now)
+    with progress_bars() as progress:
+        walk = trace_user(settings(), user, ads=ads, now=now, progress=progress)
     if as_json:
         retrieved = [
             {"ad": walk.ad_name(beam.ad_id), "sid": str(beam.sid), "log_probability": beam.log_probability}

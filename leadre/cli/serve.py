@@ -18,7 +18,7 @@ import click
 
 from leadre import logs
 from leadre.cli import session
-from leadre.cli.frame.command import group
+from leadre.cli.frame.command import OneOf, group
 from leadre.cli.operations.door import Door, door_options
 from leadre.errors import ConfigError, Unavailable
 from leadre.settings import EngineKind, Settings
@@ -120,7 +120,7 @@ def mixer(host: str, port: int, *, workers: int, admin_port: int | None, admin_h
 @click.option(
     "--engine",
     "kind",
-    type=click.Choice([kind for kind in get_args(EngineKind) if kind != "remote"]),
+    type=OneOf([kind for kind in get_args(EngineKind) if kind != "remote"]),
     help="Default: LEADRE_ENGINE, or auto where that is remote.",
 )
 @click.option("--tokens-per-batch", type=click.IntRange(1), default=8192, help="A beam counts as 4.")

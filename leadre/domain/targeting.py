@@ -7,13 +7,13 @@ not shown to a user whose value of it is unknown.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from leadre.domain.users import Profile
 from leadre.errors import InvalidInput
+from leadre.names import did_you_mean
 
 ATTRIBUTES = ("sex", "residence", "education_level", "occupation", "consumption_level", "device")
 """Profile fields that an ad may name the accepted values of."""
@@ -44,8 +44,7 @@ class Targeting:
             raise InvalidInput(f'targeting is an object such as {{"age": [18, 45]}}, this is a {type(plain).__name__}')
         for name in plain:
             if name != AGE and name not in ATTRIBUTES:
-                close = difflib.get_close_matches(str(name), (AGE, *ATTRIBUTES), n=1)
-                hint = f"did you mean {close[0]!r}? " if close else ""
+                hint = did_you_mean(str(name), (AGE, *ATTRIBUTES))
                 raise InvalidInput(
                     f"targeting by {str(name)[:60]!r} is unknown; {hint}known are {', '.join((AGE, *ATTRIBUTES))}"
                 )

@@ -5,7 +5,6 @@ LEADRE §3.4, §4.4.1: what a nearline worker hands its engine. For `leadre deco
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,11 +26,10 @@ from leadre.store.features.client import FeatureClient
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.events import recent_users
 from leadre.store.records.source_ids import user_source_ids
-from leadre.store.release.records import ReleaseRow, list_releases, live_release
+from leadre.store.release.records import ReleaseRow, named_release
 from leadre.training.learner.release_folder import load_prompt_encoder, seen_of
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
     from sqlalchemy import Engine as Database
 
 
@@ -113,25 +111,6 @@ def prepare(
         )
     finally:
         database.dispose()
-
-
-def named_release(connection: Connection, release: str | None = None) -> ReleaseRow:
-    """Return a release by name; the live one unless named.
-
-    Raises:
-        ConfigError: there is no such release, or none is live.
-    """
-    if release is None:
-        live = live_release(connection)
-        if live is None:
-            raise ConfigError("no release is live: `leadre train` makes one, `leadre release promote` makes it live")
-        return live
-    known = {row.release: row for row in list_releases(connection)}
-    if release not in known:
-        close = difflib.get_close_matches(release, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "`leadre release list` shows those there are"
-        raise ConfigError(f"there is no release {release!r}; {hint}")
-    return known[release]
 
 
 def retriever_of(

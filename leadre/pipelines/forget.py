@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Progress = Callable[[str, int, int | None], None]
 SETTLE_S = 6.0
 """Seconds between removing and looking (ours): longer than a lease, so what a worker had begun has ended by then."""
 MOST_ROUNDS = 5
@@ -63,6 +65,7 @@ def forget(
     online: Online,
     settle_s: float = SETTLE_S,
     sleep: Callable[[float], object] = time.sleep,
+    progress: Progress | None = None,
 ) -> Forgotten:
     """Remove a person's data, wait, and look; again, while somebody has written some meanwhile.
 
@@ -72,10 +75,12 @@ def forget(
         online: Redis.
         settle_s: seconds to wait before looking.
         sleep: waits.
+        progress: called with what is removed from or searched, how much of it is done, and of how much.
 
     Raises:
         Unavailable: PostgreSQL or Redis does not answer; what was removed stays removed.
     """
+    report = progress or (lambda *_: None)
     removed: Counter[str] = Counter()
     rounds, left = 0, {"everything": 1}
     while left and rounds < MOST_ROUNDS:
@@ -83,13 +88,13 @@ def forget(
         try:
             removed.update(_redis(remove_online(online, person)))  # first: what waits there would be written below
             with transaction(database) as connection:
-                removed.update(remove_rows(connection, person))
+                removed.update(remove_rows(connection, person, report=partial(report, "removing: tables")))
             removed.update(_redis(remove_online(online, person)))
             sleep(settle_s)
             with transaction(database) as connection:
-                found = find_rows(connection, person)
+                found = find_rows(connection, person, report=partial(report, "searching: tables"))
                 under_way = materialization_under_way(connection)
-            found |= _redis(find_online(online, person))
+            found |= _redis(find_online(online, person, report=partial(report, "searching: keys")))
         except RedisError as error:
             raise Unavailable(f"Redis does not answer ({type(error).__name__}): run the command again") from error
         left = {place: count for place, count in found.items() if count}

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from leadre.artifacts import MANIFEST
 from leadre.decoding.engine import Engine
 from leadre.domain.retrieval import RetrievalList
-from leadre.errors import ConfigError, ReleaseMismatch
+from leadre.errors import ReleaseMismatch
 from leadre.indexing.ad_index import AdIndex
 from leadre.pipelines.engine import engine_of_release
 from leadre.recipe import load_recipe
@@ -29,7 +29,7 @@ from leadre.retrieval.loaded_release import LoadedRelease
 from leadre.retrieval.retriever import Retriever
 from leadre.settings import Settings
 from leadre.store.features.client import FeatureClient
-from leadre.store.records.database import connect, session
+from leadre.store.records.database import connect, session, transaction
 from leadre.store.release import records as releases
 from leadre.training.learner.release_folder import load_prompt_encoder, seen_of
 
@@ -54,6 +54,7 @@ class _Revision:
     added: NDArray[np.bool_] | None
 
 
+Progress = Callable[[str, int, int | None], None]
 _Which = tuple[str, int]  # a release, and a number that changes with its index's revision
 
 
@@ -95,9 +96,7 @@ class LiveRetriever:
     def current(self) -> Retriever:
         """Return the live release's retriever over its index's newest revision that is ready. Raises as `refresh`."""
         with session(self._database) as connection:
-            live = releases.live_release(connection)
-        if live is None:
-            raise ConfigError("no release is live: `leadre train` makes one, `leadre release promote` makes it live")
+            live = releases.named_release(connection)
         folder = self._settings.indexes / live.index_version
         self._epoch = live.sequence
         which = (live.release, _written_at(folder))
@@ -173,8 +172,16 @@ def _make_ready(folder: Path, *, before: AdIndex, engine: Engine) -> _Revision:
     return _Revision(index=index, engine=engine.over(index), added=added)
 
 
-def refresh_users(settings: Settings, user_ids: Sequence[int], *, now: datetime) -> list[RetrievalList]:
+def refresh_users(
+    settings: Settings, user_ids: Sequence[int], *, now: datetime, progress: Progress | None = None
+) -> list[RetrievalList]:
     """Refresh users in this process, without queue and worker. For the command line and for debugging.
+
+    Args:
+        settings: where things run.
+        user_ids: whom.
+        now: the instant.
+        progress: called with what is done, how much of it and of how much, once it is known that a release is live.
 
     Raises:
         ConfigError: no release is live.
@@ -182,11 +189,19 @@ def refresh_users(settings: Settings, user_ids: Sequence[int], *, now: datetime)
     """
     database = connect(settings.database_url, application_name="leadre refresh")
     try:
+        with transaction(database) as connection:
+            releases.named_release(connection)
+        report = progress or (lambda *_: None)
+        report("release", 0, 1)
         features = FeatureClient(settings.feature_repo, settings.feast_environment())
         retriever = LiveRetriever(settings, database=database, features=features)
+        retriever.current()
+        report("release", 1, 1)
         found: list[RetrievalList] = []
         for start in range(0, len(user_ids), settings.refresh_batch):
+            report("users", start, len(user_ids))
             found += retriever.refresh(user_ids[start : start + settings.refresh_batch], now=now)
+        report("users", len(user_ids), len(user_ids))
         return found
     finally:
         database.dispose()

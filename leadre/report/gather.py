@@ -25,7 +25,7 @@ from leadre.store.features.client import FeatureClient
 from leadre.store.quality.two_releases import pairs_of_lists
 from leadre.store.records.catalog import row_counts
 from leadre.store.records.database import connect, transaction
-from leadre.store.release.records import ReleaseRow, list_releases
+from leadre.store.release.records import ReleaseRow, list_releases, named_release
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -56,20 +56,13 @@ def gather(
     features = FeatureClient(settings.feature_repo, environment=settings.feast_environment())
     try:
         with transaction(database) as connection:
+            row = named_release(connection, release)
             rows = {row.release: row for row in list_releases(connection)}
             counts = row_counts(connection)
-        live = next((row for row in rows.values() if row.status == "live"), None)
-        row = rows.get(release) if release else live
-        if row is None:
-            raise ConfigError(
-                f"there is no release {release}: `leadre release list` shows those there are"
-                if release
-                else "no release is live: `leadre release promote`"
-            )
         tuned = rows.get(f"{row.release}-sft")
         return Report(
             release=row.release,
-            live=row is live,
+            live=row.status == "live",
             index_version=row.index_version,
             now=datetime.now(UTC),
             counts=counts,
@@ -79,7 +72,7 @@ def gather(
             evaluation=row.metrics,
             before_dpo=tuned.metrics if tuned else None,
             features=_quality(database, features, now=now),
-            trace=trace_user(settings, user, now=now, features=features) if row is live else None,
+            trace=trace_user(settings, user, now=now, features=features) if row.status == "live" else None,
             results=read_results(settings.home),
             simulation=_simulation(settings.home),
             benchmarks=_benchmarks(benchmarks),

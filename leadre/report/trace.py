@@ -22,7 +22,7 @@ from leadre.domain.retrieval import RetrievalList
 from leadre.domain.users import Context
 from leadre.errors import ConfigError
 from leadre.explain import ListExplanation, beam_tree, explain_list
-from leadre.pipelines.refresh import LiveRetriever
+from leadre.pipelines.refresh import LiveRetriever, Progress
 from leadre.prompts.render import Prompt
 from leadre.retrieval.retriever import Retriever
 from leadre.settings import Settings
@@ -32,9 +32,13 @@ from leadre.store.records.database import connect, transaction
 from leadre.store.records.ecpm import ecpm_is_simulated
 from leadre.store.records.events import most_active_user
 from leadre.store.records.source_ids import user_source_ids
+from leadre.store.release.records import named_release
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+
+_STEPS = 4
+"""Of a walk, as its progress is told: the catalog, the release, the list, the search."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +82,7 @@ def trace_user(
     ads: Sequence[int | str] = (),
     now: datetime,
     features: FeatureClient | None = None,
+    progress: Progress | None = None,
 ) -> Trace:
     """Refresh a user with the live release and note every step.
 
@@ -87,6 +92,7 @@ def trace_user(
         ads: target ads, as their owner names them; none takes some of those retrieved, and as many others.
         now: the instant.
         features: the feature store, if it is open already.
+        progress: called with "steps", how many are done, and how many there are.
 
     Raises:
         ConfigError: no release is live, or there are no behaviors to choose a user by.
@@ -94,22 +100,31 @@ def trace_user(
         InvalidInput: what is given is no id.
         Unavailable: a server does not answer.
     """
+    report = progress or (lambda *_: None)
     database = connect(settings.database_url, application_name="leadre trace")
     try:
+        with transaction(database) as connection:
+            named_release(connection)
+            refuse_unknown(connection, ads)
+        report("steps", 0, _STEPS)
         features = features or FeatureClient(settings.feature_repo, settings.feast_environment())
         with transaction(database) as connection:
-            refuse_unknown(connection, ads)
             catalog = {ad.ad_id: ad for ad in read_ads(connection)}
             user_id = most_active_user(connection, now=now) if user is None else id_of(user)
             if user_id is None:
                 raise ConfigError(f"nobody has a behavior before {now.isoformat()}: name a user, or set --now")
             user = user_source_ids(connection, [user_id])[user_id] if user is None else user
             simulated = ecpm_is_simulated(connection)
+        report("steps", 1, _STEPS)
         retriever = LiveRetriever(settings, database=database, features=features).current()
+        report("steps", 2, _STEPS)
         retrieved = retriever.refresh([user_id], now=now)[0]
         context = features.contexts([user_id], now=now)[0]
         prompt = retriever.prompt(context)
         targets = tuple(ids_of(ads)) or _some_targets(retrieved, catalog)
+        report("steps", 3, _STEPS)
+        explanation = _explained(retriever, context, database=database, now=now)
+        report("steps", _STEPS, _STEPS)
         return Trace(
             user=user,
             context=context,
@@ -121,7 +136,7 @@ def trace_user(
             features=features.ranker_features(user_id, targets, now=now),
             simulated_ecpm=simulated,
             now=now,
-            explanation=_explained(retriever, context, database=database, now=now),
+            explanation=explanation,
         )
     finally:
         database.dispose()

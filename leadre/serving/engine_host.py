@@ -21,6 +21,7 @@ from leadre.decoding.wire import Asked
 from leadre.errors import ConfigError, LeadreError, ReleaseMismatch, Unavailable
 from leadre.indexing.ad_index import AdIndex
 from leadre.logs import place_of
+from leadre.names import not_there
 from leadre.serving.engine_server import State
 
 if TYPE_CHECKING:
@@ -208,6 +209,9 @@ def named_release(release: str, *, releases: Path) -> Callable[[], Wanted]:
     """
 
     def wanted() -> Wanted:
+        if not (releases / release).is_dir():
+            known = (folder.parent.name for folder in releases.glob(f"*/{MANIFEST}"))
+            raise not_there("release", release, known, lists=f"ls {releases}")
         manifest = open_artifact(releases / release, kind="release")
         return Wanted(release=release, folder=releases / release, index_version=manifest.facts["index_version"])
 
@@ -223,9 +227,7 @@ def live_release(settings: Settings) -> Callable[[], Wanted]:
 
     def wanted() -> Wanted:
         with transaction(database) as connection:
-            live = records.live_release(connection)
-        if live is None:
-            raise ConfigError("no release is live: `leadre train` makes one, `leadre release promote` makes it live")
+            live = records.named_release(connection)
         return Wanted(release=live.release, folder=Path(live.uri), index_version=live.index_version)
 
     return wanted

@@ -43,7 +43,7 @@ def test_every_command_has_help(command: str) -> None:
 def test_a_misspelled_command_gets_a_hint() -> None:
     done = CliRunner().invoke(cli, ["evalaute"])
     assert done.exit_code == 2
-    assert "Did you mean 'evaluate'?" in done.output
+    assert "did you mean 'evaluate'?" in done.output
 
 
 def test_without_servers_a_command_says_in_one_line_how_to_start_them(tmp_path: Path) -> None:

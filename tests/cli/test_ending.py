@@ -33,14 +33,17 @@ def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *w
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["tarin"], "Did you mean 'train'?"),
-        (["services", "stauts"], "Did you mean 'status'?"),
-        (["index", "bild"], "Did you mean 'build'?"),
-        (["index", "xyzzy"], "There are add, build, check"),
+        (["tarin"], "did you mean 'train'?"),
+        (["services", "stauts"], "did you mean 'status'?"),
+        (["index", "bild"], "did you mean 'build'?"),
+        (["index", "xyzzy"], "there are add, build, check"),
         (["release", "list", "--jsn"], "--json"),
         (["index", "build", "--worker", "2"], "--workers"),
         (["import", "parquet"], "Missing argument 'FOLDER'"),
-        (["serve", "engine", "--engine", "tensort"], "tensorrt"),
+        (["serve", "engine", "--engine", "tensort"], "did you mean 'tensorrt'?"),
+        (["experiment", "tabel1"], "did you mean 'table1'?"),
+        (["completion", "bsah"], "did you mean 'bash'?"),
+        (["evaluate", "--precision", "fp8x"], "is not one of 'fp32', 'bf16'; see"),
     ],
 )
 def test_what_is_typed_wrongly_is_one_line_with_a_hint(
@@ -228,7 +231,14 @@ def test_tab_after_leadre_imports_no_command() -> None:
     )
     count, modules = json.loads(done.stdout)
     assert count > 20
-    assert set(modules) == {"leadre.cli", "leadre.cli.frame", "leadre.cli.frame.command", "leadre.threads"}
+    assert set(modules) == {
+        "leadre.cli",
+        "leadre.cli.frame",
+        "leadre.cli.frame.command",
+        "leadre.errors",
+        "leadre.names",
+        "leadre.threads",
+    }
 
 
 def test_an_import_of_every_command_loads_nothing_heavy() -> None:

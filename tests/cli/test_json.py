@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from leadre.cli import cli
+from leadre.errors import ConfigError
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ROOT = Path(__file__).parents[2]
@@ -69,6 +70,10 @@ def test_the_index_prints_its_quality(world: dict[str, str]) -> None:
     built = value_of(world, "index", "build", str(ROOT / "recipes/demo.toml"), *options)
     assert built["ads"] == 96
     assert value_of(world, "index", "show")["version"] == built["version"]
+    (listed,) = value_of(world, "index", "list")
+    assert (listed["version"], listed["ads"], listed["releases"]) == (built["version"], 96, [])
+    with pytest.raises(ConfigError, match=f"did you mean '{built['version']}'. `leadre index list`"):
+        value_of(world, "index", "show", built["version"][1:])
     assert value_of(world, "index", "check") == {"version": built["version"], "whole": True}
     assert value_of(world, "index", "add")["added"] == 0
 

@@ -49,5 +49,5 @@ def test_it_prints_the_rows_and_what_was_mended(applied: Settings, monkeypatch: 
     ]
     assert run("--views", "user_profile", "--full").splitlines()[-2].split() == ["user_profile", "3", "3"]
     assert run("--now", "2026-01-02").splitlines()[-2].split() == ["user_profile", "0", "0"]
-    with pytest.raises(ConfigError, match="there is no view 'users' to materialize"):
+    with pytest.raises(ConfigError, match="there is no online view 'users'; there are ad_behavior_sequence"):
         run("--views", "users")

@@ -21,6 +21,7 @@ from leadre.indexing.ad_index import AdIndex
 from leadre.pipelines.index.build import build_index
 from leadre.pipelines.learning.release import evaluate_release
 from leadre.pipelines.learning.train import train
+from leadre.pipelines.results import read_results
 from leadre.recipe import (
     CollaborativeRecipe,
     DecodingRecipe,
@@ -213,8 +214,10 @@ def test_the_command_prints_one_line_of_json_with_every_figure(
             assert set(view[f"{group}_r10"]["llm"]) == {"mean", "low", "high"}
     assert plain["llm_share"] == pytest.approx(0.6)
     assert plain["users"] == 11
+    kept = read_results(home)["llm-alone"]
+    assert (kept.problem, kept.figures["users"], kept.figures["fused_r10"]) == ("", 11, plain["fused_r10"])
     for wrong, said in (
-        (["llm-alone", "--release", "s9"], "there is no release s9"),
+        (["llm-alone", "--release", "s9"], "there is no release 's9'; did you mean"),
         (["llm-alone", "--set", "sft.seed=1"], "no --set"),
         (["table1", "--users", "3"], "--users is for llm-alone"),
         (["figure5", "--release", "s0", "--release", "s1"], "one release"),

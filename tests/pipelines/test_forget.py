@@ -118,7 +118,16 @@ def test_everything_of_a_person_goes_and_nothing_of_others(
     with transaction(database) as connection:
         before = find_rows(connection, OTTO), find_online(online, OTTO)
         assert {table for table, rows in find_rows(connection, person).items() if rows} >= set(tables)
-    done = forget(person, database=database, online=online, settle_s=0)
+    told: dict[str, tuple[int, int | None]] = {}
+    done = forget(
+        person,
+        database=database,
+        online=online,
+        settle_s=0,
+        progress=lambda what, done, total: told.update({what: (done, total)}),
+    )
+    assert set(told) == {"removing: tables", "searching: tables", "searching: keys"}
+    assert all(done == total for done, total in told.values())
     assert (done.left_in_all, done.rounds, done.materialization_under_way) == (0, 1, False)
     assert set(done.removed) >= {*tables, "redis features", f"redis {STREAM}", f"redis {TAG}:dead"}
     assert online.others.xpending(STREAM, "persisters")["pending"] == 1

@@ -21,6 +21,7 @@ from leadre.store.release import records as releases
 from tests.browser import THEMES, WIDTHS, opened
 from tests.live_world import LiveWorld, add_release, make_live_world
 from tests.report.conftest import NOW, evaluation, section
+from tests.report.test_llm_alone import an_answer
 from tests.report.test_paper import an_experiment
 from tests.report.test_simulation import a_simulation
 
@@ -56,6 +57,7 @@ def everything(report: Report) -> Report:
 def test_a_live_release_is_gathered_whole_and_a_browser_reads_it_everywhere(
     chromium, live: LiveWorld, applied: Settings, tmp_path: Path
 ) -> None:
+    keep_result(applied.home, "llm-alone", an_answer().to_json(), command="leadre experiment llm-alone", now=NOW)
     keep_result(applied.home, "table1", an_experiment().to_json(), command="leadre experiment table1", now=NOW)
     (applied.home / "simulation").mkdir()
     (applied.home / "simulation/result.json").write_text(json.dumps(a_simulation()))
@@ -99,7 +101,7 @@ def test_a_release_that_is_not_live_has_a_report_too(live: LiveWorld, applied: S
     assert "not the live release" in page
     assert "Only the live release writes lists" in section(page, "story")
     assert "No release was live before this one" in section(page, "comparison")
-    with pytest.raises(ConfigError, match="no release r9: `leadre release list`"):
+    with pytest.raises(ConfigError, match=r"no release 'r9'; did you mean 'r[12]'\? `leadre release list`"):
         make_report(applied, "r9", user=None, now=live.world.now)
     with pytest.raises(ConfigError, match="is no folder"):
         gather(applied, benchmarks=path, now=live.world.now)

@@ -14,7 +14,7 @@ from leadre.artifacts import write_artifact
 from leadre.decoding.stub import StubEngine
 from leadre.decoding.wire import Asked
 from leadre.domain.retrieval import Beam
-from leadre.errors import ArtifactIncomplete, LeadreError, ReleaseMismatch, Unavailable
+from leadre.errors import ArtifactIncomplete, ConfigError, LeadreError, ReleaseMismatch, Unavailable
 from leadre.indexing.ad_index import AdIndex
 from leadre.indexing.trie import LiveMask
 from leadre.serving.engine_host import EngineHost, Wanted, named_release
@@ -166,7 +166,7 @@ def test_a_named_release_is_found_in_its_folder_without_a_database(tmp_path: Pat
     write_artifact(tmp_path / "r7", kind="release", facts={"index_version": "v3"}, write=lambda _: None)
     wanted = named_release("r7", releases=tmp_path)()
     assert wanted == Wanted(release="r7", folder=tmp_path / "r7", index_version="v3")
-    with pytest.raises(ArtifactIncomplete, match="r8"):
+    with pytest.raises(ConfigError, match="no release 'r8'; did you mean 'r7'"):
         named_release("r8", releases=tmp_path)()
 
 

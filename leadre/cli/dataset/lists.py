@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from leadre.cli.frame.command import command
+from leadre.cli.frame.command import OneOf, command
 from leadre.cli.session import Instant, connection, settings
 from leadre.cli.terminal import ProgressCall, aside, console, json_option, print_json, progress_bars
 from leadre.errors import ConfigError, LeadreError
@@ -65,7 +65,7 @@ class Users(click.ParamType):  # type: ignore[type-arg]
 @click.option("--every", type=Duration(), default="1d", help="From one instant to the next.")
 @click.option(
     "--models",
-    type=click.Choice(["existing", "rolling"]),
+    type=OneOf(["existing", "rolling"]),
     default="existing",
     help="Decode each instant with the newest release that has not seen it, or train releases for the purpose.",
 )
@@ -168,7 +168,7 @@ def _user_ids(found: Settings, users: str | int, *, since: datetime, until: date
 def _rolling(
     found: Settings, instants: Sequence[datetime], *, recipe: Path | None, version: str | None, every: timedelta
 ) -> Chosen:
-    from leadre.cli.index import newest_version
+    from leadre.cli.index import chosen_version
     from leadre.pipelines.dataset.rolling import rolling_releases, trainings
 
     aside.print(f"{trainings(instants, every)} trainings, each on what happened before")
@@ -177,7 +177,7 @@ def _rolling(
             found,
             instants,
             recipe=_recipe(found, recipe),
-            index_version=version or newest_version(found),
+            index_version=chosen_version(found, version),
             retrain_every=every,
             progress=progress,
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from leadre.cli.frame.command import command
+from leadre.cli.frame.command import OneOf, command
 from leadre.cli.session import Instant, settings
 from leadre.cli.terminal import console, json_option, print_json, progress_bars
 from leadre.errors import ConfigError
@@ -32,7 +32,7 @@ def _days(command: Any) -> Any:
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the set.")
 @click.option(
     "--engine",
-    type=click.Choice(["postgres", "duckdb"]),
+    type=OneOf(["postgres", "duckdb"]),
     default="postgres",
     help="What joins: PostgreSQL, or DuckDB over Parquet files exported for it.",
 )

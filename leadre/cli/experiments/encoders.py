@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from leadre.cli.experiments.kept import keep_for_report
-from leadre.cli.frame.command import command
+from leadre.cli.frame.command import OneOf, command
 from leadre.cli.session import settings
 from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 @click.argument("names", nargs=-1, metavar="[ENCODER]...")
 @click.option("--per-category", type=click.IntRange(min=2), default=100, help="Ads sampled a category.")
 @click.option("--min-ads", type=click.IntRange(min=2), default=100, help="Leave smaller categories out.")
-@click.option("--level", type=click.Choice(["first", "second"]), default="second", help="Of the categories.")
+@click.option(
+    "--level",
+    type=OneOf(["first", "second"]),
+    default="second",
+    help="Which categories: first-level or second-level ones.",
+)
 @click.option("--hide-categories", is_flag=True, help="Leave the categories out of the descriptions.")
 @click.option("--instruction", default="", help='Put before every description, for example "query: " for E5.')
 @click.option("--seed", type=int, default=0, help="Of the sample.")

@@ -13,7 +13,7 @@ import click
 from rich.text import Text
 
 from leadre.cli.experiments.kept import keep_for_report
-from leadre.cli.frame.command import command
+from leadre.cli.frame.command import OneOf, command
 from leadre.cli.session import connection, now_option, recipe_argument, set_option, settings
 from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 from leadre.errors import ConfigError
@@ -30,7 +30,7 @@ _OF_A_RELEASE = ("figure5", "combined")
 
 
 @command()
-@click.argument("name", type=click.Choice(_NAMES))
+@click.argument("name", type=OneOf(_NAMES))
 @recipe_argument
 @click.option("--seeds", type=click.IntRange(min=1), default=3, help="Trainings of every row.")
 @set_option
@@ -150,18 +150,13 @@ def _of_release(name: str, found: Settings, release: str | None) -> Callable[[Re
     """Return the experiment on a release: the one named, else the newest; without any, figure5 trains one."""
     from leadre.experiments.combined import combined
     from leadre.experiments.figure5 import figure5
-    from leadre.store.release.records import list_releases
+    from leadre.store.release.records import list_releases, named_or_newest
 
     with connection(found) as connected:
-        folders = {row.release: Path(row.uri) for row in list_releases(connected)}
-    if release and release not in folders:
-        raise ConfigError(f"there is no release {release}; `leadre release list` shows those there are")
-    folder = folders[release] if release else next(iter(folders.values()), None)
-    if name == "figure5":
-        return partial(figure5, release=folder)
-    if folder is None:
-        raise ConfigError("there is no release; `leadre train RECIPE` makes one")
-    return partial(combined, release=folder)
+        if name == "figure5" and release is None and not list_releases(connected):
+            return partial(figure5, release=None)
+        folder = Path(named_or_newest(connected, release).uri)
+    return partial(figure5 if name == "figure5" else combined, release=folder)
 
 
 def print_experiment(made: Experiment) -> None:

@@ -7,9 +7,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leadre.cli.experiments.kept import keep_for_report
 from leadre.cli.session import connection
 from leadre.cli.terminal import console, print_json, print_table, progress_bars
-from leadre.errors import ConfigError
 from leadre.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _SYSTEMS = {"llm": "the LLM alone", "fused": "fused", "signal": "the signal alon
 def run_llm_alone(
     found: Settings, names: Sequence[str], *, now: datetime, max_users: int | None, as_json: bool
 ) -> None:
-    """Ask releases and print what was found.
+    """Ask releases, keep what was found for the report, and print it.
 
     Args:
         found: where things run.
@@ -48,6 +48,7 @@ def run_llm_alone(
             max_users=max_users,
             progress=progress,
         )
+    keep_for_report(found, "llm-alone", made.to_json())
     if as_json:
         print_json(made.to_json())
     else:
@@ -55,15 +56,10 @@ def run_llm_alone(
 
 
 def _folders(found: Settings, names: Sequence[str]) -> list[Path]:
-    from leadre.store.release.records import list_releases
+    from leadre.store.release.records import named_or_newest
 
     with connection(found) as connected:
-        known = {row.release: Path(row.uri) for row in list_releases(connected)}
-    if unknown := [name for name in names if name not in known]:
-        raise ConfigError(f"there is no release {unknown[0]}; `leadre release list` shows those there are")
-    if not known:
-        raise ConfigError("there is no release to ask: `leadre train` makes one")
-    return [known[name] for name in names] or [next(iter(known.values()))]
+        return [Path(named_or_newest(connected, name).uri) for name in names or (None,)]
 
 
 def print_llm_alone(made: LlmAlone) -> None:

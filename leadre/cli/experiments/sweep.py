@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from leadre.cli.experiments.kept import keep_for_report
-from leadre.cli.frame.command import command
+from leadre.cli.frame.command import OneOf, command
 from leadre.cli.session import recipe_argument, set_option, settings
 from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 from leadre.recipe import load_recipe
@@ -40,14 +40,14 @@ _QUANTISERS, _ASSIGNMENTS = ("rqvae", "residual_kmeans", "product"), ("nearest",
 @click.option(
     "--quantiser",
     "quantisers",
-    type=click.Choice(_QUANTISERS),
+    type=OneOf(_QUANTISERS),
     multiple=True,
     help="Repeatable; by default the recipe's.",
 )
 @click.option(
     "--assignment",
     "assignments",
-    type=click.Choice(_ASSIGNMENTS),
+    type=OneOf(_ASSIGNMENTS),
     multiple=True,
     help="Repeatable; by default the recipe's.",
 )

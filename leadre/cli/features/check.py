@@ -14,7 +14,7 @@ from leadre.cli.frame.command import group
 from leadre.cli.frame.ending import DONE, FAILED, UNCHECKED, say_error
 from leadre.cli.session import features as open_features
 from leadre.cli.session import now_option, settings
-from leadre.cli.terminal import console, json_option, print_json, print_table
+from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 from leadre.errors import LeadreError
 
 if TYPE_CHECKING:
@@ -111,9 +111,16 @@ def _checked(now: datetime, *, training_set: Path | None, sample: int, bounds: d
     client = open_features(found)
     database = connect(found.database_url, application_name="leadre features")
     try:
-        return check_features(
-            database, client.store, now=now, bounds=Bounds(**bounds), training_set=training_set, sample=sample
-        )
+        with progress_bars() as progress:
+            return check_features(
+                database,
+                client.store,
+                now=now,
+                bounds=Bounds(**bounds),
+                training_set=training_set,
+                sample=sample,
+                progress=progress,
+            )
     finally:
         database.dispose()
         client.close()

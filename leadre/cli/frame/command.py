@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import click
 from click.shell_completion import CompletionItem
+
+from leadre.names import did_you_mean
 
 Known = tuple[str, str, str]
 """Module, attribute, and the help in one line."""
@@ -37,10 +38,13 @@ def split_help(text: str | None) -> tuple[str, list[str]]:
     return "\n\n".join(kept), examples
 
 
-def did_you_mean(typed: str, known: Collection[str]) -> str:
-    """Return "Did you mean 'x'?" with the nearest of the known names; nothing where none is near."""
-    near = difflib.get_close_matches(typed, known, n=1)
-    return f"Did you mean {near[0]!r}?" if near else ""
+class OneOf(click.Choice):  # type: ignore[type-arg]  # generic to type checkers only
+    """One of some words, on the command line; for a misspelled one it names the nearest."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """Say that it is none of them."""
+        hint = did_you_mean(str(value), map(str, self.choices))
+        return f"{super().get_invalid_choice_message(value, ctx).rstrip('.')}; {hint}".rstrip("; ")
 
 
 class _WithExamples(click.Command):
@@ -80,8 +84,8 @@ class Group(_WithExamples, click.Group):
         """
         known = self.list_commands(ctx)
         if not ctx.resilient_parsing and args[0] not in known and not args[0].startswith("-"):
-            hint = did_you_mean(args[0], known) or f"There are {', '.join(known)}."
-            raise click.UsageError(f"No such command {args[0]!r}. {hint}", ctx)
+            hint = did_you_mean(args[0], known) or f"there are {', '.join(known)}"
+            raise click.UsageError(f"No such command {args[0]!r}; {hint.rstrip()}", ctx)
         return super().resolve_command(ctx, args)
 
 

@@ -7,11 +7,11 @@ from typing import Literal
 import click
 from click.shell_completion import get_completion_class
 
-from leadre.cli.frame.command import command
+from leadre.cli.frame.command import OneOf, command
 
 
 @command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=OneOf(["bash", "zsh", "fish"]))
 def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
     """Print a script that completes commands, options and their values when you press tab.
 

@@ -9,7 +9,7 @@ import click
 
 from leadre.cli.frame.command import group
 from leadre.cli.session import features, settings
-from leadre.cli.terminal import console, json_option, print_json, print_table
+from leadre.cli.terminal import console, json_option, print_json, print_table, progress_bars
 
 NOT_REACHED = (
     "backups and write-ahead logs of PostgreSQL and Redis",
@@ -62,7 +62,10 @@ def forget(user_id: str, *, yes: bool, as_json: bool) -> None:
     try:
         tags = (TAG, "{leadre:behaviors}")
         places = Online(features=online, others=others, project=client.store.project, tags=tags)
-        done = forgetting.forget(person, database=database, online=places, settle_s=forgetting.SETTLE_S)
+        with progress_bars() as progress:
+            done = forgetting.forget(
+                person, database=database, online=places, settle_s=forgetting.SETTLE_S, progress=progress
+            )
     finally:
         client.close()
         database.dispose()

@@ -32,6 +32,7 @@ from leadre.store.past.inventory import read_past_inventory
 from leadre.store.past.shards import Shard, Waiting
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.ecpm import EcpmLog, read_ecpm, read_ecpm_log
+from leadre.store.release.records import named_release
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine as Database
@@ -63,12 +64,13 @@ def choose_existing(
     """
     with transaction(database) as connection:
         releases = past_releases(connection)
+        if release is not None:
+            named_release(connection, release)
     if release is not None:
         releases = [known for known in releases if known.row.release == release]
         if not releases:
             raise ConfigError(
-                f"there is no release {release!r} that says what it has seen and is whole on disk: "
-                "`leadre release list` shows those there are"
+                f"release {release!r} does not say what it has seen, or is not whole on disk: name another one, or none"
             )
         for at in instants:
             releases[0].check(at)

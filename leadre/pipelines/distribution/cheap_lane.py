@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from leadre.artifacts import MANIFEST
 from leadre.domain.retrieval import RetrievalList
-from leadre.errors import ConfigError, ReleaseMismatch
+from leadre.errors import ReleaseMismatch
 from leadre.indexing.ad_index import AdIndex
 from leadre.retrieval.cheap_lane import HISTORY, CheapLists, Visits
 from leadre.retrieval.inventory import Inventory
@@ -24,7 +24,7 @@ from leadre.settings import Settings
 from leadre.store.features.client import FeatureClient
 from leadre.store.records.database import transaction
 from leadre.store.records.distribution.histories import ad_histories, newest_ads
-from leadre.store.release.records import ReleaseRow, live_release
+from leadre.store.release.records import ReleaseRow, named_release
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine as Database
@@ -73,9 +73,7 @@ class CheapLane:
         if not user_ids:
             return []
         with transaction(self._database) as connection:
-            live = live_release(connection)
-        if live is None:
-            raise ConfigError("no release is live: `leadre train` makes one, `leadre release promote` makes it live")
+            live = named_release(connection)
         visits, inventory = self._visits(now), self._inventory(live, now)
         which = (live.release, live.sequence, visits, inventory)
         if self._lists is None or self._lists[0] != which:

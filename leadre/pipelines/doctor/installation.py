@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import shutil
 import sys
@@ -12,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from leadre.errors import ConfigError
+from leadre.names import nearest
 from leadre.pipelines.doctor.finding import Finding, State, fault, ok, warning
 from leadre.project.extras import EXTRAS, ON_ONE_MACHINE, install
 from leadre.settings import Settings
@@ -64,8 +64,8 @@ def unknown_variables(environment: Collection[str]) -> list[Finding]:
     findings = []
     for name in sorted(environment):
         if name.startswith("LEADRE_") and name not in known and not name.startswith("LEADRE_FEAST_"):
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "docs/operations.md lists those that are"
+            near = nearest(name, known)
+            hint = f"did you mean {near}?" if near else "docs/operations.md lists those that are"
             findings.append(warning("settings", f"{name} is read by nobody; {hint}", run=f"unset {name}"))
     return findings
 

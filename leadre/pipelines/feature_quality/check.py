@@ -6,7 +6,7 @@ LEADRE §4.4.1, §5.3. Everything is measured on samples, whose sizes are said; 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -58,6 +58,8 @@ _MEND = {
     "neutral_users_ratio": "neutral_ratio says why: without a list or expired: start nearline workers; corrupted: "
     "refresh the user; from_the_future: look at the workers' clocks",
 }
+
+Progress = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +145,7 @@ def check_features(
     training_set: Path | None = None,
     sample: int = SAMPLE,
     what: frozenset[str] = frozenset({"state", "drift"}),
+    progress: Progress | None = None,
 ) -> FeatureQuality:
     """Measure the features' quality as of `now`.
 
@@ -155,11 +158,13 @@ def check_features(
             the week before that day.
         sample: users looked at.
         what: "state" for freshness, coverage and distributions; "drift", which costs more, for the index by feature.
+        progress: called with what is measured, how much of it is done, and of how much.
 
     Raises:
         Unavailable: PostgreSQL or Redis does not answer.
         InvalidInput: the training set cannot be read.
     """
+    report = progress or (lambda *_: None)
     settled = now - timedelta(seconds=bounds.grace_s)
     reference = read_training_set(training_set, rows=10 * sample) if training_set else None
     with transaction(database) as connection:
@@ -175,11 +180,14 @@ def check_features(
             samples.append(
                 f"of these {len(keys['user_id']):,}, and {len(keys['ad_id']):,} ads, beside their rows online"
             )
-            figures += _freshness(connection, store, keys, now=now, bounds=bounds)
+            figures += _freshness(connection, store, keys, now=now, bounds=bounds, report=report)
+            report("lists", 0, len(users.ids))
             of_lists, histograms = _lists(connection, users, now=now, bounds=bounds)
             figures += of_lists
             figures += _neutral(online_records(store, users.ids), now=now, bounds=bounds)
+            report("lists", len(users.ids), len(users.ids))
         if "drift" in what:
+            report("drift", 0, 1)
             drifted, rows = drift_figures(
                 connection,
                 now=now,
@@ -188,6 +196,7 @@ def check_features(
                 max_psi=bounds.max_psi,
                 min_rows=bounds.min_rows,
             )
+            report("drift", 1, 1)
             figures += drifted
             samples += rows
     return FeatureQuality(now=now, samples=tuple(samples), figures=tuple(figures), histograms=histograms)
@@ -200,9 +209,12 @@ def _freshness(
     *,
     now: datetime,
     bounds: Bounds,
+    report: Progress,
 ) -> list[Figure]:
     figures = []
-    for view in sorted(store.list_feature_views(), key=lambda view: str(view.name)):
+    views = sorted(store.list_feature_views(), key=lambda view: str(view.name))
+    for done, view in enumerate(views):
+        report("views", done, len(views))
         of, ids = {"view": view.name}, keys[view.join_keys[0]]
         stored = newest_times(connection, view, ids, until=now)
         online = online_times(store, view, ids)
@@ -229,6 +241,7 @@ def _freshness(
             ),
             Figure(name="online_lag_seconds", of=of, value=float(np.nanmax(lag)) if np.isfinite(lag).any() else None),
         ]
+    report("views", len(views), len(views))
     return figures
 
 

@@ -6,12 +6,13 @@ from leadre.report.sections.features import features
 from leadre.report.sections.health import health
 from leadre.report.sections.index import index
 from leadre.report.sections.learning import learning
+from leadre.report.sections.llm_alone import llm_alone
 from leadre.report.sections.paper import paper
 from leadre.report.sections.quality import quality
 from leadre.report.sections.simulation import simulation
 from leadre.report.sections.story import story
 
-SECTIONS = (quality, comparison, simulation, story, learning, index, paper, features, benchmarks, health)
+SECTIONS = (quality, llm_alone, comparison, simulation, story, learning, index, paper, features, benchmarks, health)
 """In the page's order: what it brings, how it comes about, whether all is well."""
 
 __all__ = ["SECTIONS"]

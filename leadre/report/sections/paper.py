@@ -8,6 +8,7 @@ from typing import Any
 from leadre.pipelines.results import Result
 from leadre.report.content import Report, Section
 from leadre.report.plots import chart
+from leadre.report.sections.llm_alone import NAME as LLM_ALONE
 
 WANTED = {
     "table1": ("Table 1: components of the prompt", "leadre experiment table1 recipes/demo.toml"),
@@ -25,7 +26,7 @@ WANTED = {
 
 def paper(report: Report) -> Section:
     """Return the section: what was run, and the commands of what was not."""
-    order = [*WANTED, *(name for name in report.results if name not in WANTED)]
+    order = [*WANTED, *(name for name in report.results if name not in (*WANTED, LLM_ALONE))]
     shown = [_shown(report.results[name]) for name in order if name in report.results]
     return Section(
         key="paper",

@@ -17,7 +17,7 @@ from feast.data_source import DataSource
 from feast.types import Bytes, FeastType, from_feast_to_pyarrow_type
 from sqlalchemy import Connection, Engine, text
 
-from leadre.errors import ConfigError
+from leadre.names import not_there
 from leadre.store.records.database import connect, transaction
 
 ROWS_AT_ONCE = 50_000
@@ -46,7 +46,7 @@ def export_sources(
     store = FeatureStore(repo_path=str(feature_repo))
     views = {view.name: view for view in store.list_feature_views()}
     if unknown := sorted(set(names) - set(views)):
-        raise ConfigError(f"there is no feature view {unknown[0]!r}; there are {', '.join(sorted(views))}")
+        raise not_there("feature view", unknown[0], views)
     database = connect(database_url, application_name="leadre dataset", statement_timeout_s=0)
     try:
         chosen = [views[name] for name in names or sorted(views)]

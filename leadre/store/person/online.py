@@ -63,10 +63,17 @@ def remove_online(online: Online, person: Person) -> dict[str, int]:
     return dict(removed)
 
 
-def find_online(online: Online, person: Person) -> dict[str, int]:
+def find_online(
+    online: Online, person: Person, *, report: Callable[[int, int], object] = lambda *_: None
+) -> dict[str, int]:
     """Return how many keys, and members, fields, values and entries of keys, hold the person: by kind of place.
 
     Hashes of other entities in Feast's layout are told by their keys and not read: their features hold ids of ads.
+
+    Args:
+        online: where to look.
+        person: who.
+        report: called now and then with how many keys were looked at, and of about how many.
 
     Raises:
         redis.RedisError: Redis does not answer.
@@ -74,9 +81,13 @@ def find_online(online: Online, person: Person) -> dict[str, int]:
     (own,) = user_keys(np.array([person.user_id]), online.project)
     holds, entity = _holds(person), _entity_key(online.project)
     found = Counter({"features": int(online.features.exists(own))})
-    for client in (online.features, online.others):  # may be one server
+    clients = (online.features, online.others)  # may be one server
+    sizes, done = [int(client.dbsize()) for client in clients], 0
+    for client, size in zip(clients, sizes, strict=True):
         named = 0
-        for name in client.scan_iter(count=_AT_ONCE):
+        for seen, name in enumerate(client.scan_iter(count=_AT_ONCE)):
+            if seen % _AT_ONCE == 0:
+                report(done + min(seen, size), sum(sizes))
             raw = name if isinstance(name, bytes) else str(name).encode()
             if entity(raw):
                 continue
@@ -84,6 +95,8 @@ def find_online(online: Online, person: Person) -> dict[str, int]:
             named += holds(raw)
             found[place] = max(found[place], sum(map(holds, _parts(client, name))))
         found["keys"] = max(found["keys"], named)
+        done += size
+    report(done, sum(sizes))
     return {place: count for place, count in found.items() if count or place in ("features", "keys")}
 
 

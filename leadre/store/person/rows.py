@@ -7,6 +7,7 @@ table that nobody thought of is found out.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 
 from sqlalchemy import Connection, text
 
@@ -25,7 +26,9 @@ _HOLDS = {
 """By type of a column: whether a row holds the person."""
 
 
-def remove_rows(connection: Connection, person: Person) -> dict[str, int]:
+def remove_rows(
+    connection: Connection, person: Person, *, report: Callable[[int, int], object] = lambda *_: None
+) -> dict[str, int]:
     """Delete a person's rows and take the person out of lists of users; return how many rows of each table.
 
     Whoever writes for the person meanwhile waits until the transaction ends, and then makes a new, empty person.
@@ -33,11 +36,13 @@ def remove_rows(connection: Connection, person: Person) -> dict[str, int]:
     Args:
         connection: in a transaction.
         person: whose.
+        report: called with how many columns are done, and of how many.
     """
     columns = [found for found in _columns(connection) if found[3] in ("user_id", "user_ids")]
     columns.sort(key=lambda found: found[2] != "user_state")  # first: its row's lock is what writers wait for
     removed: dict[str, int] = {}
-    for schema, table, shown, column, kind in columns:
+    for done, (schema, table, shown, column, kind) in enumerate(columns):
+        report(done, len(columns))
         statement = (
             f"DELETE FROM {schema}.{table} WHERE {column} = :user_id"  # noqa: S608 - names of the catalog, quoted by it
             if kind == "int8"
@@ -47,10 +52,13 @@ def remove_rows(connection: Connection, person: Person) -> dict[str, int]:
         removed[shown] = (
             removed.get(shown, 0) + connection.execute(text(statement), {"user_id": person.user_id}).rowcount
         )
+    report(len(columns), len(columns))
     return removed
 
 
-def find_rows(connection: Connection, person: Person) -> dict[str, int]:
+def find_rows(
+    connection: Connection, person: Person, *, report: Callable[[int, int], object] = lambda *_: None
+) -> dict[str, int]:
     """Return how many rows of each table hold the person: by the 64-bit id, or by the owner's name for it.
 
     Every column that could hold either is looked at, in tables of any schema, Feast's registry included; but for those
@@ -60,6 +68,7 @@ def find_rows(connection: Connection, person: Person) -> dict[str, int]:
     Args:
         connection: to the system of record.
         person: who.
+        report: called with how many tables are done, and of how many.
     """
     conditions: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for schema, table, shown, column, kind in _columns(connection):
@@ -68,7 +77,8 @@ def find_rows(connection: Connection, person: Person) -> dict[str, int]:
             conditions[schema, table, shown].append(_HOLDS[kind].format(column=column))
     source_id = str(person.user_id) if person.source_id is None else person.source_id
     found: dict[str, int] = {}
-    for (schema, table, shown), holds in conditions.items():
+    for done, ((schema, table, shown), holds) in enumerate(conditions.items()):
+        report(done, len(conditions))
         query = f"SELECT count(*) FROM {schema}.{table} WHERE {' OR '.join(holds)}"  # noqa: S608 - as above
         known = {
             name: value
@@ -76,6 +86,7 @@ def find_rows(connection: Connection, person: Person) -> dict[str, int]:
             if f":{name}" in query
         }
         found[shown] = connection.execute(text(query), known).scalar_one()
+    report(len(conditions), len(conditions))
     return found
 
 

@@ -1,8 +1,11 @@
-"""Which ads of the catalog an index version lacks, and the right to change it. LEADRE §3.2, §4.4.1."""
+"""Which index versions there are, which ads of the catalog one lacks, the right to change it. LEADRE §3.2, §4.4.1."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +16,24 @@ from leadre.store.records.catalog import read_ads
 from leadre.store.records.tables import ads, index_versions, semantic_ids
 
 _AT_ONCE = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexRow:
+    """An index version: when it was recorded, and its figures (collisions, code use)."""
+
+    index_version: str
+    created_at: datetime
+    quality: Mapping[str, Any]
+
+
+_COLUMNS = [index_versions.c[name] for name in IndexRow.__dataclass_fields__]
+
+
+def list_indexes(connection: Connection) -> list[IndexRow]:
+    """Return all index versions, newest first."""
+    rows = connection.execute(select(*_COLUMNS).order_by(index_versions.c.created_at.desc()))
+    return [IndexRow(**cast(dict[str, Any], dict(row._mapping))) for row in rows]
 
 
 def lock_index(connection: Connection, version: str) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 from sqlalchemy import Engine, update
 
-from leadre.errors import ConfigError, ReleaseMismatch
+from leadre.errors import ReleaseMismatch
 from leadre.store.records.database import transaction
 from leadre.store.records.tables import releases
 from leadre.store.release.guard import guard_of
-from leadre.store.release.records import ReleaseRow, list_releases, promote
+from leadre.store.release.records import ReleaseRow, named_release, promote
 
 
 def promote_guarded(
@@ -30,10 +30,7 @@ def promote_guarded(
         ReleaseMismatch: the guard forbids it; the reason is recorded in the release's metrics, as `kept_back`.
     """
     with transaction(database) as connection:
-        rows = {row.release: row for row in list_releases(connection)}
-    if release not in rows:
-        raise ConfigError(f"there is no release {release!r}; `leadre release list` shows those there are")
-    metrics = rows[release].metrics
+        metrics = named_release(connection, release).metrics
     try:
         with transaction(database) as connection:
             return promote(connection, release, guard=guard_of(metrics), remeasured=remeasured, force=force)

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Row, literal_column, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from leadre.errors import ConfigError, InvalidInput, ReleaseMismatch
+from leadre.names import not_there
 from leadre.store.records.bulk import merge, staged
 from leadre.store.records.tables import index_versions, releases, semantic_ids
 from leadre.store.release.guard import shortfalls
@@ -210,7 +211,7 @@ def promote(
         ReleaseMismatch: the guard forbids it; the message holds the figures.
     """
     _lock(connection)
-    chosen = _by_name(connection, release)
+    chosen = named_release(connection, release)
     live = live_release(connection)
     if chosen.status == "live":
         return chosen
@@ -262,6 +263,36 @@ def live_release(connection: Connection) -> ReleaseRow | None:
     return None if row is None else _release(row)
 
 
+def named_release(connection: Connection, release: str | None = None) -> ReleaseRow:
+    """Return a release by its name; the live one unless named.
+
+    Raises:
+        ConfigError: there is none of this name, and the message has the nearest one; or none is live.
+    """
+    if release is None:
+        if (live := live_release(connection)) is None:
+            raise ConfigError("no release is live: `leadre train` makes one, `leadre release promote` makes it live")
+        return live
+    row = connection.execute(select(*_COLUMNS).where(releases.c.release == release)).one_or_none()
+    if row is None:
+        known = connection.scalars(select(releases.c.release))
+        raise not_there("release", release, known, lists="leadre release list")
+    return _release(row)
+
+
+def named_or_newest(connection: Connection, release: str | None) -> ReleaseRow:
+    """Return a release by its name; without one, that which was trained last.
+
+    Raises:
+        ConfigError: there is no such release, or none at all.
+    """
+    if release is not None:
+        return named_release(connection, release)
+    if newest := list_releases(connection)[:1]:
+        return newest[0]
+    raise ConfigError("there is no release yet: `leadre train` makes one")
+
+
 def list_releases(connection: Connection) -> list[ReleaseRow]:
     """Return all releases, newest first."""
     rows = connection.execute(select(*_COLUMNS).order_by(releases.c.created_at.desc(), releases.c.sequence.desc()))
@@ -280,13 +311,6 @@ def indexes_seen_until(connection: Connection) -> dict[str, datetime]:
 def _lock(connection: Connection) -> None:
     """Let nobody else promote before this transaction ends. A row's lock is not enough: at first no row is live."""
     connection.execute(text("LOCK TABLE releases IN SHARE ROW EXCLUSIVE MODE"))
-
-
-def _by_name(connection: Connection, release: str) -> ReleaseRow:
-    row = connection.execute(select(*_COLUMNS).where(releases.c.release == release)).one_or_none()
-    if row is None:
-        raise ConfigError(f"there is no release {release!r}; `leadre release list` shows those there are")
-    return _release(row)
 
 
 def _make_live(connection: Connection, release: str, *, promoted_at: Any) -> ReleaseRow:

@@ -14,6 +14,7 @@ from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.infra.online_stores.redis import RedisOnlineStoreConfig
 
 from leadre.errors import ConfigError
+from leadre.names import not_there
 from leadre.store.features.layout import FEATURE, VIEW
 from leadre.store.features.materialization.view import View
 from leadre.store.features.online_store import key_ttl_s, updated_in_place
@@ -41,7 +42,7 @@ def find_views(store: FeatureStore, names: Collection[str] = ()) -> list[View]:
         )
     known = {view.name: view for view in _registered(store) if view.online}
     if unknown := sorted(set(names) - set(known)):
-        raise ConfigError(f"there is no view {unknown[0]!r} to materialize; there are {', '.join(sorted(known))}")
+        raise not_there("online view", unknown[0], known)
     return [_view(store, known[name]) for name in sorted(names or known)]
 
 

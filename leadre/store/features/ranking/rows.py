@@ -16,6 +16,7 @@ from leadre.derivation import NEUTRAL, USER_NEUTRAL, Lists
 from leadre.derivation.lists import living
 from leadre.derivation.user_side import user_columns, user_numbers
 from leadre.errors import InvalidInput
+from leadre.names import did_you_mean
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,7 +75,8 @@ class RankingRows:
         if name in USER_NUMBERS:
             return self._user_numbers()[name]
         if name not in USER_NEUTRAL:
-            raise InvalidInput(f"there is no user-side feature {name!r}; there are {', '.join(USER_NEUTRAL)}")
+            hint = did_you_mean(name, USER_NEUTRAL)
+            raise InvalidInput(f"there is no user-side feature {name!r}; {hint}there are {', '.join(USER_NEUTRAL)}")
         values = np.empty(len(self.lists), dtype=object)
         values[:] = self._user_columns()[name]
         return values

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from leadre.errors import InvalidInput
+from leadre.names import did_you_mean
 
 TimeUnit = Literal["auto", "s", "ms", "us"]
 
@@ -96,8 +97,7 @@ def read_columns(texts: Collection[str], known: Mapping[str, Collection[str]]) -
         if not equals or not name or not theirs:
             raise InvalidInput(f"{pair!r} renames no column; write OURS=THEIRS, e.g. user_id=uid")
         if name not in ours:
-            close = difflib.get_close_matches(name, sorted(ours), n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            hint = did_you_mean(name, sorted(ours))
             raise InvalidInput(f"no table has a column {name!r}; {hint}ours stands on the left, as in user_id=uid")
         if name in renamed:
             raise InvalidInput(f"the column {name!r} is renamed twice, to {renamed[name]!r} and {theirs!r}")

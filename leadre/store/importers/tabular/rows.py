@@ -5,7 +5,6 @@ Whatever is wrong is told with file, row and column. docs/data_format.md is the 
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from leadre.errors import InvalidInput
+from leadre.names import did_you_mean
 from leadre.store.importers.tabular.columns import REQUIRED, Column, ColumnRule, RowCheck, distinct, parse_all
 from leadre.store.importers.tabular.delimited import SEPARATORS, DelimitedFile, WrongWidth
 from leadre.store.importers.tabular.options import ImportOptions
@@ -152,8 +152,7 @@ class TableReader:
         known = [rule.name for rule in self._rules]
         for name in names:
             if name not in theirs.values():
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {close[0]!r}? " if close and close[0] != name else ""
+                hint = "" if name in known else did_you_mean(name, known)
                 problem = f"unknown column; {hint}known are {', '.join(known)}; --columns OURS={name} renames it"
                 raise InvalidInput(problem, source=source, column=name)
             if names.count(name) > 1:

@@ -6,7 +6,6 @@ leadre.store.importers.tabular.times reads times.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 from leadre.domain.identity import id_of
 from leadre.domain.targeting import Targeting
 from leadre.errors import InvalidInput
+from leadre.names import did_you_mean
 from leadre.store.importers.tabular.rejected import BadValue, Kind
 
 MAX_NAME = 256
@@ -202,8 +202,7 @@ def choice(options: type[StrEnum]) -> Callable[[object], StrEnum]:
         try:
             return options(str(value))
         except ValueError:
-            close = difflib.get_close_matches(str(value), list(options), n=1)
-            hint = f"did you mean {str(close[0])!r}? " if close else ""
+            hint = did_you_mean(str(value), map(str, options))
             problem = f"{shown(value)} is unknown; {hint}known are {', '.join(options)}"
             raise BadValue(Kind.UNKNOWN_CHOICE, problem) from None
 
