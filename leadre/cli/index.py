@@ -120,22 +120,35 @@ def list_(*, as_json: bool) -> None:
 
     with connection(settings()) as connected:
         indexes, releases = list_indexes(connected), list_releases(connected)
-    rows = [
-        {
-            "version": row.index_version,
-            "built_at": row.created_at,
-            "ads": int(row.quality.get("ads", 0)),
-            "releases": [release.release for release in releases if release.index_version == row.index_version],
-        }
+    speaking = {
+        row.index_version: [each.release for each in releases if each.index_version == row.index_version]
         for row in indexes
-    ]
+    }
     if as_json:
-        print_json([{**row, "built_at": row["built_at"].isoformat()} for row in rows])
+        print_json(
+            [
+                {
+                    "version": row.index_version,
+                    "built_at": row.created_at.isoformat(),
+                    "ads": int(row.quality.get("ads", 0)),
+                    "releases": speaking[row.index_version],
+                }
+                for row in indexes
+            ]
+        )
         return
     print_table(
         "Indexes",
         ("version", "built", "ads", "releases"),
-        [(row["version"], f"{row['built_at']:%Y-%m-%d %H:%M}", row["ads"], ", ".join(row["releases"])) for row in rows],
+        [
+            (
+                row.index_version,
+                f"{row.created_at:%Y-%m-%d %H:%M}",
+                int(row.quality.get("ads", 0)),
+                ", ".join(speaking[row.index_version]),
+            )
+            for row in indexes
+        ],
     )
 
 

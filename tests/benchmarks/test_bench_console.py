@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from benchmarks.bench_console import measure
 from leadre.settings import Settings
+
+pytestmark = pytest.mark.filterwarnings("ignore:On demand feature view:RuntimeWarning")
 
 PAGES = ("overview", "user", "user_search_llm", "user_why_llm", "ad", "index", "queue", "releases")
 LARGE = ("index", "prefix", "ad")
@@ -13,10 +18,6 @@ LARGE = ("index", "prefix", "ad")
 def test_every_page_is_measured_on_both_worlds(
     empty_database_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
-    from benchmarks.bench_console import measure
-
     for name, value in settings.feast_environment().items():
         monkeypatch.setenv(name, value)  # `measure` sets them anew; afterwards they are as they were
     figures = measure(replace(settings, database_url=empty_database_url), ads=8_192, times=2)

@@ -217,7 +217,7 @@ def test_the_command_prints_one_line_of_json_with_every_figure(
     kept = read_results(home)["llm-alone"]
     assert (kept.problem, kept.figures["users"], kept.figures["fused_r10"]) == ("", 11, plain["fused_r10"])
     for wrong, said in (
-        (["llm-alone", "--release", "s9"], "there is no release 's9'; did you mean"),
+        (["llm-alone", "--release", "s9"], "there is no release 's9'; `leadre release list`"),
         (["llm-alone", "--set", "sft.seed=1"], "no --set"),
         (["table1", "--users", "3"], "--users is for llm-alone"),
         (["figure5", "--release", "s0", "--release", "s1"], "one release"),

@@ -37,7 +37,7 @@ def test_a_healthy_world_is_well(world: World) -> None:
     assert f"{USERS} of {USERS} users" in done.output
     done = run("--json")
     assert done.exit_code == 0
-    told = json.loads(done.output)
+    told = json.loads(done.stdout)
     values = {(figure["name"], *figure["of"].values()): figure["value"] for figure in told["figures"]}
     assert values["age_seconds", "retrieved_ads"] == 3600
     assert values["list_coverage_ratio",] == values["lists_ratio", "index-2", "release-2"] == 1
