@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +21,6 @@ import redis
 from leadre import services as embedded
 from leadre.services import Services
 from leadre.settings import Settings
-from leadre.store.features.command import run_feast
 from leadre.store.records.database import migrate
 from tests.browser import chromium
 
@@ -81,9 +81,8 @@ def applied_database(services: Services, template_database: str) -> str:
         redis_url=services.redis_url,
         feature_repo=ROOT / "feature_repo",
     )
-    apply(settings)
-    # What Feast left connected would keep the database from being cloned.
-    _administer(services, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'template_feast'")
+    command = [Path(sys.executable).with_name("feast"), "-c", ROOT / "feature_repo", "apply"]
+    subprocess.run(command, env={**os.environ, **settings.feast_environment()}, check=True, capture_output=True)
     return "template_feast"
 
 
@@ -139,15 +138,6 @@ def environment(settings: Settings) -> dict[str, str]:
         "LEADRE_FEATURE_REPO": str(settings.feature_repo),
         **settings.feast_environment(),
     }
-
-
-def apply(settings: Settings) -> None:
-    """Do what `feast apply` does, in this process: the command takes five seconds to start."""
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        for name, value in settings.feast_environment().items():
-            patch.setenv(name, value)
-        warnings.simplefilter("ignore")  # feast 0.67 (2026-11): on-demand views are experimental
-        run_feast(settings.feature_repo, "apply")
 
 
 @contextmanager

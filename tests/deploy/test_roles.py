@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +35,6 @@ from leadre.store.records import catalog, events, summaries
 from leadre.store.records.database import connect, migrate, transaction
 from leadre.store.records.partitions import PARTITIONED, ensure_months
 from leadre.store.release.records import promote, record_index, record_release
-from tests.conftest import apply
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -66,7 +68,12 @@ def prepared() -> Iterator[Settings]:
             feature_repo=ROOT / "feature_repo",
         )
         migrate(owner.database_url)
-        apply(owner)
+        subprocess.run(
+            [Path(sys.executable).with_name("feast"), "-c", owner.feature_repo, "apply"],
+            env={**os.environ, **owner.feast_environment()},
+            check=True,
+            capture_output=True,
+        )
         yield owner
     finally:
         embedded.down(home)
