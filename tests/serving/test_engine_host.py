@@ -166,8 +166,8 @@ def test_a_named_release_is_found_in_its_folder_without_a_database(tmp_path: Pat
     write_artifact(tmp_path / "r7", kind="release", facts={"index_version": "v3"}, write=lambda _: None)
     wanted = named_release("r7", releases=tmp_path)()
     assert wanted == Wanted(release="r7", folder=tmp_path / "r7", index_version="v3")
-    with pytest.raises(ConfigError, match="no release 'r8'; did you mean 'r7'"):
-        named_release("r8", releases=tmp_path)()
+    with pytest.raises(ConfigError, match="no release 'r77'; did you mean 'r7'"):
+        named_release("r77", releases=tmp_path)()
 
 
 def test_an_index_built_anew_under_its_old_name_is_no_revision_of_what_was(world: MakeWorld, tmp_path: Path) -> None:

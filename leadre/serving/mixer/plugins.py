@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from leadre.errors import ConfigError
-from leadre.names import not_there
+from leadre.names import did_you_mean
 from leadre.serving.http.application import Background
 from leadre.serving.mixer.branches import Branch
 from leadre.serving.redis.connection import RedisConnection
@@ -83,7 +83,10 @@ def branches(text: str, *, built_in: dict[str, Maker], tools: Tools) -> Sequence
         elif name in installed:
             maker = installed[name].load()
         else:
-            kind = f"branch (LEADRE_BRANCHES; a package brings more by the entry point {GROUP})"
-            raise not_there(kind, name, {*built_in, *installed})
+            known = sorted({*built_in, *installed})
+            raise ConfigError(
+                f"LEADRE_BRANCHES names {name!r}; {did_you_mean(name, known)}there are {', '.join(known)} "
+                f"(a package brings more: {GROUP})"
+            )
         made.append((maker(tools), quota))
     return made
