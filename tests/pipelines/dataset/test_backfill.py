@@ -67,7 +67,7 @@ def test_a_release_that_saw_the_instant_is_refused_and_the_newest_that_did_not_i
     assert [(at, release.row.release) for at, release in chosen] == list(zip(DAYS, ("r1", "r1", "r2"), strict=True))
     with pytest.raises(ReleaseMismatch, match=r"release 'r2' has seen what happened until 2026-03-13.*rolling"):
         choose_existing(past.database, DAYS, release="r2")
-    with pytest.raises(ConfigError, match="no release 'unknown'"):
+    with pytest.raises(ConfigError, match="release 'unknown' does not say what it has seen"):
         choose_existing(past.database, DAYS, release="unknown")
 
 

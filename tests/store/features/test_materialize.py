@@ -499,7 +499,7 @@ def test_shards_that_another_process_holds_are_waited_for(
 
 
 def test_what_cannot_be_materialized_is_said_by_name(features: FeatureClient, summary: Write, database: Engine) -> None:
-    with pytest.raises(ConfigError, match="no view 'nothing' to materialize; there are ad_behavior_sequence, "):
+    with pytest.raises(ConfigError, match="no online view 'nothing'; there are ad_behavior_sequence, "):
         materialize(features, NOW, "nothing")
     summary(1, NOW, "toys")
     with transaction(database) as connection:
