@@ -8,7 +8,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 export LEADRE_HOME ?= .leadre
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-docs test-install check bench docs clean
+.PHONY: help setup demo test test-install check bench docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -33,8 +33,6 @@ test: $(DEVELOPED) ## run everything this machine can run
 
 test-install: $(DEVELOPED) ## build the wheel, install it outside the checkout, follow the tutorial with it and run every command of the documentation
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/install -m install
-
-test-docs: test-install ## the same: the documentation is tried on the wheel
 
 check: $(DEVELOPED) ## formatting, lint, types, floors
 	$(BIN)/ruff format --check .
