@@ -78,11 +78,18 @@ class Journal:
         made._rows, made._fresh = self._rows[~np.isin(self._rows["user"], without)], False
         return made
 
-    def add(self, behaviors: Iterable[Behavior]) -> dict[int, int]:
-        """Take behaviors in; return how many positive ones each user has now more."""
-        new = _rows(behaviors)
-        self._rows, self._fresh = np.concatenate([self._rows, new]), False
-        users, counts = np.unique(new["user"], return_counts=True)
+    def add(self, behaviors: Iterable[Behavior]) -> None:
+        """Take behaviors in."""
+        self._rows, self._fresh = np.concatenate([self._rows, _rows(behaviors)]), False
+
+    def behaviors(self) -> list[Behavior]:
+        """Return all behaviors, user by user in order of time."""
+        builder, _ = self._current()
+        return [each for user in range(self._users) for each in builder.behaviors(user)]
+
+    def counts(self) -> dict[int, int]:
+        """Return how many positive behaviors each user has who has any."""
+        users, counts = np.unique(self._rows["user"], return_counts=True)
         return dict(zip(users.tolist(), counts.tolist(), strict=True))
 
     def contexts(self, users: Sequence[int], *, now: datetime | Sequence[datetime]) -> list[Context]:

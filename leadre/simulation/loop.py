@@ -5,7 +5,7 @@ LEADRE §4.4.1, §5.3. The one place where what the system decides meets the tru
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import reduce
@@ -13,20 +13,15 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from leadre.derivation import Lists
-from leadre.derivation.neutral import LIST_TTL_S
 from leadre.domain.behavior import Action, Behavior, Domain
-from leadre.domain.retrieval import RetrievalList
-from leadre.retrieval.loaded_release import LoadedRelease
 from leadre.serving.mixer.merging import MixedAd, merge
 from leadre.simulation.arms import SUMS, Arm, Measured
 from leadre.simulation.journal import Journal
 from leadre.simulation.market import run_auctions
 from leadre.simulation.nature import Nature, instant
-from leadre.simulation.nearline import Nearline
+from leadre.simulation.nearline import Nearline, Stored
 from leadre.simulation.parameters import Parameters
-from leadre.simulation.rivals.ranker import leadre_features
-from leadre.simulation.rivals.system import Log, System, derived_lists
+from leadre.simulation.rivals.system import Log, System
 
 QUOTAS = {"leadre": 2, "two_tower": 2, "covisitation": 1, "popular": 1}
 """Ads a round of the merge, in order of turns: the Mixer's default, and the two-tower branch as LEADRE's equal."""
@@ -57,7 +52,6 @@ def run_arm(
     *,
     parameters: Parameters,
     ticks: range,
-    release: LoadedRelease | None = None,
 ) -> tuple[Measured, Log]:
     """Run some ticks for one arm, from a state that goes on with it.
 
@@ -68,7 +62,6 @@ def run_arm(
         state: where the arm stands.
         parameters: of the simulation.
         ticks: which.
-        release: LEADRE's, where the arm has it.
 
     Returns:
         What it brought, and its impressions as a ranker may learn from them.
@@ -84,11 +77,13 @@ def run_arm(
         now = instant(tick, observed=observed, parameters=parameters)
         here = np.flatnonzero(visits.ticks == tick)
         visitors = visits.users[here]
-        new = journal.add(each for visit in here.tolist() for each in visits.content[visit])
+        content = [each for visit in here.tolist() for each in visits.content[visit]]
+        journal.add(content)
+        stored = None
         if nearline is not None:
-            nearline.mark(new)
-            nearline.work(journal, now=now, visitors=visitors.tolist())
-        decided = decide(arm, journal, system, visitors, now=now, parameters=parameters, lists=_of(nearline, release))
+            nearline.report(content)
+            stored = nearline.lists(visitors.tolist(), now=now)
+        decided = decide(arm, journal, system, visitors, now=now, parameters=parameters, stored=stored)
         ads, paid, places = _sell(decided, system, nature.market[here])
         clicked, converted = nature.outcomes(here, ads)
         shown = ads >= 0
@@ -105,9 +100,10 @@ def run_arm(
         categories[here - some[0]] = np.where(shown, observed.second_category[np.maximum(ads, 0)], -1)
         ever[ads[shown]] = True
         logs.append(decided.log(places, shown, clicked))
-        clicks = journal.add(_clicks(visitors, ads, clicked, converted, now=now))
+        clicks = _clicks(visitors, ads, clicked, converted, now=now, pace=parameters.pace)
+        journal.add(clicks)
         if nearline is not None:
-            nearline.mark(dict.fromkeys(visitors.tolist(), 0) | clicks)  # a request marks its user
+            nearline.report(clicks, visitors=visitors.tolist())
     measured = Measured(
         **sums,
         categories=categories,
@@ -116,9 +112,6 @@ def run_arm(
         lists_cheap=nearline.made["cheap"] if nearline else 0,
     )
     return measured, reduce(Log.and_then, logs)
-
-
-_Stored = tuple[Mapping[int, RetrievalList], LoadedRelease]
 
 
 class Decided:
@@ -153,10 +146,6 @@ class Decided:
         return Log(base=self.base[chosen], leadre=self.leadre[chosen], clicked=clicked[shown])
 
 
-def _of(nearline: Nearline | None, release: LoadedRelease | None) -> _Stored | None:
-    return None if nearline is None or release is None else (nearline.lists, release)
-
-
 def decide(
     arm: Arm,
     journal: Journal,
@@ -165,7 +154,7 @@ def decide(
     *,
     now: datetime,
     parameters: Parameters,
-    lists: _Stored | None,
+    stored: Stored | None,
 ) -> Decided:
     """Retrieve, merge and rank for everyone who is here. Nothing of the truth comes in."""
     observed = system.observed
@@ -173,14 +162,8 @@ def decide(
     vectors = system.branches.two_tower.users(contexts, observed)
     count = _SPARE * parameters.limit
     retrieved = system.branches.retrieve(contexts, vectors, count)
-    stored: list[RetrievalList | None] = [None] * len(visitors)
-    if lists is not None:
-        fresh = {
-            user: each for user, each in lists[0].items() if (now - each.generated_at).total_seconds() < LIST_TTL_S
-        }
-        stored = [fresh.get(user) for user in visitors.tolist()]
-        ads_of = [[beam.ad_id for beam in each.beams] if each else [] for each in stored]
-        retrieved = {"leadre": [ads[:count] for ads in ads_of], **retrieved}
+    if stored is not None:
+        retrieved = {"leadre": [ads[:count] for ads in stored.ads], **retrieved}
     live = observed.live.tolist()
     quotas = {name: QUOTAS[name] for name in retrieved}
     merged = [
@@ -197,28 +180,11 @@ def decide(
     ads = decided.ads[rows, places]
     decided.base = system.features(contexts, vectors, rows, ads)
     decided.leadre = np.zeros((len(rows), system.log.leadre.shape[1]))
-    if lists is not None:
-        derived, of_visit = _derived(stored, system, lists[1])
-        decided.leadre = leadre_features(derived, system.table, users=of_visit[rows], ads=ads, now_s=now.timestamp())
+    if stored is not None:
+        decided.leadre = stored.features(rows, ads)
     features = np.hstack([decided.base, decided.leadre]) if arm.features else decided.base
     decided.probability[rows, places] = system.rankers[arm.features].click_probability(features)
     return decided
-
-
-def _derived(stored: Sequence[RetrievalList | None], system: System, release: LoadedRelease) -> tuple[Lists, Ints]:
-    """Return the lists that are there, an empty one beside them, and which of these each visit has."""
-    there = [each for each in stored if each is not None]
-    empty = RetrievalList(
-        user_id=-1,
-        release=release.release,
-        index_version=release.index.version,
-        generated_at=system.observed.now,
-        event_at=None,
-        beams=(),
-    )
-    places = np.cumsum([each is not None for each in stored]) - 1
-    absent = np.array([each is None for each in stored], np.bool_)
-    return derived_lists([*there, empty], release, ecpm=system.ecpm), np.where(absent, len(there), places)
 
 
 def _sell(decided: Decided, system: System, market: Floats) -> tuple[Ints, Floats, Ints]:
@@ -231,7 +197,13 @@ def _sell(decided: Decided, system: System, market: Floats) -> tuple[Ints, Float
 
 
 def _clicks(
-    visitors: Ints, ads: Ints, clicked: NDArray[np.bool_], converted: NDArray[np.bool_], *, now: datetime
+    visitors: Ints,
+    ads: Ints,
+    clicked: NDArray[np.bool_],
+    converted: NDArray[np.bool_],
+    *,
+    now: datetime,
+    pace: float,
 ) -> list[Behavior]:
     return [
         Behavior(
@@ -239,7 +211,7 @@ def _clicks(
             domain=Domain.AD,
             action=Action.CONVERSION if converted[row, slot] else Action.CLICK,
             item_id=int(ads[row, slot]),
-            occurred_at=now + timedelta(minutes=slot + 1),
+            occurred_at=now + pace * timedelta(minutes=slot + 1),
         )
         for row, slot in np.argwhere(clicked).tolist()
     ]

@@ -217,10 +217,12 @@ def _wants(
         if watched[visit] and not alone[visit]:
             topic = int(topics[0, visit])
             action = Action.SEARCH if topic == 0 else Action.WATCH
-            seen.append(_content(user, action, int(wanted[visit]) * TOPICS_A_PRODUCT + topic, at - _BEFORE))
+            seen.append(
+                _content(user, action, int(wanted[visit]) * TOPICS_A_PRODUCT + topic, at - parameters.pace * _BEFORE)
+            )
         if distracted[visit]:
             item = int(others[visit]) * TOPICS_A_PRODUCT + int(topics[1, visit])
-            seen.append(_content(user, Action.SKIP, item, at - _DISTRACTED))
+            seen.append(_content(user, Action.SKIP, item, at - parameters.pace * _DISTRACTED))
         content.append(tuple(seen))
     return wanted, tuple(content)
 

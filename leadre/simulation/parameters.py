@@ -95,6 +95,11 @@ class Parameters:
         """Ticks of the rehearsal."""
         return 2 * self.rehearsal
 
+    @property
+    def pace(self) -> float:
+        """How long a visit takes: 1 is its half hour from content to ads. Ticks less than an hour apart shorten it."""
+        return min(1.0, 24 * self.days / self.ticks)
+
     def to_json(self) -> dict[str, Any]:
         """Return the plain form."""
         return {each.name: getattr(self, each.name) for each in fields(self)}

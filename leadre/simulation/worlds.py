@@ -17,8 +17,8 @@ from leadre.retrieval.loaded_release import LoadedRelease
 from leadre.simulation.arms import BRANCH, Arm, Measured
 from leadre.simulation.journal import Journal
 from leadre.simulation.loop import State, run_arm
-from leadre.simulation.nature import make_nature
-from leadre.simulation.nearline import Nearline
+from leadre.simulation.nature import Nature, make_nature
+from leadre.simulation.nearline import FastNearline, Nearline
 from leadre.simulation.observed import Observed
 from leadre.simulation.parameters import Parameters
 from leadre.simulation.release import RECIPE, Progress, inventory_of, release_of
@@ -38,6 +38,7 @@ class World:
         seed: of the world.
         system: branches and rankers.
         releases: after DPO and before it, by `Arm.dpo`.
+        home: folder of its indexes and releases, as LEADRE_HOME has them.
         journal: what users have done until the rehearsal's end.
         lists: LEADRE's of that time, by user.
     """
@@ -45,6 +46,7 @@ class World:
     seed: int
     system: System
     releases: Mapping[bool, LoadedRelease]
+    home: Path
     journal: Journal
     lists: Mapping[int, RetrievalList]
 
@@ -67,10 +69,9 @@ def make_world(
     )
     before = replace(observed, live=observed.launched)
     nature, _ = make_nature(parameters, seed=seed)
-    state = State(
-        journal=Journal(observed, recipe=recipe.prompt),
-        nearline=_nearline(REHEARSED, system.over(before), releases[True], parameters, lists={}),
-    )
+    journal = Journal(observed, recipe=recipe.prompt)
+    nearline = _nearline(REHEARSED, system.over(before), releases[True], parameters, journal=journal, lists={})
+    state = State(journal=journal, nearline=nearline)
     _, log = run_arm(
         REHEARSED,
         nature,
@@ -78,37 +79,75 @@ def make_world(
         state,
         parameters=parameters,
         ticks=range(parameters.rehearsal_ticks),
-        release=releases[True],
     )
     log = system.log.and_then(log)
     return World(
         seed=seed,
         system=replace(system, log=log, rankers=log.rankers(seed=seed)),
         releases=releases,
+        home=trained.folder.parents[1],
         journal=state.journal,
-        lists=dict(state.nearline.lists) if state.nearline else {},
+        lists=dict(nearline.kept),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Experiment:
+    """One arm's experiment in a world, about to begin.
+
+    Args:
+        world: where.
+        arm: which.
+        parameters: how the world goes on.
+        nature: the truth.
+        system: branches and rankers, over the ads of the experiment.
+        journal: what users have done so far; it goes on with the experiment.
+    """
+
+    world: World
+    arm: Arm
+    parameters: Parameters
+    nature: Nature
+    system: System
+    journal: Journal
+
+    @classmethod
+    def of(cls, world: World, arm: Arm, parameters: Parameters) -> Experiment:
+        """Return an arm's experiment in a world, which goes on as the parameters say."""
+        nature, observed = make_nature(parameters, seed=world.seed, luck=arm.luck)
+        return cls(
+            world=world,
+            arm=arm,
+            parameters=parameters,
+            nature=nature,
+            system=world.system.over(observed),
+            journal=world.journal.copy(without=observed.cold),
+        )
+
+    def fast_nearline(self) -> FastNearline:
+        """Return what keeps the arm's lists on the fast clock, with those of the rehearsal in it."""
+        cold = set(self.system.observed.cold)
+        known = {user: each for user, each in self.world.lists.items() if user not in cold}
+        release = self.world.releases[self.arm.dpo]
+        return _nearline(self.arm, self.system, release, self.parameters, journal=self.journal, lists=known)
+
+    def run(self, nearline: Nearline | None) -> Measured:
+        """Run it, once. `nearline` keeps the lists of an arm with LEADRE."""
+        measured, _ = run_arm(
+            self.arm,
+            self.nature,
+            self.system,
+            State(journal=self.journal, nearline=nearline),
+            parameters=self.parameters,
+            ticks=range(self.parameters.rehearsal_ticks, self.parameters.all_ticks),
+        )
+        return measured
 
 
 def run_in(world: World, arm: Arm, parameters: Parameters) -> Measured:
-    """Run one arm's experiment in a world, which goes on as the parameters say."""
-    nature, observed = make_nature(parameters, seed=world.seed, luck=arm.luck)
-    system, release = world.system.over(observed), world.releases[arm.dpo] if arm.leadre else None
-    known = {user: each for user, each in world.lists.items() if user not in set(observed.cold)}
-    state = State(
-        journal=world.journal.copy(without=observed.cold),
-        nearline=_nearline(arm, system, release, parameters, lists=known) if release else None,
-    )
-    measured, _ = run_arm(
-        arm,
-        nature,
-        system,
-        state,
-        parameters=parameters,
-        ticks=range(parameters.rehearsal_ticks, parameters.all_ticks),
-        release=release,
-    )
-    return measured
+    """Run one arm's experiment in a world on the fast clock."""
+    experiment = Experiment.of(world, arm, parameters)
+    return experiment.run(experiment.fast_nearline() if arm.leadre else None)
 
 
 def _nearline(
@@ -117,11 +156,14 @@ def _nearline(
     release: LoadedRelease,
     parameters: Parameters,
     *,
+    journal: Journal,
     lists: Mapping[int, RetrievalList],
-) -> Nearline:
+) -> FastNearline:
     observed = system.observed
-    return Nearline(
+    return FastNearline(
         release,
+        journal=journal,
+        system=system,
         inventory=inventory_of(release.index, observed.live),
         beam_width=parameters.beam_width,
         policy=arm.policy,

@@ -54,7 +54,7 @@ def test_another_truth_behind_the_same_log_decides_nothing(world: tuple[Nature, 
 
     def decided() -> np.ndarray:
         found = decide(
-            CONTROL, Journal(observed, recipe=RECIPE), system, visitors, now=now, parameters=SMALL, lists=None
+            CONTROL, Journal(observed, recipe=RECIPE), system, visitors, now=now, parameters=SMALL, stored=None
         )
         return np.stack([found.ads, found.probability])
 
@@ -114,7 +114,7 @@ def test_ads_that_have_ended_are_never_shown_and_new_ones_can_be(world: tuple[Na
     nature, _ = make_nature(SMALL, seed=3)
     visitors = nature.visits.users[nature.visits.ticks == 0]
     now = instant(0, observed=observed, parameters=SMALL)
-    found = decide(CONTROL, Journal(observed, recipe=RECIPE), system, visitors, now=now, parameters=SMALL, lists=None)
+    found = decide(CONTROL, Journal(observed, recipe=RECIPE), system, visitors, now=now, parameters=SMALL, stored=None)
     assert observed.live[found.ads[found.ads >= 0]].all()
 
 

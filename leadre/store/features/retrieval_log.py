@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import psycopg2
 from numpy.typing import NDArray
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, func, select, text
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.exc import DBAPIError
 
@@ -203,6 +203,11 @@ def _stage(connection: Connection, rows: bytes) -> None:
             cursor.copy_expert(_COPY, BytesIO(rows))
         except psycopg2.Error as error:  # SQLAlchemy does not see what goes past it; `transaction` tells them apart
             raise DBAPIError.instance(_COPY, None, error, psycopg2.Error) from error
+
+
+def size(connection: Connection) -> int:
+    """Return how many lists it holds."""
+    return connection.scalar(select(func.count()).select_from(retrieval_log)) or 0
 
 
 def newest(
