@@ -15,6 +15,8 @@ from leadre.cli.terminal import console, json_option, print_json, print_table, p
 if TYPE_CHECKING:
     from leadre.evaluation.bootstrap import Interval
     from leadre.simulation.measure.result import Simulation
+    from leadre.simulation.parameters import Parameters
+    from leadre.simulation.real.run import RealRun
 
 _SMALLEST = {"users": 60, "visits": 2, "ticks": 4, "rehearsal": 1}
 _LIFTS = {
@@ -40,6 +42,17 @@ _LIFTS = {
     help="Take the spread of competing prices from a file of market prices, as `leadre ads price` reads it.",
 )
 @click.option("--quick", is_flag=True, help="Small worlds: to see it work, not to learn anything.")
+@click.option(
+    "--real",
+    is_flag=True,
+    help="One small world through a real User Server, queue and worker, beside the fast clock. Takes minutes.",
+)
+@click.option(
+    "--deadline",
+    type=click.FloatRange(0, 600, min_open=True),
+    default=5.0,
+    help="With --real: seconds that the ads of a visit wait for a list that knows its content.",
+)
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for pictures (PNG and SVG).")
 @json_option
 def simulate(
@@ -51,6 +64,8 @@ def simulate(
     sweep_worlds: int,
     prices: Path | None,
     quick: bool,
+    real: bool,
+    deadline: float,
     plots: Path | None,
     as_json: bool,
 ) -> None:
@@ -60,20 +75,31 @@ def simulate(
     on what, not what your traffic would bring. Each world trains a release of its own, once; they stay in
     LEADRE_HOME/simulation, and so does the result. It runs PostgreSQL and Redis of its own.
 
-    Example: leadre simulate --worlds 5 --plots figures
+    With --real users' behaviors are posted to a server process, a Celery worker makes the lists, and what both clocks say
+    is put side by side. It is written into the same result, beside what is there.
+
+    Examples:
+    leadre simulate --worlds 5 --plots figures
+    leadre simulate --real
     """
+    if real and (sweep or plots is not None):
+        raise click.UsageError("--real runs one world and draws nothing: leave out --sweep and --plots")
+
     from leadre.simulation.market import log_spread
     from leadre.simulation.parameters import Parameters
     from leadre.simulation.run import simulate as run
     from leadre.store.importers.prices import read_market_prices
 
-    parameters = Parameters(**_SMALLEST) if quick else Parameters()
+    parameters = Parameters(**_SMALLEST) if quick or real else Parameters()
     if users is not None:
         parameters = replace(parameters, users=users)
     if prices is not None:
         parameters = replace(parameters, market_spread=log_spread(read_market_prices(prices)))
     seeds = tuple(range(seed, seed + worlds))
     folder = home() / "simulation"
+    if real:
+        _simulate_really(folder, parameters, seed=seed, deadline_s=deadline, as_json=as_json)
+        return
     with progress_bars() as progress:
         found = run(
             home=folder,
@@ -93,6 +119,54 @@ def simulate(
         return
     print_simulation(found)
     console.print(f"[green]✓[/] {path}" + (f", {len(written)} pictures in {plots}" if written else ""))
+
+
+def _simulate_really(folder: Path, parameters: Parameters, *, seed: int, deadline_s: float, as_json: bool) -> None:
+    from leadre.simulation.measure.result import write_result
+    from leadre.simulation.real.run import run_real
+
+    with progress_bars() as progress:
+        found = run_real(home=folder, parameters=parameters, seed=seed, deadline_s=deadline_s, progress=progress)
+    written = {"simulation": True, "real": found.to_json()}
+    path = write_result(folder, written)
+    if as_json:
+        print_json(written)
+        return
+    print_real(found)
+    console.print(f"[green]✓[/] {path}")
+
+
+def print_real(found: RealRun) -> None:
+    """Print what both clocks say."""
+    console.print(
+        f"[bold yellow]SIMULATION[/] of a made-up world with {found.parameters.users} users: the fast clock, and a real "
+        "User Server, queue, worker and feature store.\n"
+    )
+    names = ("gmv", "expected_gmv", "revenue", "impressions", "ctr", "consumption_ratio")
+    print_table(
+        "Both clocks: the same world, users and luck (a user's mean)",
+        ("arm", "clock", *names),
+        [
+            (each.arm, clock, *(f"{figures[name]:.4g}" for name in names))
+            for each in found.arms
+            for clock, figures in (("fast", each.fast), ("real", each.real))
+        ],
+    )
+    print_table(
+        f"Lists on the real clock; ads wait up to {found.deadline_s:g} s for them",
+        ("arm", "visits", "fresh", "equal of the fresh", "common ads", "visible p50", "p95"),
+        [
+            (
+                each.arm,
+                f"{each.due} of {each.visits}",
+                f"{each.fresh_share:.1%}",
+                f"{each.equal_share:.1%}",
+                f"{each.common:.1%}",
+                *((f"{seconds:.2f} s" for seconds in each.visible_s) if each.visible_s else ("–", "–")),
+            )
+            for each in found.arms
+        ],
+    )
 
 
 def print_simulation(found: Simulation) -> None:

@@ -18,15 +18,20 @@ _LIFTS = {
     "aa": "A/A: the same system, other luck",
 }
 _SWEEPS = ("branch", "other")
+_CLOCKS = ("gmv", "expected_gmv", "revenue", "impressions", "ctr", "consumption_ratio")
+"""Figures that are shown of both clocks."""
 
 
 def simulation(report: Report) -> Section:
     """Return the section; empty where nothing was simulated; a file of another shape says so."""
     found = report.simulation
-    parts: dict[str, Any] = {"run": "leadre simulate", "problem": "", "found": None}
+    parts: dict[str, Any] = {"run": "leadre simulate", "problem": "", "found": None, "real": None}
     if found is not None:
         try:
-            parts |= {"run": "", "found": found, **_parts(found)}
+            if "real" in found:
+                parts["real"] = _real(found["real"])
+            if "lifts" in found or "real" not in found:
+                parts |= {"run": "", "found": found, **_parts(found)}
         except (KeyError, TypeError, ValueError) as error:
             parts["problem"] = f"result.json has another shape than `leadre simulate` writes ({error!r})"
     return Section(key="simulation", title="Simulated A/B tests", parts=parts)
@@ -77,6 +82,23 @@ def _sweeps(rows: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
             }
         )
     return made
+
+
+def _real(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return both clocks' figures of each arm, and how the real one's lists were."""
+    return {
+        "deadline_s": found["deadline_s"],
+        "users": found["parameters"]["users"],
+        "figures": _CLOCKS,
+        "arms": [
+            {
+                "name": name,
+                "clocks": [(clock, [arm[clock][figure] for figure in _CLOCKS]) for clock in ("fast", "real")],
+                **{key: arm[key] for key in ("due", "fresh_share", "equal_share", "common", "visible_s")},
+            }
+            for name, arm in found["arms"].items()
+        ],
+    }
 
 
 def _triple(interval: Mapping[str, float]) -> Triple:

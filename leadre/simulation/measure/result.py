@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,8 +111,20 @@ class Simulation:
         }
 
     def write(self, folder: Path) -> Path:
-        """Write `result.json` into a folder, whole or not at all, and return its path."""
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / ".result.json.new"
-        unfinished.write_text(json.dumps(self.to_json(), indent=1))
-        return unfinished.replace(folder / "result.json")
+        """Write it as `write_result` does."""
+        return write_result(folder, self.to_json())
+
+
+def write_result(folder: Path, found: Mapping[str, Any]) -> Path:
+    """Write what was found into the folder's `result.json`, whole or not at all, and return its path.
+
+    What is in there and was not measured now stays: the section `real` has a run of its own.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path, unfinished = folder / "result.json", folder / ".result.json.new"
+    before: Any = None
+    with suppress(FileNotFoundError, ValueError):
+        before = json.loads(path.read_text())
+    kept = before if isinstance(before, dict) else {}
+    unfinished.write_text(json.dumps({**kept, **found}, indent=1))
+    return unfinished.replace(path)
