@@ -50,6 +50,33 @@ def test_lifts_have_intervals_and_are_called_simulated(page_of: Callable[..., st
     assert "no figure here was measured on real traffic" in shown
 
 
+def a_real_run() -> dict[str, Any]:
+    """What `leadre simulate --real` adds."""
+    figures = dict.fromkeys(("gmv", "expected_gmv", "revenue", "impressions", "ctr", "consumption_ratio"), 1.25)
+    arm = {
+        "fast": figures,
+        "real": figures,
+        "due": 118,
+        "fresh_share": 0.975,
+        "equal_share": 0.991,
+        "common": 0.998,
+        "visible_s": {"p50": 0.31, "p95": 0.92},
+    }
+    return {
+        "deadline_s": 5.0,
+        "parameters": {"users": 60},
+        "arms": {"branch": arm, "<late>": {**arm, "visible_s": None}},
+    }
+
+
+def test_both_clocks_stand_beside_each_other_with_or_without_other_results(page_of: Callable[..., str]) -> None:
+    for others in (a_simulation(), {"simulation": True}):
+        shown = section(page_of(simulation={**others, "real": a_real_run()}), "simulation")
+        for said in ("On a real clock", "97.5 %", "99.1 %", "0.31 s", "&lt;late&gt;", "made up", "waited up to 5 s"):
+            assert said in shown
+        assert ("+3.21 %" in shown) is ("lifts" in others)
+
+
 def test_a_result_of_another_shape_says_so(page_of: Callable[..., str]) -> None:
     shown = section(page_of(simulation={"worlds": 3}), "simulation")
     assert "result.json has another shape" in shown
