@@ -33,7 +33,7 @@ from leadre.store.importers.load import load
 from leadre.store.records.database import connect, scratch_database, transaction
 from leadre.store.release.records import promote, record_release
 
-PATIENCE_S = 180.0
+PATIENCE_S = 600.0
 """How long a process may take until it answers, on a machine that has other things to do (ours)."""
 _STOPS_WITHIN_S = 30.0
 
@@ -95,8 +95,12 @@ def real_system(
         feast = [sys.executable, "-m", "feast.cli.cli", "-c", str(settings.feature_repo), "apply"]
         applying = running.enter_context(_process(feast, environment, logs / "feast.log"))
         _fill(settings, release, observed, journal, shift=shift)
-        if applying.wait(PATIENCE_S):
-            raise Unavailable(f"feast apply failed; {logs / 'feast.log'} says why")
+        try:
+            failed = applying.wait(PATIENCE_S) != 0
+        except subprocess.TimeoutExpired:
+            failed = True
+        if failed:
+            raise Unavailable(f"feast apply failed or took {PATIENCE_S:.0f} s; {logs / 'feast.log'} says why")
         port = free_port()
         serve = [sys.executable, "-m", "leadre", "serve", "user-server", "--port", str(port)]
         server = running.enter_context(_process(serve, environment, logs / "user-server.log"))
