@@ -75,8 +75,8 @@ def simulate(
     on what, not what your traffic would bring. Each world trains a release of its own, once; they stay in
     LEADRE_HOME/simulation, and so does the result. It runs PostgreSQL and Redis of its own.
 
-    With --real users' behaviors are posted to a server process, a Celery worker makes the lists, and what both clocks say
-    is put side by side. It is written into the same result, beside what is there.
+    With --real users' behaviors are posted to a server process, a Celery worker makes the lists, and what both clocks
+    say is put side by side. It is written into the same result, beside what is there.
 
     Examples:
     leadre simulate --worlds 5 --plots figures
@@ -139,8 +139,8 @@ def _simulate_really(folder: Path, parameters: Parameters, *, seed: int, deadlin
 def print_real(found: RealRun) -> None:
     """Print what both clocks say."""
     console.print(
-        f"[bold yellow]SIMULATION[/] of a made-up world with {found.parameters.users} users: the fast clock, and a real "
-        "User Server, queue, worker and feature store.\n"
+        f"[bold yellow]SIMULATION[/] of a made-up world with {found.parameters.users} users: the fast clock, and a "
+        "real User Server, queue, worker and feature store.\n"
     )
     names = ("gmv", "expected_gmv", "revenue", "impressions", "ctr", "consumption_ratio")
     print_table(
