@@ -217,14 +217,13 @@ def _ab(
 
 def _sweep_row(name: str, value: float, arms: Mapping[str, Sequence[Measured]]) -> SweepRow:
     limited = name == "llm_budget"
-    first = _paired(arms, ADAPTIVE if limited else BRANCH, CONTROL, "gmv")
-    second = _paired(arms, ADAPTIVE, ARRIVAL, "gmv") if limited else _paired(arms, FEATURES, BRANCH, "gmv")
-    shown = arms[(ADAPTIVE if limited else BRANCH).name]
+    ours, second = (ADAPTIVE, (ADAPTIVE, ARRIVAL)) if limited else (BRANCH, (FEATURES, BRANCH))
+    fields = ("gmv", "expected_gmv", "revenue")
     return SweepRow(
         parameter=name,
         value=value,
-        branch=first,
-        other=second,
+        branch={field: _paired(arms, ours, CONTROL, field) for field in fields},
+        other={field: _paired(arms, *second, field) for field in fields},
         other_is="ARD over first come first served" if limited else "features over the branch",
-        consumption_ratio=float(np.mean([each.summary()["consumption_ratio"] for each in shown])),
+        consumption_ratio=float(np.mean([each.summary()["consumption_ratio"] for each in arms[ours.name]])),
     )

@@ -19,8 +19,8 @@ def a_simulation() -> dict[str, Any]:
         {
             "parameter": "llm_budget",
             "value": value,
-            "branch": interval(value / 100),
-            "other": interval(-value / 100),
+            "branch": {"expected_gmv": interval(value / 100)},
+            "other": {"expected_gmv": interval(-value / 100)},
             "other_is": "with features",
             "consumption_ratio": 0.1,
         }

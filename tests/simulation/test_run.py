@@ -55,7 +55,7 @@ def test_lifts_are_those_of_what_was_measured(told: Simulation) -> None:
     assert found["aa_lift_other_luck"]["mean"] == pytest.approx(0.0)
     assert found["aa_lift"]["low"] <= 0 <= found["aa_lift"]["high"]
     assert found["consumption_ratio"] == pytest.approx(0.25)
-    assert found["sweep"][0]["branch"]["mean"] == pytest.approx(0.1)
+    assert found["sweep"][0]["branch"]["gmv"]["mean"] == pytest.approx(0.1)
 
 
 def test_a_result_is_written_whole_and_drawn(told: Simulation, tmp_path: Path) -> None:

@@ -201,10 +201,18 @@ def print_simulation(found: Simulation) -> None:
     )
     if found.sweep:
         print_table(
-            f"Sweep, GMV, {len(found.sweep_seeds)} worlds",
-            ("parameter", "branch", "other lift", "which"),
+            f"Sweep, {len(found.sweep_seeds)} worlds: LEADRE as a branch over none (with a limited LLM: with ARD)",
+            ("parameter", *fields),
             [
-                (f"{row.parameter}={row.value:g}", _interval(row.branch), _interval(row.other), row.other_is)
+                (f"{row.parameter}={row.value:g}", *(_interval(row.branch[field]) for field in fields))
+                for row in found.sweep
+            ],
+        )
+        print_table(
+            "The same: what comes on top",
+            ("parameter", "lift", *fields),
+            [
+                (f"{row.parameter}={row.value:g}", row.other_is, *(_interval(row.other[field]) for field in fields))
                 for row in found.sweep
             ],
         )

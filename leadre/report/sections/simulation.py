@@ -18,6 +18,8 @@ _LIFTS = {
     "aa": "A/A: the same system, other luck",
 }
 _SWEEPS = ("branch", "other")
+_SWEPT = "expected_gmv"
+"""What the sweep shows: GMV with true probabilities for dice, whose noise is a third."""
 _CLOCKS = ("gmv", "expected_gmv", "revenue", "impressions", "ctr", "consumption_ratio")
 """Figures that are shown of both clocks."""
 
@@ -64,7 +66,7 @@ def _sweeps(rows: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
     made = []
     for parameter in dict.fromkeys(row["parameter"] for row in rows):
         own = [row for row in rows if row["parameter"] == parameter]
-        placed, zero = whiskers([_triple(row[name]) for row in own for name in _SWEEPS], zero=False)
+        placed, zero = whiskers([_triple(row[name][_SWEPT]) for row in own for name in _SWEEPS], zero=False)
         made.append(
             {
                 "parameter": parameter.replace("_", " "),
@@ -73,8 +75,8 @@ def _sweeps(rows: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "rows": [
                     {
                         "value": row["value"],
-                        "branch": (_triple(row["branch"]), placed[2 * at]),
-                        "other": (_triple(row["other"]), placed[2 * at + 1]),
+                        "branch": (_triple(row["branch"][_SWEPT]), placed[2 * at]),
+                        "other": (_triple(row["other"][_SWEPT]), placed[2 * at + 1]),
                         "consumption": row["consumption_ratio"],
                     }
                     for at, row in enumerate(own)

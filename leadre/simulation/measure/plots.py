@@ -37,9 +37,10 @@ def write_plots(found: Simulation, folder: Path) -> list[Path]:
         lifts = [(name, found.lifts[pair]["gmv"], PAPER.get(pair, ())) for pair, name in _NAMES.items()]
         figures = {"simulation_lifts": _forest(lifts, f"{len(found.seeds)} made-up worlds")}
         if found.sweep:
-            rows = [(f"{row.parameter} = {row.value:g}", row.branch, ()) for row in found.sweep]
-            base = ("defaults", found.lifts["branch"]["gmv"], ())
-            figures["simulation_sweep"] = _forest([base, *rows], "LEADRE as a branch, one parameter changed")
+            rows = [(f"{row.parameter} = {row.value:g}", row.branch["expected_gmv"], ()) for row in found.sweep]
+            base = ("defaults", found.lifts["branch"]["expected_gmv"], ())
+            what = "LEADRE as a branch, one parameter changed"
+            figures["simulation_sweep"] = _forest([base, *rows], what, of="expected GMV")
         written = []
         for name, figure in figures.items():
             for suffix in ("png", "svg"):
@@ -49,7 +50,7 @@ def write_plots(found: Simulation, folder: Path) -> list[Path]:
     return written
 
 
-def _forest(rows: Sequence[tuple[str, Interval, Sequence[float]]], what: str) -> Figure:
+def _forest(rows: Sequence[tuple[str, Interval, Sequence[float]]], what: str, *, of: str = "GMV") -> Figure:
     figure = Figure(figsize=(6.4, 1.0 + 0.42 * len(rows)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color=INK, linewidth=0.8)
@@ -68,7 +69,7 @@ def _forest(rows: Sequence[tuple[str, Interval, Sequence[float]]], what: str) ->
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.grid(visible=True, axis="x")
     axes.grid(visible=False, axis="y")
-    axes.set_title(f"SIMULATION: GMV lift, 95 % intervals; {what}", loc="left", fontsize=10, color=INK)
+    axes.set_title(f"SIMULATION: {of} lift, 95 % intervals; {what}", loc="left", fontsize=10, color=INK)
     if any(paper for _, _, paper in rows):
         figure.supxlabel("diamonds: the paper's, on real traffic", fontsize=8, color=MUTED)
     return figure

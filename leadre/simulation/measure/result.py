@@ -26,7 +26,7 @@ class ArmRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepRow:
-    """GMV lifts with one parameter changed.
+    """Lifts with one parameter changed, by what is lifted: "gmv", "expected_gmv", "revenue".
 
     Args:
         parameter, value: which, and to what.
@@ -37,8 +37,8 @@ class SweepRow:
 
     parameter: str
     value: float
-    branch: Interval
-    other: Interval
+    branch: Mapping[str, Interval]
+    other: Mapping[str, Interval]
     other_is: str
     consumption_ratio: float
 
@@ -47,8 +47,8 @@ class SweepRow:
         return {
             "parameter": self.parameter,
             "value": self.value,
-            "branch": self.branch.to_json(),
-            "other": self.other.to_json(),
+            "branch": {field: lift.to_json() for field, lift in self.branch.items()},
+            "other": {field: lift.to_json() for field, lift in self.other.items()},
             "other_is": self.other_is,
             "consumption_ratio": self.consumption_ratio,
         }
@@ -65,7 +65,7 @@ class Simulation:
         lifts: pair of arms -> figure -> paired lift, with common random numbers.
         aa_randomised: of two groups of users who get the same system, with CUPED.
         ab_randomised: what a two-group experiment of this size with CUPED would report.
-        sweep: GMV lifts with one parameter changed.
+        sweep: lifts with one parameter changed.
     """
 
     parameters: Parameters
