@@ -66,10 +66,10 @@ def _forest(rows: Sequence[tuple[str, Interval, Sequence[float]]], what: str, *,
         )
         axes.plot(list(paper), [place] * len(paper), "D", color=MUTED, markerfacecolor="white", markersize=5)
     axes.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)])
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(visible=True, axis="x")
     axes.grid(visible=False, axis="y")
-    axes.set_title(f"SIMULATION: {of} lift, 95 % intervals; {what}", loc="left", fontsize=10, color=INK)
+    figure.suptitle(f"SIMULATION: {of} lift, 95 % intervals\n{what}", x=0.02, ha="left", fontsize=10, color=INK)
     if any(paper for _, _, paper in rows):
         figure.supxlabel("diamonds: the paper's, on real traffic", fontsize=8, color=MUTED)
     return figure

@@ -138,6 +138,7 @@ class TableReader:
     def _matched(self, names: Sequence[str], source: str) -> dict[str, str]:
         """Return the file's name of each of our columns that it has."""
         theirs: dict[str, str] = {}
+        missing = []
         for rule in self._rules:
             here, everywhere = (self._options.columns.get(key) for key in self._keys(rule))
             if here is not None and here not in names:
@@ -147,16 +148,30 @@ class TableReader:
             if found in names:
                 theirs[rule.name] = found
             elif rule.default is REQUIRED:
-                problem = f"the column is missing; the file has {', '.join(names)}; --columns {rule.name}=NAME names it"
-                raise InvalidInput(problem, source=source, column=found)
-        known = [rule.name for rule in self._rules]
+                missing.append(rule.name)
+        if missing:
+            has, options = f"the file has {', '.join(names)}", ",".join(f"{name}=NAME" for name in missing)
+            if len(missing) == 1:
+                problem = f"the column is missing; {has}; --columns {options} names it"
+                raise InvalidInput(problem, source=source, column=missing[0])
+            raise InvalidInput(
+                f"the columns {', '.join(missing)} are missing; {has}; --columns {options} names them", source=source
+            )
         for name in names:
-            if name not in theirs.values():
-                hint = "" if name in known else did_you_mean(name, known)
-                problem = f"unknown column; {hint}known are {', '.join(known)}; --columns OURS={name} renames it"
-                raise InvalidInput(problem, source=source, column=name)
             if names.count(name) > 1:
                 raise InvalidInput("the column appears twice", source=source, column=name)
+        known = [rule.name for rule in self._rules]
+        unknown = [name for name in names if name not in theirs.values()]
+        if len(unknown) == 1:
+            hint = "" if unknown[0] in known else did_you_mean(unknown[0], known)
+            problem = f"unknown column; {hint}known are {', '.join(known)}; --columns OURS={unknown[0]} renames it"
+            raise InvalidInput(problem, source=source, column=unknown[0])
+        if unknown:
+            raise InvalidInput(
+                f"unknown columns {', '.join(unknown)}; known are {', '.join(known)}; "
+                "--columns OURS=THEIRS renames one; take the others out of the file",
+                source=source,
+            )
         return theirs
 
     def _parsed(

@@ -268,6 +268,7 @@ def test_a_bad_value_names_file_row_and_column_and_nothing_is_written(
         ("user_id,age\n", "holds no rows"),
         ("user_id,aeg\n1,2\n", r"column 'aeg': unknown column; did you mean 'age'\? known are user_id, age, sex"),
         ("user_id,xyzzy\n1,2\n", r"column 'xyzzy': unknown column; known are"),
+        ("aeg,xyzzy,user_id\n2,3,4\n", "users.csv: unknown columns aeg, xyzzy; known are user_id, age"),
         ("age\n2\n", "column 'user_id': the column is missing; the file has age"),
         ("user_id,age,age\n1,2,3\n", "column 'age': the column appears twice"),
         ("user_id,age\n1,2\n2,3,4\n", "row 2: the row has 3 columns, the header 2"),
@@ -279,6 +280,12 @@ def test_a_bad_file_is_refused(
 ) -> None:
     (folder / "users.csv").write_text(content)
     assert refused(folder, problem).source == str(folder / "users.csv")
+
+
+def test_all_missing_columns_are_named_at_once(folder: Path, refused: Callable[[Path, str], InvalidInput]) -> None:
+    (folder / "ads.csv").write_text("sku,title\n1,Shoes\n")
+    found = refused(folder, "the columns ad_id, name are missing; the file has sku, title; ")
+    assert "--columns ad_id=NAME,name=NAME names them" in str(found)
 
 
 def test_bytes_that_are_not_utf8_are_refused(folder: Path, refused: Callable[[Path, str], InvalidInput]) -> None:
