@@ -20,6 +20,8 @@ _LIFTS = {
 _SWEEPS = ("branch", "other")
 _SWEPT = "expected_gmv"
 """What the sweep shows: GMV with true probabilities for dice, whose noise is a third."""
+_FIGURES = ("gmv", "expected_gmv", "revenue", "impressions", "ctr", "consumption_ratio", "diversity", "lists_llm")
+"""Figures that are shown of arms."""
 _CLOCKS = ("gmv", "expected_gmv", "revenue", "impressions", "ctr", "consumption_ratio")
 """Figures that are shown of both clocks."""
 
@@ -54,7 +56,7 @@ def _parts(found: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "consumption": (found["consumption_ratio"], found["paper"].get("consumption_ratio", [])),
         "arms": list(found["arms"].items()),
-        "figures": list(next(iter(found["arms"].values()), {})),
+        "figures": [name for name in _FIGURES if any(name in figures for figures in found["arms"].values())],
         "sweeps": _sweeps(found["sweep"]),
         "sweep_worlds": found["sweep_worlds"],
         "parameters": found["parameters"],
