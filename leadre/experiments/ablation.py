@@ -92,7 +92,7 @@ def fine_tuned(recipe: Recipe) -> Recipe:
         index=replace(recipe.index, signal="text"),
         dpo=replace(recipe.dpo, enabled=False),
         decoding=replace(recipe.decoding, variety=0.0),
-        collaborative=replace(recipe.collaborative, enabled=False),
+        collaborative=replace(recipe.collaborative, enabled=False, combine="beam"),
         evaluation=replace(recipe.evaluation, cutoffs=CUTOFFS, baselines=()),
     )
 

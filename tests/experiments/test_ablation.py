@@ -24,12 +24,14 @@ from leadre.recipe import (
     PromptRecipe,
     Recipe,
     SftRecipe,
+    load_recipe,
 )
 from leadre.store.importers.synthetic import import_world
 from leadre.store.records.database import connect, transaction
 from leadre.store.release.records import list_releases, newest_index
 from leadre.synthetic import make_world
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 WORLD = make_world(seed=2, ads=96, users=40, sessions=5, slate=4)
 RECIPE = Recipe(
     name="tiny",
@@ -73,6 +75,13 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(ablation, "train", train)
     return calls
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_can_be_had_as_the_papers_tables_have_it(path: Path) -> None:
+    tuned = fine_tuned(load_recipe(path))
+    assert not (tuned.dpo.enabled or tuned.collaborative.enabled)
+    assert tuned.decoding.variety == 0
 
 
 def test_alignments_go_on_from_one_training_and_nothing_is_recorded_or_trained_twice(
