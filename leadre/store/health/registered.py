@@ -1,14 +1,17 @@
 """Whether Feast's registry says what feature_repo says. LEADRE §4.4.1.
 
-Feast has its own command for that, `feast plan`; a registry that was never applied is told apart before, because
+Feast has its own command for that, `feast plan`, which takes every view that was materialized for a changed one; so its
+plan is made here, with what was materialized left out. A registry that was never applied is told apart before, because
 opening one makes its tables.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import chdir
 from pathlib import Path
 
 from sqlalchemy import text
@@ -16,11 +19,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ProgrammingError
 
 from leadre.errors import ConfigError
-from leadre.store.features.command import run_feast
+from leadre.store.features.command import as_feast
 from leadre.store.records.database import connect, transaction
-
-NO_CHANGE = "No changes to registry"
-_CHANGES = ("Created", "Updated", "Deleted")
 
 
 def registered(feature_repo: Path, environment: Mapping[str, str]) -> str:
@@ -31,7 +31,7 @@ def registered(feature_repo: Path, environment: Mapping[str, str]) -> str:
         environment: `Settings.feast_environment()`; set in this process.
 
     Returns:
-        "never": nothing is applied; "same"; otherwise the first difference, as `feast plan` says it.
+        "never": nothing is applied; "same"; otherwise the first change that `feast apply` would make.
 
     Raises:
         LeadreError: Feast cannot read the definitions, or PostgreSQL does not answer.
@@ -51,8 +51,33 @@ def registered(feature_repo: Path, environment: Mapping[str, str]) -> str:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Feast's, of what it calls experimental
-        said = run_feast(feature_repo, "plan", "--skip-source-validation")
-    if NO_CHANGE in said:
-        return "same"
-    changes = (line.strip() for line in said.splitlines() if line.startswith(_CHANGES))
-    return next(changes, "it differs")
+        changes = _changes(feature_repo.absolute())
+    return changes[0] if changes else "same"
+
+
+def _changes(feature_repo: Path) -> list[str]:
+    """Return what `feast plan` would print if materialization were no change: a line for each change."""
+    with as_feast(feature_repo, "plan"), chdir(feature_repo):
+        from feast import FeatureStore, Project
+        from feast.diff.property_diff import TransitionType
+        from feast.feature_view import DUMMY_ENTITY_NAME
+        from feast.infra.registry.registry import FeastObjectType
+        from feast.repo_operations import parse_repo
+
+        words = {TransitionType.CREATE: "Created", TransitionType.UPDATE: "Updated", TransitionType.DELETE: "Deleted"}
+        store = FeatureStore(repo_path=str(feature_repo))
+        sys.path.insert(0, str(feature_repo))  # definitions import each other by bare name
+        wanted = parse_repo(feature_repo)
+        wanted.projects.append(Project(name=store.project))
+        there = {view.name: view for view in store.list_feature_views()}
+        for view in wanted.feature_views:
+            if view.name in there:
+                view.materialization_intervals = there[view.name].materialization_intervals
+        found, _, _ = store.plan(wanted)
+        return [
+            f"{words[each.transition_type]} {each.feast_object_type.value} {each.name}"
+            for each in found.feast_object_diffs
+            if each.transition_type in words
+            and each.feast_object_type is not FeastObjectType.DATA_SOURCE  # nor does `feast plan`
+            and each.name != DUMMY_ENTITY_NAME
+        ]

@@ -9,12 +9,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
+from feast import FeatureStore
 from redis import Redis
 from sqlalchemy import Connection, text
 
 from leadre.pipelines.doctor import features
 from leadre.serving.metrics import publish
 from leadre.settings import Settings
+from leadre.store.features.materialization.definitions import register
 from leadre.store.features.rehydration import MARKER
 
 
@@ -33,6 +36,14 @@ def test_a_registry_that_was_never_applied_is_told_from_one_that_differs(
     found = features.registry(replace(applied, feature_repo=changed))
     assert found.state == "fault"
     assert "retrieval_list_v9" in found.said
+
+
+def test_what_was_materialized_is_no_change_of_the_registry(applied: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in applied.feast_environment().items():
+        monkeypatch.setenv(name, value)
+    store = FeatureStore(repo_path=str(applied.feature_repo))
+    register(store, ["user_profile", "ad_features"], until=datetime.now(UTC))
+    assert features.registry(applied).state == "ok"
 
 
 def test_a_feature_repository_that_cannot_be_read_is_a_fault(applied: Settings, tmp_path: Path) -> None:
