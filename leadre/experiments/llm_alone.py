@@ -19,7 +19,11 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from leadre.collaborative.blend import Collaborative
-from leadre.decoding.load import Precision, load_engine
+from leadre.decoding.combined.engine import CANDIDATES
+from leadre.decoding.combined.features import gather
+from leadre.decoding.combined.ranker import Ranker
+from leadre.decoding.engine import Engine
+from leadre.decoding.load import Precision, load_engine, load_signal
 from leadre.errors import InvalidInput
 from leadre.evaluation.bootstrap import Interval, pooled_intervals
 from leadre.evaluation.ranking import gains, hits, ranks_of
@@ -27,6 +31,7 @@ from leadre.evaluation.slices import by_knowledge
 from leadre.indexing.ad_index import AdIndex
 from leadre.pipelines.learning.questions import Lists, Progress, Questions, ask
 from leadre.recipe import Recipe
+from leadre.retrieval.own_ads import without
 from leadre.store.records.database import connect, transaction
 from leadre.store.records.events import read_sequences
 from leadre.training.data.contexts import read_contexts
@@ -43,6 +48,8 @@ GROUPS = {
 }
 """Groups of users, as they are printed, by the slices of `leadre.evaluation.slices`."""
 VIEWS = ("canonical", "untied", "shuffled")
+_SAMPLED = 1000
+"""Users whose weights are asked of a ranker (ours)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +97,7 @@ class LlmAlone:
         releases: their names.
         users: how many were asked.
         tied: how many of them have both held-out ads at one time.
-        llm_shares: of each release, the LLM's share of the fused score.
+        llm_shares: of each release, the LLM's share of the fused score; by a ranker, the mean over users.
         views: by the names of `VIEWS`.
     """
 
@@ -204,10 +211,12 @@ def _answered(
             "train with collaborative.enabled = true"
         )
     signal, weight = found
+    ranker = Ranker.load(folder)
+    share_of_llm = 1.0 - weight
     width, batch = max(CUTOFF, recipe.decoding.beam_width), recipe.evaluation.batch_users
     lists: dict[str, Lists] = {}
     for system, share in (("llm", 0.0), ("fused", None)):
-        if system == "fused" and weight == 0.0:
+        if system == "fused" and weight == 0.0 and ranker is None:
             lists[system] = lists["llm"]  # validation gave the signal no say
             continue
         engine = load_engine(
@@ -219,9 +228,29 @@ def _answered(
         )
         what = f"{folder.name}: {'the LLM alone' if system == 'llm' else 'fused'}"
         lists[system] = questions.answers(engine, width=width, batch=batch, what=what, progress=progress)
+        if system == "llm" and ranker is not None:
+            share_of_llm = _share_by(ranker, folder, engine, questions, batch=batch)
     seen = questions.learnt.train.seen
     lists["signal"] = questions.by_history(partial(signal.top, k=width, seen=seen))
-    return _Answered(questions=questions, llm_share=1.0 - weight, lists=lists)
+    return _Answered(questions=questions, llm_share=share_of_llm, lists=lists)
+
+
+def _share_by(ranker: Ranker, folder: Path, engine: Engine, questions: Questions, *, batch: int) -> float:
+    """Return the mean of what a ranker gives the LLM, over a sample of the users."""
+    signal = load_signal(folder, index=questions.index, vocabulary=load_prompt_encoder(folder).vocabulary)
+    sample = np.random.default_rng(0).permutation(len(questions.split.users))[:_SAMPLED]
+    given = []
+    for start in range(0, len(sample), batch):
+        rows = sample[start : start + batch].tolist()
+        candidates = gather(
+            engine,
+            signal,
+            [questions.prompts[at] for at in rows],
+            each=CANDIDATES,
+            filters=without([None] * len(rows), [questions.own[at] for at in rows], leaves=len(questions.index)),
+        )
+        given.append(1.0 - ranker.weights(candidates.user))
+    return float(np.concatenate(given).mean())
 
 
 def _views(answered: Sequence[_Answered], *, seed: int) -> dict[str, View]:

@@ -15,6 +15,7 @@ from sqlalchemy import text
 from leadre.cli.experiments import llm_alone as printed
 from leadre.cli.experiments.experiment import experiment
 from leadre.collaborative.blend import Collaborative
+from leadre.decoding.combined.ranker import Ranker
 from leadre.errors import ConfigError, InvalidInput
 from leadre.experiments.llm_alone import GROUPS, VIEWS, LlmAlone, llm_alone
 from leadre.indexing.ad_index import AdIndex
@@ -164,6 +165,17 @@ def test_several_releases_have_a_mean_and_a_spread(alone: LlmAlone, both: LlmAlo
         assert plain["shuffled"][f"{name}_sd"] == pytest.approx(2 * abs(first - mean) / 2**0.5)
     assert plain["shuffled"]["fused_n10_sd"] > plain["shuffled"]["llm_n10_sd"] == 0.0
     assert not any(name.endswith("_sd") for name in one)
+
+
+def test_of_a_ranker_the_share_is_what_it_gives_the_llm_on_average(made: tuple[str, Path], tmp_path: Path) -> None:
+    url, home = made
+    folder = shutil.copytree(home / "releases" / "s1", tmp_path / "ranked")  # whose signal has no say in the beam
+    (folder / "ranker.json").write_text(json.dumps(Ranker.of_weight(0.3).to_json()))
+    found = llm_alone([folder], database_url=url, indexes=home / "indexes", now=WORLD.now)
+    index = AdIndex.load(next((home / "indexes").glob("[!.]*")))
+    served = evaluate_release(folder, database_url=url, index=index, now=WORLD.now)
+    assert found.llm_shares == pytest.approx((0.7,))
+    assert found.views["canonical"].means["fused_n10"].mean == pytest.approx(served.mean("NDCG@10", view="canonical"))
 
 
 def test_releases_of_different_users_do_not_compare_and_a_release_without_a_signal_has_nothing_to_compare(
