@@ -126,9 +126,12 @@ def shares(values: Sequence[float], *, limit: float | None = None) -> list[float
     return [round(min(100.0, 100 * value / most), 2) if most else 0.0 for value in values]
 
 
+_SMALLEST_SPAN = 1e-300  # what is smaller has no fourth part
+
+
 def nice(low: float, high: float, *, count: int = 4) -> list[float]:
     """Return about `count` round numbers over a span, rising."""
-    span = (high - low) or abs(high) or 1.0
+    span = next((size for size in (high - low, abs(high)) if size > _SMALLEST_SPAN), 1.0)
     raw = span / count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * 0.999)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from leadre.report.plots import chart, nice, shares, whiskers
@@ -21,6 +21,8 @@ def test_whiskers_lie_on_their_scale_with_the_mean_inside(values) -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e5), numbers), min_size=1, max_size=20))
+@example([(5e-324, 0.0)])
+@example([(0.0, 0.0), (5e-324, 1.0)])
 def test_lines_stay_in_their_area(points) -> None:
     made = chart({"one": points})
     assert all(0 <= x <= 100 and -0.01 <= y <= 100.01 for x, y in made.lines[0].dots)
