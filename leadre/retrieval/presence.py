@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 
 from redis import Redis
@@ -60,17 +61,12 @@ def keep_saying(redis: Redis, kind: str, queues: Collection[str], *, stopping: t
     """Say so until the process stops. Without Redis nobody hears it, and the next word comes all the same."""
     from redis.exceptions import RedisError
 
-    while True:
-        try:
-            if stopping.is_set():
-                say_gone(redis, kind, queues)
-            else:
-                say_here(redis, kind, queues)
-        except RedisError:
-            pass
-        if stopping.is_set():
-            return
+    while not stopping.is_set():
+        with suppress(RedisError):
+            say_here(redis, kind, queues)
         stopping.wait(EVERY_S)
+    with suppress(RedisError):
+        say_gone(redis, kind, queues)
 
 
 def _name(kind: str, queues: Collection[str]) -> str:
