@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,28 +10,19 @@ import pytest
 
 from leadre.cli.experiments.simulate import print_real
 from leadre.cli.terminal import console
-from leadre.recipe import decode_recipe, encode_recipe
+from leadre.recipe import Recipe
 from leadre.simulation.arms import BRANCH, FEATURES, SUMS, Measured
 from leadre.simulation.measure.result import write_result
 from leadre.simulation.parameters import Parameters
 from leadre.simulation.real.compare import Noted, compare
 from leadre.simulation.real.nearline import Seen
-from leadre.simulation.real.run import RealRun, run_real
-from leadre.simulation.release import RECIPE
+from leadre.simulation.real.run import run_real
 
 TINY = Parameters(users=24, ads=130, history_visits=5, visits=1, ticks=2, rehearsal=1, beam_width=4, limit=8)
 
 
 class Nobody:
     """A nearline that is only looked at."""
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="leadre-simulation-"))
-    folder.chmod(0o711)  # under root the servers' account passes through it
-    yield folder
-    shutil.rmtree(folder)
 
 
 def noted(*visits: tuple[int, tuple[int, ...], tuple[int, ...]]) -> tuple[Measured, Noted]:
@@ -70,15 +58,13 @@ def test_the_section_real_stays_beside_what_is_there_and_goes_on_being_there(tmp
 
 
 @pytest.mark.slow
-def test_servers_and_a_worker_give_the_lists_of_the_fast_clock(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plain = encode_recipe(RECIPE)
-    plain["index"] |= {"encoder": "hashed", "epochs": 5, "codes": 16}
-    plain["prompt"] |= {"budget_tokens": 512}
-    plain["model"] |= {"hidden_size": 32, "layers": 1, "heads": 2, "feed_forward": 64}
-    plain["sft"] |= {"epochs": [0.2, 0.1, 0.5]}
-    plain["dpo"] |= {"max_pairs": 16}
-    recipe = decode_recipe(plain, source="test")
-    found = run_real(home=home, parameters=TINY, seed=1, deadline_s=60.0, tick_s=1.0, arms=(FEATURES,), recipe=recipe)
+def test_servers_and_a_worker_give_the_lists_of_the_fast_clock(
+    home: Path, tiny_recipe: Recipe, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_width", 160)
+    found = run_real(
+        home=home, parameters=TINY, seed=1, deadline_s=60.0, tick_s=1.0, arms=(FEATURES,), recipe=tiny_recipe
+    )
     (arm,) = found.arms
     assert arm.visits == TINY.users
     assert 0 < arm.due == arm.fresh  # 60 s are enough for any machine
@@ -86,16 +72,7 @@ def test_servers_and_a_worker_give_the_lists_of_the_fast_clock(home: Path, capsy
     assert arm.equal_share > 0.9
     assert arm.real["lists_llm"] > 0
     assert arm.real["impressions"] == pytest.approx(arm.fast["impressions"], rel=0.2)
-    _said(found, capsys)
-
-
-def _said(found: RealRun, capsys: pytest.CaptureFixture[str]) -> None:
-    width = console._width
-    console._width = 160
-    try:
-        print_real(found)
-    finally:
-        console._width = width
+    print_real(found)
     printed = capsys.readouterr().out
     assert "SIMULATION" in printed
     assert "equal of the fresh" in printed

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +10,14 @@ import pytest
 
 from leadre.cli.experiments.simulate import print_simulation
 from leadre.cli.terminal import console
-from leadre.recipe import decode_recipe, encode_recipe
+from leadre.recipe import Recipe
 from leadre.simulation.arms import ARMS, BRANCH, CONTROL, FEATURES, SUMS, Measured
 from leadre.simulation.measure.plots import write_plots
 from leadre.simulation.measure.result import Simulation
 from leadre.simulation.parameters import Parameters
-from leadre.simulation.release import RECIPE
 from leadre.simulation.run import simulate, tell
 
 TINY = Parameters(users=40, ads=130, history_visits=6, visits=1, ticks=2, rehearsal=1, beam_width=4, limit=8)
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="leadre-simulation-"))
-    folder.chmod(0o711)  # under root the servers' account passes through it
-    yield folder
-    shutil.rmtree(folder)
 
 
 def measured(seed: int, *, gmv: float = 1.0) -> Measured:
@@ -77,21 +65,14 @@ def test_the_tables_say_that_it_is_a_simulation(
 
 
 @pytest.mark.slow
-def test_a_tiny_simulation_runs_from_end_to_end_and_trains_a_world_once(home: Path) -> None:
-    plain = encode_recipe(RECIPE)
-    plain["index"] |= {"encoder": "hashed", "epochs": 5, "codes": 16}
-    plain["prompt"] |= {"budget_tokens": 512}
-    plain["model"] |= {"hidden_size": 32, "layers": 1, "heads": 2, "feed_forward": 64}
-    plain["sft"] |= {"epochs": [0.5, 0.1, 1.0]}
-    plain["dpo"] |= {"max_pairs": 32}
-    recipe = decode_recipe(plain, source="test")
-    found = simulate(home=home, parameters=TINY, seeds=(1,), recipe=recipe)
+def test_a_tiny_simulation_runs_from_end_to_end_and_trains_a_world_once(home: Path, tiny_recipe: Recipe) -> None:
+    found = simulate(home=home, parameters=TINY, seeds=(1,), recipe=tiny_recipe)
     rows = {row.name: row.figures for row in found.arms}
     assert rows[CONTROL.name]["consumption_ratio"] == 0 < rows[BRANCH.name]["consumption_ratio"]
     assert rows[BRANCH.name]["lists_llm"] > 0
     trained = list((home / "worlds").glob("*/world.json"))
     for path in sorted((home / "arms").glob("*.npz"))[::2]:  # as if it had been stopped on the way
         path.unlink()
-    again = simulate(home=home, parameters=TINY, seeds=(1,), recipe=recipe)
+    again = simulate(home=home, parameters=TINY, seeds=(1,), recipe=tiny_recipe)
     assert list((home / "worlds").glob("*/world.json")) == trained
     assert again.to_json() == found.to_json()

@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from leadre.cli.session import connection, features, settings
 from leadre.cli.start.services import home
 from leadre.cli.terminal import console, print_table, progress_bars
 from leadre.errors import Unavailable
+from leadre.project.worker import worker_command
 from leadre.settings import Settings
 
 RECIPE = Path("recipes/demo.toml")
@@ -200,20 +200,7 @@ def _refresh_through_a_worker(found: Settings) -> list[int]:
 def _worker(found: Settings) -> Iterator[Path]:
     """Run a Celery worker in its own process, and stop it warmly."""
     log = found.home / "worker.log"
-    command = [
-        sys.executable,
-        "-m",
-        "celery",
-        "-A",
-        "workers.app",
-        "worker",
-        "-Q",
-        "retrieval,ingest",
-        "--pool=threads",
-        "-c",
-        "1",
-    ]
-    command += ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"]
+    command = worker_command("workers.app")
     console.print(f"  [dim]$ celery {' '.join(command[3:])}[/]")
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=dict(os.environ))

@@ -22,6 +22,7 @@ from redis import Redis
 from leadre.errors import Unavailable
 from leadre.pipelines.index.publish import publish_built
 from leadre.project import IN_CHECKOUT, packaged, project_file
+from leadre.project.worker import worker_command
 from leadre.recipe import encode_recipe
 from leadre.retrieval.loaded_release import LoadedRelease
 from leadre.services import Services
@@ -102,9 +103,10 @@ def real_system(
         if failed:
             raise Unavailable(f"feast apply failed or took {PATIENCE_S:.0f} s; {logs / 'feast.log'} says why")
         port = free_port()
+        app = "leadre_workers.app" if packaged() else "workers.app"
         serve = [sys.executable, "-m", "leadre", "serve", "user-server", "--port", str(port)]
         server = running.enter_context(_process(serve, environment, logs / "user-server.log"))
-        running.enter_context(_process(_worker(), environment, logs / "worker.log"))
+        running.enter_context(_process(worker_command(app), environment, logs / "worker.log"))
         _wait_until_ready(f"http://127.0.0.1:{port}/readyz", server, log=logs / "user-server.log")
         yield RealSystem(settings=settings, user_server=f"127.0.0.1:{port}", logs=logs)
 
@@ -154,24 +156,6 @@ def _environment(settings: Settings) -> dict[str, str]:
         "LEADRE_BEAM_WIDTH": str(settings.beam_width),
         **settings.feast_environment(),
     }
-
-
-def _worker() -> Sequence[str]:
-    app = "leadre_workers.app" if packaged() else "workers.app"
-    command = [
-        sys.executable,
-        "-m",
-        "celery",
-        "-A",
-        app,
-        "worker",
-        "-Q",
-        "retrieval,ingest",
-        "--pool=threads",
-        "-c",
-        "1",
-    ]
-    return [*command, "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"]
 
 
 @contextmanager

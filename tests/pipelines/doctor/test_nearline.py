@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import pytest
 from redis import Redis
 
 from leadre.pipelines.doctor import nearline
@@ -50,6 +52,21 @@ def test_a_process_says_that_it_is_there_until_it_stops(client: Redis) -> None:
     assert found[0].queues == ("retrieval",)
     stopping.set()
     thread.join()
+    assert presence.present(client) == []
+
+
+def test_a_process_that_stops_while_it_speaks_says_that_it_is_gone(
+    client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping, say_here = threading.Event(), presence.say_here
+
+    def last_word(*arguments: Any) -> None:
+        say_here(*arguments)
+        assert presence.present(client) != []
+        stopping.set()
+
+    monkeypatch.setattr(presence, "say_here", last_word)
+    presence.keep_saying(client, "worker", ["retrieval"], stopping=stopping)
     assert presence.present(client) == []
 
 

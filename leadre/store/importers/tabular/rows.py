@@ -162,13 +162,13 @@ class TableReader:
                 raise InvalidInput("the column appears twice", source=source, column=name)
         known = [rule.name for rule in self._rules]
         unknown = [name for name in names if name not in theirs.values()]
+        hints = ["" if name in known else did_you_mean(name, known) for name in unknown]
         if len(unknown) == 1:
-            hint = "" if unknown[0] in known else did_you_mean(unknown[0], known)
-            problem = f"unknown column; {hint}known are {', '.join(known)}; --columns OURS={unknown[0]} renames it"
+            problem = f"unknown column; {hints[0]}known are {', '.join(known)}; --columns OURS={unknown[0]} renames it"
             raise InvalidInput(problem, source=source, column=unknown[0])
         if unknown:
             raise InvalidInput(
-                f"unknown columns {', '.join(unknown)}; known are {', '.join(known)}; "
+                f"unknown columns {', '.join(unknown)}; {''.join(hints)}known are {', '.join(known)}; "
                 "--columns OURS=THEIRS renames one; take the others out of the file",
                 source=source,
             )

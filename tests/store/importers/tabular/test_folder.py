@@ -268,7 +268,10 @@ def test_a_bad_value_names_file_row_and_column_and_nothing_is_written(
         ("user_id,age\n", "holds no rows"),
         ("user_id,aeg\n1,2\n", r"column 'aeg': unknown column; did you mean 'age'\? known are user_id, age, sex"),
         ("user_id,xyzzy\n1,2\n", r"column 'xyzzy': unknown column; known are"),
-        ("aeg,xyzzy,user_id\n2,3,4\n", "users.csv: unknown columns aeg, xyzzy; known are user_id, age"),
+        (
+            "aeg,xyzzy,user_id\n2,3,4\n",
+            r"users.csv: unknown columns aeg, xyzzy; did you mean 'age'\? known are user_id, age",
+        ),
         ("age\n2\n", "column 'user_id': the column is missing; the file has age"),
         ("user_id,age,age\n1,2,3\n", "column 'age': the column appears twice"),
         ("user_id,age\n1,2\n2,3,4\n", "row 2: the row has 3 columns, the header 2"),
